@@ -1,0 +1,85 @@
+/**
+ * What the journal keeps around each fact. `Fact` is what an actor says; `Draft` is a fact the kernel has
+ * stamped; `Recorded` is a draft the event store has placed in its stream and in the hash chain.
+ */
+import { Schema } from "effect"
+import { Stream } from "./fields.ts"
+
+/** A plain data object with a `type`. Facts, commands and reports all have this shape. */
+export interface Message {
+  readonly type: string
+  readonly [key: string]: unknown
+}
+
+/** Who asked: a person or token, a node, or another actor. */
+export const Principal = Schema.Struct({
+  kind: Schema.Literals(["operator", "node", "actor", "system"]),
+  name: Schema.String.check(Schema.isMaxLength(256))
+})
+export type Principal = typeof Principal.Type
+
+export const Draft = Schema.Struct({
+  /** Unique for ever; appending it twice is one append. `cause#n` of the input that caused it. */
+  id: Schema.String,
+  /** `novacron.vm.started`: the fact's own type with the product's prefix. */
+  type: Schema.String,
+  /** Version of the fact's schema; upcasters raise older ones on reading. */
+  version: Schema.Int,
+  /** Milliseconds since the Unix epoch, stamped once, by the mailbox. */
+  timeMs: Schema.Int,
+  correlation: Schema.String,
+  /** The id of the command, or the key of the request whose report was answered. */
+  causation: Schema.String,
+  principal: Principal,
+  node: Schema.String,
+  /** The request this fact concludes, when the input was a final report. */
+  answers: Schema.NullOr(Schema.String),
+  data: Schema.Record(Schema.String, Schema.Unknown)
+})
+export type Draft = typeof Draft.Type
+
+export const Recorded = Schema.Struct({
+  /** Place in the whole store, from 1 without gaps. */
+  position: Schema.Int,
+  stream: Stream,
+  /** Place in the stream, from 0 without gaps. */
+  revision: Schema.Int,
+  ...Draft.fields,
+  /** Hash of the previous position, 64 zeros before the first. */
+  previousHash: Schema.String,
+  /** SHA-256 over `previousHash` and the canonical text of everything above; see `canonicalText`. */
+  hash: Schema.String
+})
+export type Recorded = typeof Recorded.Type
+
+export const typePrefix = "novacron."
+export const genesisHash = "0".repeat(64)
+
+/**
+ * The text that is hashed: a JSON array, so that field order is part of the contract and not of an object.
+ * `dataText` is the stored JSON of `data`, taken as it lies on disk: what was written is what is verified.
+ */
+export function canonicalText(
+  row: Omit<Recorded, "data" | "previousHash" | "hash">,
+  dataText: string,
+  previousHash: string
+): string {
+  const { kind, name } = row.principal
+  return JSON.stringify([
+    previousHash,
+    row.position,
+    row.stream,
+    row.revision,
+    row.id,
+    row.type,
+    row.version,
+    row.timeMs,
+    row.correlation,
+    row.causation,
+    kind,
+    name,
+    row.node,
+    row.answers,
+    dataText
+  ])
+}

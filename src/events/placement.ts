@@ -1,0 +1,80 @@
+/** One decision about where a machine goes, whole: who was considered, who was left out and why, each score. */
+import { Schema } from "effect"
+import { Name, Stream, text } from "./fields.ts"
+import { Needs } from "./host.ts"
+import { VmSpec } from "./vm.ts"
+
+/** A host as the placement view knew it at that moment. */
+export const HostView = Schema.Struct({
+  name: Name,
+  state: Schema.Literals(["up", "draining", "lost"]),
+  total: Needs,
+  used: Needs,
+  driver: Schema.String,
+  machines: Schema.Array(Schema.String),
+  cpuModels: Schema.Array(Schema.String),
+  labels: Schema.Record(Schema.String, Schema.String),
+  vms: Schema.Array(Name)
+})
+export type HostView = typeof HostView.Type
+
+export const Candidate = Schema.Struct({
+  host: Name,
+  /** Why it is out; empty for a host that is in. */
+  excluded: Schema.Array(Schema.Struct({ filter: Schema.String, reason: text(512) })),
+  /** Each objective from 0 to 1, higher is better, and their weighted sum. */
+  scores: Schema.Record(Schema.String, Schema.Number),
+  total: Schema.Number
+})
+export type Candidate = typeof Candidate.Type
+
+const Purpose = Schema.Literals(["create", "migrate", "recover"])
+
+export const PlacementCommand = Schema.Union([
+  Schema.Struct({
+    type: Schema.tag("placement.request"),
+    vm: Name,
+    spec: VmSpec,
+    purpose: Purpose,
+    /** The host the machine is on now, never its own destination. */
+    from: Schema.optionalKey(Name),
+    /** Only this host will do. */
+    pinned: Schema.optionalKey(Name),
+    replyTo: Stream
+  })
+])
+export type PlacementCommand = typeof PlacementCommand.Type
+
+export const PlacementReport = Schema.Union([
+  Schema.Struct({ type: Schema.tag("view.hosts"), hosts: Schema.Array(HostView), position: Schema.Int })
+])
+export type PlacementReport = typeof PlacementReport.Type
+
+export const PlacementFact = Schema.Union([
+  Schema.Struct({
+    type: Schema.tag("placement.requested"),
+    decision: Schema.String,
+    vm: Name,
+    spec: VmSpec,
+    purpose: Purpose,
+    from: Schema.optionalKey(Name),
+    pinned: Schema.optionalKey(Name),
+    replyTo: Stream
+  }),
+  Schema.Struct({
+    type: Schema.tag("placement.decided"),
+    attempt: Schema.Int,
+    policy: Schema.String,
+    weights: Schema.Record(Schema.String, Schema.Number),
+    viewPosition: Schema.Int,
+    candidates: Schema.Array(Candidate),
+    chosen: Schema.NullOr(Name),
+    reason: text(4096)
+  }),
+  /** The chosen host had given its room away meanwhile. */
+  Schema.Struct({ type: Schema.tag("placement.contested"), host: Name, reason: text(2048) }),
+  Schema.Struct({ type: Schema.tag("placement.settled"), host: Name }),
+  Schema.Struct({ type: Schema.tag("placement.failed"), reason: text(4096) }),
+  Schema.Struct({ type: Schema.tag("placement.replied") })
+])
+export type PlacementFact = typeof PlacementFact.Type

@@ -1,0 +1,122 @@
+/** What can be asked of a virtual machine and what happened to it. */
+import { Schema } from "effect"
+import { Bytes, int, Labels, Name, text, withDefault } from "./fields.ts"
+
+export const Disk = Schema.Struct({
+  name: Name,
+  sizeMib: int(1, 64 * 1024 * 1024),
+  /** A base image by name, from the host's image directory; the disk is a qcow2 overlay of it. */
+  image: Schema.optionalKey(text(128)),
+  /** `shared`: both hosts see the same file; `local`: it has to be moved with the machine. */
+  storage: withDefault(Schema.Literals(["local", "shared"]), "local")
+})
+
+export const Network = Schema.Struct({
+  mode: withDefault(Schema.Literals(["none", "user", "tap"]), "user"),
+  /** Name of an existing tap device; needed in mode `tap`. */
+  tap: Schema.optionalKey(text(15)),
+  mac: Schema.optionalKey(
+    Schema.String.check(
+      Schema.isPattern(/^([0-9a-f]{2}:){5}[0-9a-f]{2}$/, { expected: "a MAC address, 52:54:00:12:34:56" })
+    )
+  )
+})
+
+export const CloudInit = Schema.Struct({
+  userData: text(64 * 1024),
+  metaData: withDefault(text(64 * 1024), "")
+})
+
+/** Boot a kernel directly; paths are names in the host's image directory. */
+export const DirectBoot = Schema.Struct({
+  kernel: text(128),
+  initrd: Schema.optionalKey(text(128)),
+  commandLine: withDefault(text(2048), "")
+})
+
+export const VmSpec = Schema.Struct({
+  cpus: withDefault(int(1, 256), 1),
+  memoryMib: withDefault(int(16, 4 * 1024 * 1024), 512),
+  machine: withDefault(Schema.Literals(["pc", "q35"]), "q35"),
+  cpuModel: withDefault(text(64), "qemu64"),
+  disks: withDefault(Schema.Array(Disk).check(Schema.isMaxLength(16)), []),
+  network: withDefault(Network, { mode: "user" }),
+  boot: Schema.optionalKey(DirectBoot),
+  cloudInit: Schema.optionalKey(CloudInit),
+  labels: withDefault(Labels, {}),
+  /** Labels that a host must carry. */
+  hostLabels: withDefault(Labels, {}),
+  /** Names of machines to be placed with, or away from. */
+  affinity: withDefault(Schema.Array(Name).check(Schema.isMaxLength(64)), []),
+  antiAffinity: withDefault(Schema.Array(Name).check(Schema.isMaxLength(64)), []),
+  /** What to do when the guest is found dead: boot it again from its disk, or leave it stopped. */
+  onCrash: withDefault(Schema.Literals(["restart", "stop"]), "restart")
+})
+export type VmSpec = typeof VmSpec.Type
+
+const host = { host: Name }
+const reason = { reason: text(2048) }
+
+export const VmCommand = Schema.Union([
+  Schema.Struct({
+    type: Schema.tag("vm.create"),
+    spec: VmSpec,
+    /** Place it on this host and no other. */
+    host: Schema.optionalKey(Name),
+    start: withDefault(Schema.Boolean, false),
+    /** Copy the disks of this stopped machine, or of this snapshot of it. */
+    cloneOf: Schema.optionalKey(Schema.Struct({ vm: Name, snapshot: Schema.optionalKey(Name) }))
+  }),
+  Schema.Struct({ type: Schema.tag("vm.start") }),
+  Schema.Struct({ type: Schema.tag("vm.stop"), force: withDefault(Schema.Boolean, false) }),
+  Schema.Struct({ type: Schema.tag("vm.pause") }),
+  Schema.Struct({ type: Schema.tag("vm.resume") }),
+  Schema.Struct({ type: Schema.tag("vm.reboot") }),
+  Schema.Struct({ type: Schema.tag("vm.delete") }),
+  Schema.Struct({ type: Schema.tag("vm.snapshot"), snapshot: Name }),
+  Schema.Struct({ type: Schema.tag("vm.restore"), snapshot: Name }),
+  // Said by other actors.
+  Schema.Struct({ type: Schema.tag("vm.place"), ...host, decision: Schema.String }),
+  Schema.Struct({ type: Schema.tag("vm.refusePlacement"), decision: Schema.String, ...reason }),
+  Schema.Struct({ type: Schema.tag("vm.lock"), migration: Name }),
+  Schema.Struct({ type: Schema.tag("vm.handOver"), migration: Name, ...host }),
+  Schema.Struct({ type: Schema.tag("vm.unlock"), migration: Name })
+])
+export type VmCommand = typeof VmCommand.Type
+
+export const VmFact = Schema.Union([
+  Schema.Struct({
+    type: Schema.tag("vm.created"),
+    name: Name,
+    spec: VmSpec,
+    host: Schema.optionalKey(Name),
+    start: Schema.Boolean,
+    cloneOf: Schema.optionalKey(Schema.Struct({ vm: Name, snapshot: Schema.optionalKey(Name) }))
+  }),
+  Schema.Struct({ type: Schema.tag("vm.placed"), ...host, decision: Schema.String }),
+  Schema.Struct({ type: Schema.tag("vm.notPlaced"), decision: Schema.String, ...reason }),
+  Schema.Struct({ type: Schema.tag("vm.defined") }),
+  Schema.Struct({ type: Schema.tag("vm.startRequested") }),
+  Schema.Struct({ type: Schema.tag("vm.started"), accelerator: Schema.String }),
+  Schema.Struct({ type: Schema.tag("vm.stopRequested"), force: Schema.Boolean }),
+  Schema.Struct({ type: Schema.tag("vm.stopped") }),
+  Schema.Struct({ type: Schema.tag("vm.pauseRequested") }),
+  Schema.Struct({ type: Schema.tag("vm.paused") }),
+  Schema.Struct({ type: Schema.tag("vm.resumeRequested") }),
+  Schema.Struct({ type: Schema.tag("vm.resumed") }),
+  Schema.Struct({ type: Schema.tag("vm.rebootRequested") }),
+  Schema.Struct({ type: Schema.tag("vm.rebooted") }),
+  Schema.Struct({ type: Schema.tag("vm.snapshotRequested"), snapshot: Name }),
+  Schema.Struct({ type: Schema.tag("vm.snapshotTaken"), snapshot: Name, bytes: Bytes }),
+  Schema.Struct({ type: Schema.tag("vm.restoreRequested"), snapshot: Name }),
+  Schema.Struct({ type: Schema.tag("vm.restored"), snapshot: Name }),
+  Schema.Struct({ type: Schema.tag("vm.deleteRequested") }),
+  Schema.Struct({ type: Schema.tag("vm.deleted") }),
+  /** An operation did not happen; the machine is where it was before it. */
+  Schema.Struct({ type: Schema.tag("vm.operationFailed"), operation: Schema.String, ...reason }),
+  Schema.Struct({ type: Schema.tag("vm.crashed"), ...reason }),
+  Schema.Struct({ type: Schema.tag("vm.locked"), migration: Name }),
+  Schema.Struct({ type: Schema.tag("vm.unlocked"), migration: Name }),
+  Schema.Struct({ type: Schema.tag("vm.handedOver"), migration: Name, from: Name, to: Name })
+])
+export type VmFact = typeof VmFact.Type

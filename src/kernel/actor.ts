@@ -1,0 +1,45 @@
+/**
+ * The actor contract: what a chart must be for the kernel to run it. See DESIGN in ARCHITECTURE.md.
+ *
+ * - Commands and reports only record facts: `on: { "vm.start": { actions: record(...) } }`.
+ * - Facts only evolve and request: a target, `assign`, and the action `request` with plain data.
+ *
+ * The chart lint (`test/tidy.test.ts`) holds every chart to it.
+ */
+import { emit } from "xstate"
+import type { AnyStateMachine } from "xstate"
+import type { Message } from "../events/envelope.ts"
+import type { Request } from "../events/requests.ts"
+
+export interface ActorKind {
+  /** First part of the stream's name, `vm` in `vm/web-1`. */
+  readonly kind: string
+  readonly chart: AnyStateMachine
+  /** The types of the facts this kind records, for the lint and for decoding. */
+  readonly facts: ReadonlyArray<string>
+  readonly commands: ReadonlyArray<string>
+  readonly reports: ReadonlyArray<string>
+  /** Raised when a snapshot of an older chart can't be resumed; such snapshots are ignored and replayed. */
+  readonly snapshotVersion: number
+}
+
+/** What decides sees beside the message: who it is and when it is, both stamped by the mailbox. */
+export interface Stamp {
+  readonly self: string
+  readonly timeMs: number
+}
+
+/** An input as the chart gets it: the message, and `stamp` under a key no message uses. */
+export type Stamped<M extends Message> = M & { readonly stamp: Stamp }
+
+type Decide<Context, Event, Fact extends Message> = (args: { context: Context; event: Event }) => Fact
+
+/** The action of a command or report: say this fact. */
+export const record = <Context, Event, Fact extends Message>(decide: Decide<Context, Event, Fact>) =>
+  emit(((args: { context: Context; event: Event }) => decide(args)) as never) as never
+
+/** The action of a fact: ask this of a port. Dropped on replay. */
+export const ask = <Context, Event>(build: (args: { context: Context; event: Event }) => Request) => ({
+  type: "request" as const,
+  params: build
+})

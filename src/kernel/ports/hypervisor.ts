@@ -1,0 +1,96 @@
+/**
+ * The hypervisor on one host. Every operation is idempotent: what is already so is a success. Machines outlive
+ * the process that serves this port; a new one finds them again.
+ */
+import { Context, Schema } from "effect"
+import type { Effect, Stream } from "effect"
+import type { HostFacts } from "../../events/host.ts"
+import type { Channel, HypervisorReport, MigrationPolicy, VmState } from "../../events/requests.ts"
+import type { VmSpec } from "../../events/vm.ts"
+
+export class HypervisorError extends Schema.TaggedError<HypervisorError>()("HypervisorError", {
+  op: Schema.String,
+  vm: Schema.String,
+  code: Schema.Literals(["not-found", "wrong-state", "unsupported", "no-room", "timeout", "lost", "failed"]),
+  reason: Schema.String
+}) {}
+
+export interface VmObservation {
+  readonly vm: string
+  readonly state: VmState
+}
+
+/** The guest ended without being asked to. */
+export interface VmEnded {
+  readonly vm: string
+  readonly cause: "guest-shutdown" | "crash"
+  readonly reason: string
+}
+
+export type MigrationReport = Extract<
+  HypervisorReport,
+  { type: "hypervisor.progressed" | "hypervisor.handedOver" | "hypervisor.migrated" }
+>
+
+export class Hypervisor extends Context.Service<
+  Hypervisor,
+  {
+    readonly facts: Effect.Effect<HostFacts, HypervisorError>
+    readonly list: Effect.Effect<ReadonlyArray<VmObservation>, HypervisorError>
+    readonly observe: (vm: string) => Effect.Effect<VmState, HypervisorError>
+    /** Make disks and configuration. `cloneOf` copies the disks of a machine on this host. */
+    readonly define: (
+      vm: string,
+      spec: VmSpec,
+      cloneOf?: { readonly vm: string; readonly snapshot?: string | undefined }
+    ) => Effect.Effect<void, HypervisorError>
+    readonly start: (vm: string) => Effect.Effect<{ readonly accelerator: string }, HypervisorError>
+    /** Ask the guest to power off; after the grace time, or with `force` at once, end it. */
+    readonly stop: (vm: string, options: { readonly force: boolean }) => Effect.Effect<void, HypervisorError>
+    readonly pause: (vm: string) => Effect.Effect<void, HypervisorError>
+    /** Let it run: after `pause`, at the destination after the hand-over, at the source to roll one back. */
+    readonly resume: (vm: string) => Effect.Effect<void, HypervisorError>
+    readonly reboot: (vm: string) => Effect.Effect<void, HypervisorError>
+    /** End it if it runs and remove everything of it from this host. */
+    readonly remove: (vm: string) => Effect.Effect<void, HypervisorError>
+    /** A snapshot of the disks, of the stopped or the running machine (crash-consistent then). */
+    readonly snapshot: (
+      vm: string,
+      snapshot: string
+    ) => Effect.Effect<{ readonly bytes: number }, HypervisorError>
+    /** Put the disks of the stopped machine back to the snapshot. */
+    readonly restore: (vm: string, snapshot: string) => Effect.Effect<void, HypervisorError>
+    /** Reasons why this host can't take the machine; empty when it can. Changes nothing. */
+    readonly checkIncoming: (
+      vm: string,
+      spec: VmSpec
+    ) => Effect.Effect<ReadonlyArray<string>, HypervisorError>
+    /**
+     * Make the machine ready to arrive, paused. Returns the unix sockets that take the channels: `ram`, and one
+     * per disk that has to move.
+     */
+    readonly prepareIncoming: (
+      vm: string,
+      spec: VmSpec,
+      migration: string
+    ) => Effect.Effect<ReadonlyArray<Channel>, HypervisorError>
+    /**
+     * Send the running machine into `channels` (unix sockets that lead to the destination's). The last element is
+     * `hypervisor.migrated`. `hypervisor.handedOver` comes exactly once before it: from then on the guest does not
+     * run here. A failure before the hand-over leaves the guest running here. Asking again joins the one under way.
+     */
+    readonly migrate: (
+      vm: string,
+      migration: string,
+      channels: ReadonlyArray<Channel>,
+      policy: MigrationPolicy
+    ) => Stream.Stream<MigrationReport, HypervisorError>
+    /** Before the hand-over: stop sending; the guest goes on here. After it: `wrong-state`. */
+    readonly cancelMigration: (vm: string, migration: string) => Effect.Effect<void, HypervisorError>
+    /** End the waiting or arrived machine that was never resumed, with the disks that were made for it. */
+    readonly abandonIncoming: (vm: string, migration: string) => Effect.Effect<void, HypervisorError>
+    /** Unix socket of the first serial console. */
+    readonly console: (vm: string) => Effect.Effect<string, HypervisorError>
+    readonly ended: Stream.Stream<VmEnded>
+  }
+>()("novacron/kernel/ports/Hypervisor") {}
