@@ -1,0 +1,13 @@
+/**
+ * Loaded before src/main.ts by `npm start`: installs what the chosen driver needs. npm gives a `prestart` script
+ * no arguments, so this is where `--driver sim` can be seen.
+ */
+import { ensureSystem, SetupError, systemIsOptional } from "./system.mjs"
+
+try {
+  if (!systemIsOptional(process.argv.slice(2))) await ensureSystem()
+} catch (error) {
+  if (!(error instanceof SetupError)) throw error
+  console.error(`set-up: ${error.message}`)
+  process.exit(1)
+}
