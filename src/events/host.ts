@@ -30,8 +30,7 @@ export const HostCommand = Schema.Union([
   Schema.Struct({ type: Schema.tag("host.drain"), reason: withDefault(text(256), "") }),
   Schema.Struct({ type: Schema.tag("host.activate") }),
   /** Said by the node that watches the links. */
-  Schema.Struct({ type: Schema.tag("host.lose"), reason: text(256) }),
-  Schema.Struct({ type: Schema.tag("host.regain") })
+  Schema.Struct({ type: Schema.tag("host.lose"), reason: text(256) })
 ])
 export type HostCommand = typeof HostCommand.Type
 
@@ -41,7 +40,6 @@ export const HostFact = Schema.Union([
   Schema.Struct({ type: Schema.tag("host.released"), ...reservation }),
   Schema.Struct({ type: Schema.tag("host.drained"), reason: text(256) }),
   Schema.Struct({ type: Schema.tag("host.activated") }),
-  Schema.Struct({ type: Schema.tag("host.lost"), reason: text(256) }),
-  Schema.Struct({ type: Schema.tag("host.regained") })
+  Schema.Struct({ type: Schema.tag("host.lost"), reason: text(256) })
 ])
 export type HostFact = typeof HostFact.Type

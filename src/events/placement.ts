@@ -75,6 +75,8 @@ export const PlacementFact = Schema.Union([
   Schema.Struct({ type: Schema.tag("placement.contested"), host: Name, reason: text(2048) }),
   Schema.Struct({ type: Schema.tag("placement.settled"), host: Name }),
   Schema.Struct({ type: Schema.tag("placement.failed"), reason: text(4096) }),
-  Schema.Struct({ type: Schema.tag("placement.replied") })
+  Schema.Struct({ type: Schema.tag("placement.replied") }),
+  /** Whoever asked had no use for the place any more; its room is given back. */
+  Schema.Struct({ type: Schema.tag("placement.withdrawn"), reason: text(2048) })
 ])
 export type PlacementFact = typeof PlacementFact.Type

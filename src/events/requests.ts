@@ -141,12 +141,6 @@ export const HypervisorReport = Schema.Union([
       "failed"
     ]),
     reason: text(2048)
-  }),
-  /** Unasked: the guest ended by itself. */
-  Schema.Struct({
-    type: Schema.tag("hypervisor.vmEnded"),
-    cause: Schema.Literals(["guest-shutdown", "crash"]),
-    reason: text(2048)
   })
 ])
 export type HypervisorReport = typeof HypervisorReport.Type

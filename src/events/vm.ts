@@ -78,8 +78,15 @@ export const VmCommand = Schema.Union([
   // Said by other actors.
   Schema.Struct({ type: Schema.tag("vm.place"), ...host, decision: Schema.String }),
   Schema.Struct({ type: Schema.tag("vm.refusePlacement"), decision: Schema.String, ...reason }),
+  /** A node's agent found the guest ended without having been asked to end it. */
+  Schema.Struct({
+    type: Schema.tag("vm.reportEnded"),
+    ...host,
+    cause: Schema.Literals(["guest-shutdown", "crash"]),
+    ...reason
+  }),
   Schema.Struct({ type: Schema.tag("vm.lock"), migration: Name }),
-  Schema.Struct({ type: Schema.tag("vm.handOver"), migration: Name, ...host }),
+  Schema.Struct({ type: Schema.tag("vm.handOver"), migration: Name, ...host, decision: Schema.String }),
   Schema.Struct({ type: Schema.tag("vm.unlock"), migration: Name })
 ])
 export type VmCommand = typeof VmCommand.Type
@@ -96,7 +103,7 @@ export const VmFact = Schema.Union([
   Schema.Struct({ type: Schema.tag("vm.placed"), ...host, decision: Schema.String }),
   Schema.Struct({ type: Schema.tag("vm.notPlaced"), decision: Schema.String, ...reason }),
   Schema.Struct({ type: Schema.tag("vm.defined") }),
-  Schema.Struct({ type: Schema.tag("vm.startRequested") }),
+  Schema.Struct({ type: Schema.tag("vm.startRequested"), automatic: Schema.Boolean }),
   Schema.Struct({ type: Schema.tag("vm.started"), accelerator: Schema.String }),
   Schema.Struct({ type: Schema.tag("vm.stopRequested"), force: Schema.Boolean }),
   Schema.Struct({ type: Schema.tag("vm.stopped") }),
@@ -117,6 +124,12 @@ export const VmFact = Schema.Union([
   Schema.Struct({ type: Schema.tag("vm.crashed"), ...reason }),
   Schema.Struct({ type: Schema.tag("vm.locked"), migration: Name }),
   Schema.Struct({ type: Schema.tag("vm.unlocked"), migration: Name }),
-  Schema.Struct({ type: Schema.tag("vm.handedOver"), migration: Name, from: Name, to: Name })
+  Schema.Struct({
+    type: Schema.tag("vm.handedOver"),
+    migration: Name,
+    from: Name,
+    to: Name,
+    decision: Schema.String
+  })
 ])
 export type VmFact = typeof VmFact.Type

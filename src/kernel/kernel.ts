@@ -1,0 +1,84 @@
+/** The kernel as one service: recovered from the store, performing what is outstanding, checkpointing as it goes. */
+import { Context, Effect, Layer, Ref, Schedule } from "effect"
+import type { Message, Principal } from "../events/envelope.ts"
+import type { ActorKind } from "./actor.ts"
+import { makeMailbox } from "./mailbox.ts"
+import type { Mailbox } from "./mailbox.ts"
+import { makePerformer } from "./perform.ts"
+import { EventStore } from "./ports/event-store.ts"
+import { replay, saveCheckpoint } from "./replay.ts"
+
+export interface KernelOptions {
+  readonly kinds: ReadonlyArray<ActorKind>
+  readonly node: string
+  readonly unreachableMs?: number
+  readonly waiting_max?: number
+  /** Facts between two checkpoints; they bound the time of the next start. */
+  readonly checkpointEvery?: number
+}
+
+export interface Command {
+  readonly stream: string
+  readonly message: Message
+  /** Idempotency key: the same id is the same command. */
+  readonly id: string
+  readonly correlation: string
+  readonly principal: Principal
+}
+
+export class Kernel extends Context.Service<
+  Kernel,
+  {
+    readonly submit: (command: Command) => ReturnType<Mailbox["Service"]["submit"]>
+    /** The dry run of `submit`. */
+    readonly consider: (command: Command) => ReturnType<Mailbox["Service"]["consider"]>
+    readonly state: Mailbox["Service"]["state"]
+    readonly resident: Mailbox["Service"]["resident"]
+    readonly kinds: ReadonlyArray<ActorKind>
+    readonly checkpoint: Effect.Effect<void>
+  }
+>()("novacron/kernel/Kernel") {
+  static readonly layer = (options: KernelOptions) => Layer.effect(Kernel, makeKernel(options))
+}
+
+const makeKernel = Effect.fn("Kernel.make")(function* (options: KernelOptions) {
+  const store = yield* EventStore
+  const residents = yield* replay(store, options.kinds, { snapshots: true })
+  const mailbox = yield* makeMailbox({
+    kinds: options.kinds,
+    node: options.node,
+    residents,
+    ...(options.waiting_max === undefined ? {} : { waiting_max: options.waiting_max })
+  })
+  const performer = yield* makePerformer(mailbox, {
+    ...(options.unreachableMs === undefined ? {} : { unreachableMs: options.unreachableMs })
+  })
+  performer.recover()
+
+  const saved = yield* Ref.make(0)
+  const checkpoint = Effect.gen(function* () {
+    const since = yield* Ref.get(saved)
+    const changed = [...mailbox.resident().values()].filter((actor) => actor.position > since)
+    const position = changed.reduce((most, actor) => Math.max(most, actor.position), since)
+    if (changed.length === 0) return
+    yield* saveCheckpoint(store, options.kinds, changed, position)
+    yield* Ref.set(saved, position)
+  }).pipe(Effect.catch((error) => Effect.logWarning("checkpoint not saved", error)))
+  const every = options.checkpointEvery ?? 1000
+  const due = Effect.gen(function* () {
+    const head = yield* store.head
+    if (head.position - (yield* Ref.get(saved)) >= every) yield* checkpoint
+  }).pipe(Effect.ignore)
+  yield* Effect.forkScoped(Effect.repeat(due, Schedule.spaced("5 seconds")))
+  yield* Effect.addFinalizer(() => checkpoint)
+
+  const input = (command: Command) => ({ ...command, answers: null })
+  return Kernel.of({
+    submit: (command) => mailbox.submit(input(command)),
+    consider: (command) => mailbox.consider(input(command)),
+    state: mailbox.state,
+    resident: mailbox.resident,
+    kinds: options.kinds,
+    checkpoint
+  })
+})

@@ -1,0 +1,110 @@
+/** States from stored facts: one actor on demand, or all of them at start. Requests are dropped on the way. */
+import { Effect } from "effect"
+import type { Recorded } from "../events/envelope.ts"
+import type { ActorKind } from "./actor.ts"
+import type { EventStore, StoreFailure } from "./ports/event-store.ts"
+import { apply, deserialize, emptyActor, serialize } from "./turn.ts"
+import type { ActorState } from "./turn.ts"
+
+const page = 1000
+
+/** The stream that says up to which position every actor has a snapshot. */
+const checkpointStream = "kernel/checkpoint"
+
+type Store = EventStore["Service"]
+
+/** An actor from its latest snapshot and the facts after it. */
+export const load = Effect.fnUntraced(function* (
+  store: Store,
+  kind: ActorKind,
+  stream: string
+): Effect.fn.Return<ActorState, StoreFailure> {
+  const snapshot = yield* store.loadSnapshot(stream, kind.snapshotVersion)
+  let actor = snapshot ? deserialize(kind, stream, snapshot.state) : emptyActor(kind, stream)
+  for (;;) {
+    const facts = yield* store.readStream(stream, { from: actor.revision + 1, limit: page })
+    for (const fact of facts) actor = apply(kind, actor, fact, fact.revision, fact.position).actor
+    if (facts.length < page) return actor
+  }
+})
+
+/** Fold facts in store order into the actors they belong to; facts an actor already has are passed over. */
+export function fold(
+  kinds: ReadonlyMap<string, ActorKind>,
+  actors: Map<string, ActorState>,
+  facts: ReadonlyArray<Recorded>
+): void {
+  for (const fact of facts) {
+    const kind = kinds.get(fact.stream.slice(0, fact.stream.indexOf("/")))
+    if (!kind) throw new Error(`position ${fact.position}: no kind of actor for the stream ${fact.stream}`)
+    const actor = actors.get(fact.stream) ?? emptyActor(kind, fact.stream)
+    if (fact.revision <= actor.revision) continue
+    actors.set(fact.stream, apply(kind, actor, fact, fact.revision, fact.position).actor)
+  }
+}
+
+const byKind = (kinds: ReadonlyArray<ActorKind>) => new Map(kinds.map((kind) => [kind.kind, kind]))
+const checkpointVersion = (kinds: ReadonlyArray<ActorKind>) =>
+  kinds.reduce((sum, kind) => sum * 31 + kind.snapshotVersion, kinds.length) % 2 ** 31
+
+/**
+ * All actors, as of `until` (the head unless told). With `snapshots: false` every fact is folded again from the
+ * first: what `novacron replay` and the determinism tests do.
+ */
+export const replay = Effect.fn("replay")(function* (
+  store: Store,
+  kinds: ReadonlyArray<ActorKind>,
+  options: { readonly snapshots: boolean; readonly until?: number }
+): Effect.fn.Return<Map<string, ActorState>, StoreFailure> {
+  const known = byKind(kinds)
+  const actors = new Map<string, ActorState>()
+  const until = options.until ?? Number.MAX_SAFE_INTEGER
+  let position = options.snapshots ? yield* resumeFromCheckpoint(store, kinds, known, actors) : 0
+  for (;;) {
+    const facts = yield* store.readAll({ from: position + 1, limit: page })
+    fold(known, actors, until === Number.MAX_SAFE_INTEGER ? facts : facts.filter((f) => f.position <= until))
+    position = facts.at(-1)?.position ?? position
+    if (facts.length < page || position >= until) return actors
+  }
+})
+
+const resumeFromCheckpoint = Effect.fnUntraced(function* (
+  store: Store,
+  kinds: ReadonlyArray<ActorKind>,
+  known: ReadonlyMap<string, ActorKind>,
+  actors: Map<string, ActorState>
+) {
+  const checkpoint = yield* store.loadSnapshot(checkpointStream, checkpointVersion(kinds))
+  if (!checkpoint) return 0
+  for (const stream of yield* store.streams("")) {
+    const kind = known.get(stream.slice(0, stream.indexOf("/")))
+    if (!kind) continue
+    const snapshot = yield* store.loadSnapshot(stream, kind.snapshotVersion)
+    if (snapshot) actors.set(stream, deserialize(kind, stream, snapshot.state))
+  }
+  return checkpoint.position
+})
+
+/**
+ * Save the states of these actors, and that all facts up to `position` are covered by snapshots. The caller gives
+ * every actor that changed since the last checkpoint.
+ */
+export const saveCheckpoint = Effect.fn("saveCheckpoint")(function* (
+  store: Store,
+  kinds: ReadonlyArray<ActorKind>,
+  actors: ReadonlyArray<ActorState>,
+  position: number
+): Effect.fn.Return<void, StoreFailure> {
+  const known = byKind(kinds)
+  const snapshots = actors.map((actor) => ({
+    stream: actor.stream,
+    revision: actor.revision,
+    position: actor.position,
+    version: known.get(actor.stream.slice(0, actor.stream.indexOf("/")))!.snapshotVersion,
+    state: serialize(actor)
+  }))
+  yield* store.saveSnapshots([
+    ...snapshots,
+    { stream: checkpointStream, revision: 0, position, version: checkpointVersion(kinds), state: "{}" }
+  ])
+})

@@ -1,0 +1,216 @@
+/**
+ * One turn, pure: an actor's state and a stamped input in; drafts to append, the state after them and the requests
+ * to perform out. The same `apply` folds stored facts on replay, so live and replayed states are one thing.
+ */
+import type { Draft, Message, Principal, Recorded } from "../events/envelope.ts"
+import { typePrefix } from "../events/envelope.ts"
+import type { Request } from "../events/requests.ts"
+import type { ActorKind } from "./actor.ts"
+import {
+  allowedCommands,
+  decide,
+  describe,
+  evolve,
+  guardsOf,
+  initialState,
+  keep,
+  resume
+} from "./statechart.ts"
+import type { ChartState } from "./statechart.ts"
+
+/** What reaches an actor. A report names the request it answers; `final` concludes that request. */
+export interface Input {
+  readonly stream: string
+  readonly message: Message
+  readonly id: string
+  readonly correlation: string
+  readonly principal: Principal
+  readonly answers: { readonly key: string; readonly final: boolean } | null
+}
+
+export interface Outstanding {
+  readonly key: string
+  readonly request: Request
+  readonly correlation: string
+  /** When the fact that asked was stamped; a timer counts from here, also after a restart. */
+  readonly askedMs: number
+}
+
+export interface ActorState {
+  readonly stream: string
+  readonly revision: number
+  readonly position: number
+  readonly chart: ChartState
+  readonly outstanding: ReadonlyArray<Outstanding>
+  /** Ids of the latest inputs that recorded facts, oldest first. */
+  readonly recent: ReadonlyArray<string>
+}
+
+/** A repeated command is recognised among this many latest ones; older repeats are caught by the store. */
+export const recentInputs_max = 64
+
+/** The kernel's own fact: a request was answered, and the chart had no use for the answer in that state. */
+export const answeredType = "kernel.answered"
+
+export const emptyActor = (kind: ActorKind, stream: string): ActorState => ({
+  stream,
+  revision: -1,
+  position: 0,
+  chart: initialState(kind),
+  outstanding: [],
+  recent: []
+})
+
+export type Turn =
+  | {
+      readonly outcome: "record"
+      readonly drafts: ReadonlyArray<Draft>
+      readonly next: ActorState
+      readonly requests: ReadonlyArray<Outstanding>
+    }
+  | { readonly outcome: "duplicate" }
+  | { readonly outcome: "nothing" }
+  | {
+      readonly outcome: "refuse"
+      readonly state: string
+      readonly allowed: ReadonlyArray<string>
+      readonly unmet: ReadonlyArray<string>
+    }
+
+export function takeTurn(
+  kind: ActorKind,
+  actor: ActorState,
+  input: Input,
+  timeMs: number,
+  node: string
+): Turn {
+  if (actor.recent.includes(input.id)) return { outcome: "duplicate" }
+  if (input.answers && !actor.outstanding.some((asked) => asked.key === input.answers?.key)) {
+    return { outcome: "duplicate" }
+  }
+  let facts = decide(kind, actor.chart, input.message, { self: actor.stream, timeMs })
+  if (facts.length === 0) {
+    if (input.answers === null) return refusal(kind, actor, input)
+    if (!input.answers.final) return { outcome: "nothing" }
+    facts = [{ type: answeredType, report: input.message.type, state: describe(actor.chart) }]
+  }
+  // Progress repeats under one key, so the place in the stream makes its facts' ids unique.
+  const idBase = input.answers && !input.answers.final ? `${input.id}~${actor.revision + 1}` : input.id
+  const drafts: Array<Draft> = []
+  const requests: Array<Outstanding> = []
+  let next = actor
+  for (const [index, fact] of facts.entries()) {
+    const { type, ...data } = fact
+    const draft: Draft = {
+      id: `${idBase}#${index}`,
+      type: typePrefix + type,
+      version: 1,
+      timeMs,
+      correlation: input.correlation,
+      causation: input.id,
+      principal: input.principal,
+      node,
+      answers: index === 0 && input.answers?.final ? input.answers.key : null,
+      data
+    }
+    drafts.push(draft)
+    const applied = apply(kind, next, draft, next.revision + 1, 0)
+    next = applied.actor
+    requests.push(...applied.requests)
+  }
+  return { outcome: "record", drafts, next, requests: requests.filter((asked) => stillWanted(next, asked)) }
+}
+
+/** A timer that the same turn also stopped is not worth starting; a stop has to be performed. */
+function stillWanted(actor: ActorState, asked: Outstanding): boolean {
+  return isTimerStop(asked.request) || actor.outstanding.some((kept) => kept.key === asked.key)
+}
+
+function refusal(kind: ActorKind, actor: ActorState, input: Input): Turn {
+  const allowed = allowedCommands(kind, actor.chart)
+  const unmet = allowed.includes(input.message.type) ? guardsOf(actor.chart, input.message.type) : []
+  return { outcome: "refuse", state: describe(actor.chart), allowed, unmet }
+}
+
+const isTimerStop = (request: Request): request is Extract<Request, { port: "timer"; op: "stop" }> =>
+  request.port === "timer" && request.op === "stop"
+
+/** Fold one fact into an actor; `requests` are what it newly asks. `position` is 0 until the store gave it one. */
+export function apply(
+  kind: ActorKind,
+  actor: ActorState,
+  fact: Draft | Recorded,
+  revision: number,
+  position: number
+): { actor: ActorState; requests: ReadonlyArray<Outstanding> } {
+  const type = fact.type.slice(typePrefix.length)
+  const stamp = { self: actor.stream, timeMs: fact.timeMs }
+  const evolved =
+    type === answeredType
+      ? { state: actor.chart, requests: [] }
+      : evolve(kind, actor.chart, { ...fact.data, type }, stamp)
+  const requests = evolved.requests.map((request, index) => ({
+    key: `${actor.stream}@${revision}#${index}`,
+    request,
+    correlation: fact.correlation,
+    askedMs: fact.timeMs
+  }))
+  return {
+    actor: {
+      stream: actor.stream,
+      revision,
+      position,
+      chart: evolved.state,
+      outstanding: nextOutstanding(actor.outstanding, fact.answers, requests),
+      recent: remember(actor.recent, fact.causation)
+    },
+    requests
+  }
+}
+
+function nextOutstanding(
+  before: ReadonlyArray<Outstanding>,
+  answered: string | null,
+  asked: ReadonlyArray<Outstanding>
+): ReadonlyArray<Outstanding> {
+  if (answered === null && asked.length === 0) return before
+  let open = answered === null ? before : before.filter((one) => one.key !== answered)
+  for (const one of asked) {
+    const request = one.request
+    if (request.port === "timer") {
+      open = open.filter(({ request: r }) => !(r.port === "timer" && r.name === request.name))
+      if (request.op === "stop") continue
+    }
+    open = [...open, one]
+  }
+  return open
+}
+
+function remember(recent: ReadonlyArray<string>, id: string): ReadonlyArray<string> {
+  if (recent[recent.length - 1] === id) return recent
+  const next = [...recent, id]
+  return next.length > recentInputs_max ? next.slice(next.length - recentInputs_max) : next
+}
+
+/** The text of a snapshot: equal histories give equal bytes. */
+export function serialize(actor: ActorState): string {
+  return JSON.stringify({
+    ...keep(actor.chart),
+    revision: actor.revision,
+    position: actor.position,
+    outstanding: actor.outstanding,
+    recent: actor.recent
+  })
+}
+
+export function deserialize(kind: ActorKind, stream: string, text: string): ActorState {
+  const kept = JSON.parse(text) as Omit<ActorState, "stream" | "chart"> & { value: unknown; context: unknown }
+  return {
+    stream,
+    revision: kept.revision,
+    position: kept.position,
+    chart: resume(kind, kept),
+    outstanding: kept.outstanding,
+    recent: kept.recent
+  }
+}
