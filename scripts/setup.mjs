@@ -76,7 +76,7 @@ function npm(args) {
 function installPackages() {
   if (treeMatchesLock()) return
   say("installing npm packages (npm ci)")
-  const done = npm(["ci", "--include=dev", "--no-audit", "--no-fund", "--loglevel=warn"])
+  const done = npm(["ci", "--include=dev", "--no-audit", "--no-fund", "--loglevel=error"])
   if (!done) throw new SetupError("npm ci failed, its message is above. Is the registry reachable?")
 }
 
