@@ -50,6 +50,15 @@ export const PlacementReport = Schema.Union([
 ])
 export type PlacementReport = typeof PlacementReport.Type
 
+const decision = {
+  attempt: Schema.Int,
+  policy: Schema.String,
+  weights: Schema.Record(Schema.String, Schema.Number),
+  viewPosition: Schema.Int,
+  candidates: Schema.Array(Candidate),
+  reason: text(4096)
+}
+
 export const PlacementFact = Schema.Union([
   Schema.Struct({
     type: Schema.tag("placement.requested"),
@@ -61,16 +70,9 @@ export const PlacementFact = Schema.Union([
     pinned: Schema.optionalKey(Name),
     replyTo: Stream
   }),
-  Schema.Struct({
-    type: Schema.tag("placement.decided"),
-    attempt: Schema.Int,
-    policy: Schema.String,
-    weights: Schema.Record(Schema.String, Schema.Number),
-    viewPosition: Schema.Int,
-    candidates: Schema.Array(Candidate),
-    chosen: Schema.NullOr(Name),
-    reason: text(4096)
-  }),
+  Schema.Struct({ type: Schema.tag("placement.decided"), ...decision, chosen: Name }),
+  /** The same, when every host was filtered out: `reason` names each with its cause. */
+  Schema.Struct({ type: Schema.tag("placement.noHost"), ...decision, chosen: Schema.Null }),
   /** The chosen host had given its room away meanwhile. */
   Schema.Struct({ type: Schema.tag("placement.contested"), host: Name, reason: text(2048) }),
   Schema.Struct({ type: Schema.tag("placement.settled"), host: Name }),

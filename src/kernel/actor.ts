@@ -9,7 +9,6 @@
 import { emit } from "xstate"
 import type { AnyStateMachine } from "xstate"
 import type { Message } from "../events/envelope.ts"
-import type { Request } from "../events/requests.ts"
 
 export interface ActorKind {
   /** First part of the stream's name, `vm` in `vm/web-1`. */
@@ -32,14 +31,14 @@ export interface Stamp {
 /** An input as the chart gets it: the message, and `stamp` under a key no message uses. */
 export type Stamped<M extends Message> = M & { readonly stamp: Stamp }
 
-type Decide<Context, Event, Fact extends Message> = (args: { context: Context; event: Event }) => Fact
+/** The one of a union of messages that has this type. */
+export type Of<M extends { readonly type: string }, T extends M["type"]> = Extract<M, { readonly type: T }>
 
-/** The action of a command or report: say this fact. */
-export const record = <Context, Event, Fact extends Message>(decide: Decide<Context, Event, Fact>) =>
-  emit(((args: { context: Context; event: Event }) => decide(args)) as never) as never
-
-/** The action of a fact: ask this of a port. Dropped on replay. */
-export const ask = <Context, Event>(build: (args: { context: Context; event: Event }) => Request) => ({
-  type: "request" as const,
-  params: build
-})
+/**
+ * The action of a command or report: record this fact. Given the chart's own types once, so that each use is
+ * checked: `const record = recorder<Context, Event, Fact>()`, then `record("vm.start", ({ event }) => fact)`.
+ */
+export const recorder =
+  <Context, Event extends Message, Fact extends Message>() =>
+  <T extends Event["type"]>(_type: T, decide: (args: { context: Context; event: Of<Event, T> }) => Fact) =>
+    emit(decide as never) as never

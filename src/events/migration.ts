@@ -1,0 +1,69 @@
+/** A machine's move from one host to another: asked, under way, and its one final state. */
+import { Schema } from "effect"
+import { Bytes, Milliseconds, Name, text } from "./fields.ts"
+import { MigrationPolicy, Progress } from "./requests.ts"
+import { VmSpec } from "./vm.ts"
+
+const reason = { reason: text(4096) }
+
+export const MigrationCommand = Schema.Union([
+  Schema.Struct({
+    type: Schema.tag("migration.request"),
+    vm: Name,
+    to: Schema.optionalKey(Name),
+    policy: MigrationPolicy,
+    /** Why it is moved, in the words of who asks. */
+    ...reason
+  }),
+  Schema.Struct({ type: Schema.tag("migration.cancel"), ...reason }),
+  // Said by other actors.
+  Schema.Struct({
+    type: Schema.tag("migration.begin"),
+    from: Name,
+    spec: VmSpec
+  }),
+  Schema.Struct({ type: Schema.tag("migration.place"), host: Name, decision: Schema.String }),
+  Schema.Struct({ type: Schema.tag("migration.refusePlacement"), decision: Schema.String, ...reason })
+])
+export type MigrationCommand = typeof MigrationCommand.Type
+
+export const MigrationFact = Schema.Union([
+  Schema.Struct({
+    type: Schema.tag("migration.requested"),
+    migration: Name,
+    vm: Name,
+    to: Schema.optionalKey(Name),
+    policy: MigrationPolicy,
+    ...reason
+  }),
+  /** The machine is locked for this migration; it was on `from`. */
+  Schema.Struct({ type: Schema.tag("migration.begun"), from: Name, spec: VmSpec }),
+  Schema.Struct({ type: Schema.tag("migration.placed"), to: Name, decision: Schema.String }),
+  Schema.Struct({ type: Schema.tag("migration.checked") }),
+  Schema.Struct({ type: Schema.tag("migration.prepared"), channels: Schema.Array(Name) }),
+  Schema.Struct({ type: Schema.tag("migration.progressed"), progress: Progress }),
+  /** The source stands still for good; from here the machine belongs to the destination. */
+  Schema.Struct({ type: Schema.tag("migration.handedOver") }),
+  Schema.Struct({ type: Schema.tag("migration.resumed") }),
+  Schema.Struct({
+    type: Schema.tag("migration.measured"),
+    totalMs: Milliseconds,
+    downtimeMs: Milliseconds,
+    transferredBytes: Bytes
+  }),
+  /** The machine knows its new host; the source's room is given back. */
+  Schema.Struct({ type: Schema.tag("migration.ownerChanged") }),
+  Schema.Struct({ type: Schema.tag("migration.sourceCleared") }),
+  Schema.Struct({ type: Schema.tag("migration.cancelRequested"), ...reason }),
+  Schema.Struct({
+    type: Schema.tag("migration.rollingBack"),
+    outcome: Schema.Literals(["cancelled", "failed"]),
+    ...reason
+  }),
+  Schema.Struct({ type: Schema.tag("migration.sourceKept") }),
+  Schema.Struct({ type: Schema.tag("migration.destinationCleared"), ...reason }),
+  Schema.Struct({ type: Schema.tag("migration.completed") }),
+  Schema.Struct({ type: Schema.tag("migration.cancelled"), ...reason }),
+  Schema.Struct({ type: Schema.tag("migration.failed"), ...reason })
+])
+export type MigrationFact = typeof MigrationFact.Type
