@@ -83,3 +83,10 @@ export function canonicalText(
     dataText
   ])
 }
+
+/** The `type`s of a union of messages, in its order: what a chart may be asked, and may say. */
+export const typesOf = (union: {
+  readonly members: ReadonlyArray<{
+    readonly fields: { readonly type: { readonly schema: { readonly literal: string } } }
+  }>
+}): ReadonlyArray<string> => union.members.map((member) => member.fields.type.schema.literal)

@@ -10,7 +10,9 @@
  * from the same view can't both have the last gigabyte.
  */
 import { assign, setup } from "xstate"
-import type { HostCommand, HostFact, HostFacts, Needs } from "../../events/host.ts"
+import { typesOf } from "../../events/envelope.ts"
+import { HostCommand, HostFact } from "../../events/host.ts"
+import type { HostFacts, Needs } from "../../events/host.ts"
 import { recorder } from "../../kernel/actor.ts"
 import type { ActorKind, Of, Stamped } from "../../kernel/actor.ts"
 
@@ -153,8 +155,8 @@ const chart = setup({
 export const hostActor: ActorKind = {
   kind: "host",
   chart,
-  commands: ["host.register", "host.reserve", "host.release", "host.drain", "host.activate", "host.lose"],
+  commands: typesOf(HostCommand),
   reports: [],
-  facts: ["host.registered", "host.reserved", "host.released", "host.drained", "host.activated", "host.lost"],
+  facts: typesOf(HostFact),
   snapshotVersion: 1
 }

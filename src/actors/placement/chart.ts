@@ -6,7 +6,9 @@
  *                        └──────contested, 3 times────┘
  */
 import { assign, setup } from "xstate"
-import type { PlacementCommand, PlacementFact, PlacementReport } from "../../events/placement.ts"
+import { typesOf } from "../../events/envelope.ts"
+import { PlacementCommand, PlacementFact } from "../../events/placement.ts"
+import type { PlacementReport } from "../../events/placement.ts"
 import type { Report, Request } from "../../events/requests.ts"
 import { recorder } from "../../kernel/actor.ts"
 import type { ActorKind, Of, Stamped } from "../../kernel/actor.ts"
@@ -201,17 +203,8 @@ const chart = setup({
 export const placementActor: ActorKind = {
   kind: "placement",
   chart,
-  commands: ["placement.request"],
+  commands: typesOf(PlacementCommand),
   reports: ["view.hosts", "actor.accepted", "actor.refused"],
-  facts: [
-    "placement.requested",
-    "placement.decided",
-    "placement.noHost",
-    "placement.contested",
-    "placement.settled",
-    "placement.failed",
-    "placement.replied",
-    "placement.withdrawn"
-  ],
+  facts: typesOf(PlacementFact),
   snapshotVersion: 1
 }

@@ -1,0 +1,474 @@
+/**
+ * A virtual machine from its creation to its removal. It owns its place: only this actor says on which host the
+ * machine is, and it is on one.
+ *
+ *   absent ─create▶ placing ─place▶ defining ─▶ stopped ─start▶ starting ─▶ running ─lock▶ migrating
+ *     ▲                │ no host      │failed      │  ▲             │failed    │  ▲ unlock      │
+ *     │                ▼              ▼            │  └─────────────┘          │  └─────────────┘
+ *     │             unplaced ◀────────┘            │delete                     ├ stop, pause, reboot, snapshot …
+ *     └──────────────┴──deleting◀──────────────────┘                           └ crash ▶ starting, or stopped
+ */
+import { assign, setup } from "xstate"
+import type { Report, Request } from "../../events/requests.ts"
+import { typesOf } from "../../events/envelope.ts"
+import { VmCommand, VmFact } from "../../events/vm.ts"
+import type { VmSpec } from "../../events/vm.ts"
+import { recorder } from "../../kernel/actor.ts"
+import type { ActorKind, Of, Stamped } from "../../kernel/actor.ts"
+import { askPlacement, atHost, releaseRoom, stopAtHost, takeSnapshot, tell, unborn } from "./requests.ts"
+import type { VmContext } from "./requests.ts"
+
+type Event = Stamped<VmCommand> | Stamped<Report> | Stamped<VmFact>
+
+const automaticRestarts_max = 5
+const record = recorder<VmContext, Event, VmFact>()
+
+const fails = (operation: string) => ({
+  actions: record("hypervisor.failed", ({ event }) => ({
+    type: "vm.operationFailed",
+    operation,
+    reason: event.reason
+  }))
+})
+/** A report that only confirms what was asked. */
+const confirms = <T extends Report["type"]>(report: T, fact: VmFact) => ({
+  actions: record(report, () => fact)
+})
+const requested = <T extends VmCommand["type"]>(command: T, fact: VmFact) => ({
+  actions: record(command, () => fact)
+})
+
+const startAgain = record("vm.reportEnded", () => ({ type: "vm.startRequested", automatic: true }))
+const crashed = record("vm.reportEnded", ({ event }) => ({ type: "vm.crashed", reason: event.reason }))
+
+/** The guest ended by itself: only believed from the host the machine is on. */
+const ended = [
+  { guard: "endedByGuest" as const, actions: record("vm.reportEnded", () => ({ type: "vm.stopped" })) },
+  { guard: "mayRestart" as const, actions: [crashed, startAgain] },
+  { guard: "fromOwnHost" as const, actions: crashed }
+]
+const crashedFact = { target: "#vm.stopped", actions: "countCrash" as const }
+
+const chart = setup({
+  types: { context: {} as VmContext, events: {} as Event, emitted: {} as VmFact },
+  actions: {
+    request: (_, _params: Request) => {},
+    countCrash: assign({ crashes: ({ context }) => context.crashes + 1 }),
+    nameSnapshot: assign(({ event }) => ({
+      snapshot: (event as Of<Event, "vm.snapshotRequested" | "vm.restoreRequested">).snapshot
+    })),
+    keepSnapshot: assign(({ context, event }) => ({
+      snapshots: [...context.snapshots, (event as Of<Event, "vm.snapshotTaken">).snapshot]
+    })),
+    countStart: assign(({ context, event }) => ({
+      crashes: (event as Of<Event, "vm.startRequested">).automatic ? context.crashes : 0
+    }))
+  },
+  guards: {
+    startsAtOnce: ({ context }) => context.start,
+    fromOwnHost: ({ context, event }) => (event as Of<Event, "vm.reportEnded">).host === context.host,
+    endedByGuest: ({ context, event }) => {
+      const { host, cause } = event as Of<Event, "vm.reportEnded">
+      return host === context.host && cause === "guest-shutdown"
+    },
+    mayRestart: ({ context, event }) =>
+      (event as Of<Event, "vm.reportEnded">).host === context.host &&
+      context.spec?.onCrash === "restart" &&
+      context.crashes < automaticRestarts_max,
+    hasSnapshot: ({ context, event }) =>
+      context.snapshots.includes((event as Of<Event, "vm.restore">).snapshot),
+    isNewSnapshot: ({ context, event }) =>
+      !context.snapshots.includes((event as Of<Event, "vm.snapshot">).snapshot),
+    isItsMigration: ({ context, event }) =>
+      (event as Of<Event, "vm.unlock" | "vm.handOver">).migration === context.migration,
+    itsMigrationAfterCrash: ({ context, event }) =>
+      (event as Of<Event, "vm.unlock">).migration === context.migration &&
+      context.crashedWhileMigrating &&
+      context.spec?.onCrash === "restart"
+  }
+}).createMachine({
+  id: "vm",
+  context: unborn,
+  initial: "absent",
+  states: {
+    absent: {
+      on: {
+        "vm.create": {
+          actions: record("vm.create", ({ event }) => ({
+            type: "vm.created",
+            name: event.stamp.self.slice("vm/".length),
+            spec: event.spec,
+            ...(event.host === undefined ? {} : { host: event.host }),
+            start: event.start,
+            ...(event.cloneOf === undefined ? {} : { cloneOf: event.cloneOf })
+          }))
+        },
+        "vm.created": {
+          target: "placing",
+          actions: [
+            assign(({ context, event }) => ({
+              name: event.name,
+              spec: event.spec,
+              cloneOf: event.cloneOf ?? null,
+              pinned: event.host ?? null,
+              start: event.start,
+              decisions: context.decisions + 1
+            })),
+            { type: "request", params: ({ context }) => askPlacement(context) }
+          ]
+        }
+      }
+    },
+    placing: {
+      on: {
+        "vm.place": {
+          actions: record("vm.place", ({ event }) => ({
+            type: "vm.placed",
+            host: event.host,
+            decision: event.decision
+          }))
+        },
+        "vm.refusePlacement": {
+          actions: record("vm.refusePlacement", ({ event }) => ({
+            type: "vm.notPlaced",
+            decision: event.decision,
+            reason: event.reason
+          }))
+        },
+        "vm.placed": {
+          target: "defining",
+          actions: [
+            assign(({ event }) => ({ host: event.host, decision: event.decision })),
+            {
+              type: "request",
+              params: ({ context }) =>
+                atHost(context, {
+                  op: "define",
+                  spec: context.spec as VmSpec,
+                  ...(context.cloneOf ? { cloneOf: context.cloneOf } : {})
+                })
+            }
+          ]
+        },
+        "vm.notPlaced": { target: "unplaced" }
+      }
+    },
+    /** No host could take it. Starting it asks again; deleting it is immediate. */
+    unplaced: {
+      on: {
+        "vm.start": requested("vm.start", { type: "vm.startRequested", automatic: false }),
+        "vm.startRequested": {
+          target: "placing",
+          actions: [
+            assign(({ context }) => ({ start: true, decisions: context.decisions + 1 })),
+            { type: "request", params: ({ context }) => askPlacement(context) }
+          ]
+        },
+        "vm.delete": requested("vm.delete", { type: "vm.deleted" }),
+        "vm.deleted": { target: "absent" }
+      }
+    },
+    defining: {
+      on: {
+        "hypervisor.defined": [
+          {
+            guard: "startsAtOnce",
+            actions: [
+              record("hypervisor.defined", () => ({ type: "vm.defined" })),
+              record("hypervisor.defined", () => ({ type: "vm.startRequested", automatic: false }))
+            ]
+          },
+          confirms("hypervisor.defined", { type: "vm.defined" })
+        ],
+        "hypervisor.failed": fails("create"),
+        "vm.defined": { target: "stopped" },
+        "vm.operationFailed": {
+          target: "unplaced",
+          actions: [
+            { type: "request", params: ({ context }) => releaseRoom(context) },
+            assign({ host: null, decision: null })
+          ]
+        }
+      }
+    },
+    stopped: {
+      initial: "idle",
+      on: {
+        "vm.startRequested": {
+          target: "starting",
+          actions: [
+            "countStart",
+            { type: "request", params: ({ context }) => atHost(context, { op: "start" }) }
+          ]
+        }
+      },
+      states: {
+        idle: {
+          on: {
+            "vm.start": requested("vm.start", { type: "vm.startRequested", automatic: false }),
+            "vm.snapshot": {
+              guard: "isNewSnapshot",
+              actions: record("vm.snapshot", ({ event }) => ({
+                type: "vm.snapshotRequested",
+                snapshot: event.snapshot
+              }))
+            },
+            "vm.snapshotRequested": {
+              target: "snapshotting",
+              actions: ["nameSnapshot", { type: "request", params: takeSnapshot }]
+            },
+            "vm.restore": {
+              guard: "hasSnapshot",
+              actions: record("vm.restore", ({ event }) => ({
+                type: "vm.restoreRequested",
+                snapshot: event.snapshot
+              }))
+            },
+            "vm.restoreRequested": {
+              target: "restoring",
+              actions: [
+                "nameSnapshot",
+                {
+                  type: "request",
+                  params: ({ context, event }) => atHost(context, { op: "restore", snapshot: event.snapshot })
+                }
+              ]
+            },
+            "vm.delete": requested("vm.delete", { type: "vm.deleteRequested" }),
+            "vm.deleteRequested": {
+              target: "#vm.deleting",
+              actions: { type: "request", params: ({ context }) => atHost(context, { op: "remove" }) }
+            }
+          }
+        },
+        snapshotting: snapshotting("idle"),
+        restoring: {
+          on: {
+            "hypervisor.restored": {
+              actions: record("hypervisor.restored", ({ context }) => ({
+                type: "vm.restored",
+                snapshot: context.snapshot as string
+              }))
+            },
+            "hypervisor.failed": fails("restore"),
+            "vm.restored": { target: "idle" },
+            "vm.operationFailed": { target: "idle" }
+          }
+        }
+      }
+    },
+    starting: {
+      on: {
+        "hypervisor.started": {
+          actions: record("hypervisor.started", ({ event }) => ({
+            type: "vm.started",
+            accelerator: event.accelerator
+          }))
+        },
+        "hypervisor.failed": fails("start"),
+        "vm.started": { target: "running" },
+        "vm.operationFailed": { target: "stopped" }
+      }
+    },
+    running: {
+      initial: "idle",
+      on: {
+        "vm.reportEnded": ended,
+        "vm.stopped": { target: "stopped" },
+        "vm.crashed": crashedFact
+      },
+      states: {
+        idle: {
+          on: {
+            "vm.stop": {
+              actions: record("vm.stop", ({ event }) => ({ type: "vm.stopRequested", force: event.force }))
+            },
+            "vm.stopRequested": { target: "#vm.stopping", actions: { type: "request", params: stopAtHost } },
+            "vm.pause": requested("vm.pause", { type: "vm.pauseRequested" }),
+            "vm.pauseRequested": {
+              target: "pausing",
+              actions: { type: "request", params: ({ context }) => atHost(context, { op: "pause" }) }
+            },
+            "vm.reboot": requested("vm.reboot", { type: "vm.rebootRequested" }),
+            "vm.rebootRequested": {
+              target: "rebooting",
+              actions: { type: "request", params: ({ context }) => atHost(context, { op: "reboot" }) }
+            },
+            "vm.snapshot": {
+              guard: "isNewSnapshot",
+              actions: record("vm.snapshot", ({ event }) => ({
+                type: "vm.snapshotRequested",
+                snapshot: event.snapshot
+              }))
+            },
+            "vm.snapshotRequested": {
+              target: "snapshotting",
+              actions: ["nameSnapshot", { type: "request", params: takeSnapshot }]
+            },
+            "vm.lock": {
+              actions: record("vm.lock", ({ event }) => ({ type: "vm.locked", migration: event.migration }))
+            },
+            "vm.locked": {
+              target: "#vm.migrating",
+              actions: [
+                assign(({ event }) => ({ migration: event.migration, crashedWhileMigrating: false })),
+                {
+                  type: "request",
+                  params: ({ context, event }) =>
+                    tell(`migration/${event.migration}`, {
+                      type: "migration.begin",
+                      from: context.host,
+                      spec: context.spec
+                    })
+                }
+              ]
+            }
+          }
+        },
+        pausing: {
+          on: {
+            "hypervisor.paused": confirms("hypervisor.paused", { type: "vm.paused" }),
+            "hypervisor.failed": fails("pause"),
+            "vm.paused": { target: "#vm.paused" },
+            "vm.operationFailed": { target: "idle" }
+          }
+        },
+        rebooting: {
+          on: {
+            "hypervisor.rebooted": confirms("hypervisor.rebooted", { type: "vm.rebooted" }),
+            "hypervisor.failed": fails("reboot"),
+            "vm.rebooted": { target: "idle" },
+            "vm.operationFailed": { target: "idle" }
+          }
+        },
+        snapshotting: snapshotting("idle")
+      }
+    },
+    paused: {
+      on: {
+        "vm.reportEnded": ended,
+        "vm.stopped": { target: "stopped" },
+        "vm.crashed": crashedFact,
+        "vm.resume": requested("vm.resume", { type: "vm.resumeRequested" }),
+        "vm.resumeRequested": {
+          target: "resuming",
+          actions: { type: "request", params: ({ context }) => atHost(context, { op: "resume" }) }
+        },
+        "vm.stop": {
+          actions: record("vm.stop", ({ event }) => ({ type: "vm.stopRequested", force: event.force }))
+        },
+        "vm.stopRequested": { target: "stopping", actions: { type: "request", params: stopAtHost } }
+      }
+    },
+    resuming: {
+      on: {
+        "hypervisor.resumed": confirms("hypervisor.resumed", { type: "vm.resumed" }),
+        "hypervisor.failed": fails("resume"),
+        "vm.resumed": { target: "running" },
+        "vm.operationFailed": { target: "paused" },
+        "vm.reportEnded": ended,
+        "vm.stopped": { target: "stopped" },
+        "vm.crashed": crashedFact
+      }
+    },
+    stopping: {
+      on: {
+        "hypervisor.stopped": confirms("hypervisor.stopped", { type: "vm.stopped" }),
+        "hypervisor.failed": fails("stop"),
+        "vm.stopped": { target: "stopped" },
+        "vm.operationFailed": { target: "running" }
+      }
+    },
+    /** Locked: the migration decides what happens to the guest, and says on which host it ended. */
+    migrating: {
+      on: {
+        "vm.handOver": {
+          guard: "isItsMigration",
+          actions: record("vm.handOver", ({ context, event }) => ({
+            type: "vm.handedOver",
+            migration: event.migration,
+            from: context.host as string,
+            to: event.host,
+            decision: event.decision
+          }))
+        },
+        "vm.handedOver": {
+          actions: [
+            { type: "request", params: ({ context }) => releaseRoom(context) },
+            assign(({ event }) => ({ host: event.to, decision: event.decision }))
+          ]
+        },
+        "vm.reportEnded": { guard: "fromOwnHost", actions: crashed },
+        "vm.crashed": {
+          actions: assign({ crashes: ({ context }) => context.crashes + 1, crashedWhileMigrating: true })
+        },
+        "vm.unlock": [
+          {
+            guard: "itsMigrationAfterCrash",
+            actions: [
+              record("vm.unlock", ({ event }) => ({ type: "vm.unlocked", migration: event.migration })),
+              record("vm.unlock", () => ({ type: "vm.stopped" })),
+              record("vm.unlock", () => ({ type: "vm.startRequested", automatic: true }))
+            ]
+          },
+          {
+            guard: "isItsMigration",
+            actions: record("vm.unlock", ({ event }) => ({ type: "vm.unlocked", migration: event.migration }))
+          }
+        ],
+        "vm.unlocked": { target: "running", actions: assign({ migration: null }) }
+      }
+    },
+    deleting: {
+      on: {
+        "hypervisor.removed": confirms("hypervisor.removed", { type: "vm.deleted" }),
+        "hypervisor.failed": fails("delete"),
+        "vm.deleted": {
+          target: "absent",
+          actions: [
+            { type: "request", params: ({ context }) => releaseRoom(context) },
+            assign({ host: null, decision: null, spec: null, cloneOf: null, snapshots: [], crashes: 0 })
+          ]
+        },
+        "vm.operationFailed": { target: "stopped" }
+      }
+    }
+  }
+})
+
+function snapshotting<T extends string>(back: T) {
+  return {
+    on: {
+      "hypervisor.snapshotTaken": {
+        actions: record("hypervisor.snapshotTaken", ({ context, event }) => ({
+          type: "vm.snapshotTaken",
+          snapshot: context.snapshot as string,
+          bytes: event.bytes
+        }))
+      },
+      "hypervisor.failed": fails("snapshot"),
+      "vm.snapshotTaken": { target: back, actions: "keepSnapshot" as const },
+      "vm.operationFailed": { target: back }
+    }
+  }
+}
+
+export const vmActor: ActorKind = {
+  kind: "vm",
+  chart,
+  commands: typesOf(VmCommand),
+  reports: [
+    "hypervisor.defined",
+    "hypervisor.started",
+    "hypervisor.stopped",
+    "hypervisor.paused",
+    "hypervisor.resumed",
+    "hypervisor.rebooted",
+    "hypervisor.removed",
+    "hypervisor.snapshotTaken",
+    "hypervisor.restored",
+    "hypervisor.failed"
+  ],
+  facts: typesOf(VmFact),
+  snapshotVersion: 1
+}

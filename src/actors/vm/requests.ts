@@ -1,0 +1,83 @@
+/** What a machine remembers, and what it asks of the ports. */
+import type { Request } from "../../events/requests.ts"
+import type { VmSpec } from "../../events/vm.ts"
+
+export interface VmContext {
+  readonly name: string
+  readonly spec: VmSpec | null
+  readonly cloneOf: { readonly vm: string; readonly snapshot?: string } | null
+  readonly pinned: string | null
+  readonly host: string | null
+  /** The decision whose reservation holds this machine's room on its host. */
+  readonly decision: string | null
+  readonly decisions: number
+  /** Start as soon as it is defined. */
+  readonly start: boolean
+  readonly snapshots: ReadonlyArray<string>
+  /** The snapshot being taken or restored. */
+  readonly snapshot: string | null
+  readonly migration: string | null
+  /** Crashes since an operator last started it; the machine is not booted again without end. */
+  readonly crashes: number
+  readonly crashedWhileMigrating: boolean
+}
+
+export const unborn: VmContext = {
+  name: "",
+  spec: null,
+  cloneOf: null,
+  pinned: null,
+  host: null,
+  decision: null,
+  decisions: 0,
+  start: false,
+  snapshots: [],
+  snapshot: null,
+  migration: null,
+  crashes: 0,
+  crashedWhileMigrating: false
+}
+
+type Operation<R = Extract<Request, { port: "hypervisor" }>> = R extends unknown
+  ? Omit<R, "port" | "host" | "vm"> & { readonly op: string }
+  : never
+export const atHost = (context: VmContext, operation: Operation): Request =>
+  ({ port: "hypervisor", host: context.host, vm: context.name, ...operation }) as Request
+export const tell = (to: string, command: { type: string; [key: string]: unknown }): Request => ({
+  port: "actor",
+  to,
+  command
+})
+
+export function takeSnapshot({
+  context,
+  event
+}: {
+  context: VmContext
+  event: { snapshot: string }
+}): Request {
+  return atHost(context, { op: "snapshot", snapshot: event.snapshot })
+}
+
+export function stopAtHost({ context, event }: { context: VmContext; event: { force: boolean } }): Request {
+  return atHost(context, { op: "stop", force: event.force })
+}
+
+export function releaseRoom(context: VmContext): Request {
+  return tell(`host/${context.host}`, {
+    type: "host.release",
+    reservation: context.decision,
+    vm: context.name
+  })
+}
+
+export function askPlacement(context: VmContext): Request {
+  return tell(`placement/${context.name}.${context.decisions}`, {
+    type: "placement.request",
+    vm: context.name,
+    spec: context.spec,
+    purpose: "create",
+    replyTo: `vm/${context.name}`,
+    ...(context.pinned === null ? {} : { pinned: context.pinned })
+  })
+}
