@@ -1,0 +1,326 @@
+/**
+ * The EventStore port on one SQLite file, by `node:sqlite`: write-ahead log, one writer, every commit synced.
+ *
+ * Beside `path` lie `path-wal` and `path-shm` (SQLite's), `path.lock` (the writer's lock) and `path.head` (the
+ * acknowledged head). SQLite works synchronously: a call blocks the process for as long as the disk takes, so
+ * callers commit in groups. See `event-store/integrity.ts` for what is guaranteed by what.
+ */
+import { mkdirSync, realpathSync } from "node:fs"
+import type { DatabaseSync } from "node:sqlite"
+import { basename, dirname, join, resolve } from "node:path"
+import { Effect, Layer, Option, Stream } from "effect"
+import type { Scope } from "effect"
+import type { Recorded } from "../events/envelope.ts"
+import { genesisHash } from "../events/envelope.ts"
+import { Digest } from "../kernel/ports/digest.ts"
+import { EventStore, RevisionConflict, StoreDamaged, StoreFailure } from "../kernel/ports/event-store.ts"
+import type { Head, Snapshot, StreamAppend } from "../kernel/ports/event-store.ts"
+import { Appender } from "./event-store/appender.ts"
+import { failureOf, isDamage, isSystemError, StoreLocked } from "./event-store/errors.ts"
+import { StoreUnsupported } from "./event-store/errors.ts"
+import { openHeadFile } from "./event-store/head-file.ts"
+import type { HeadFile } from "./event-store/head-file.ts"
+import {
+  ChainWalk,
+  checkAcknowledged,
+  checkPages,
+  checkSnapshots,
+  checkTail
+} from "./event-store/integrity.ts"
+import { snapshotText } from "./event-store/integrity.ts"
+import type { IntegritySource } from "./event-store/integrity.ts"
+import { takeWriterLock } from "./event-store/lock.ts"
+import type { WriterLock } from "./event-store/lock.ts"
+import { Reader } from "./event-store/reader.ts"
+import { checkHeader, openFile } from "./event-store/schema.ts"
+import { Waiters } from "./event-store/waiters.ts"
+
+export interface SqliteOptions {
+  /** The file; it and its folder are made when missing. */
+  readonly path: string
+  /** `full` (the default) syncs each commit; `normal` may lose the last commits in a power failure. */
+  readonly durability?: "full" | "normal"
+  /** How long to wait for another program that has the file in use, 5000 unless told. */
+  readonly busyTimeoutMs?: number
+  /** Appends fail when the file would become larger; as large as the disk unless told. */
+  readonly sizeBytesMax?: number
+  /** How many of the last facts are verified at opening, 1000 unless told. */
+  readonly tailFacts?: number
+  /** Files up to this size have all their pages checked at opening, 64 MiB unless told. */
+  readonly quickCheckBytesMax?: number
+}
+
+export type OpenError = StoreLocked | StoreUnsupported | StoreDamaged | StoreFailure
+
+/** A subscriber that lags reads this many at a time; nothing is queued for it. */
+const subscriptionChunkFacts = 256
+
+interface Opened {
+  readonly source: IntegritySource
+  readonly lock: WriterLock
+  readonly headFile: HeadFile
+  readonly head: Head
+}
+
+/** Symbolic links are resolved: two names of one file must meet at one lock. */
+function realPath(path: string): string {
+  const absolute = resolve(path)
+  mkdirSync(dirname(absolute), { recursive: true })
+  try {
+    return realpathSync(absolute)
+  } catch (error) {
+    if (!isSystemError(error) || error.code !== "ENOENT") throw error
+    return join(realpathSync(dirname(absolute)), basename(absolute))
+  }
+}
+
+function openLocked(
+  path: string,
+  options: SqliteOptions,
+  sha256: (text: string) => string,
+  lock: WriterLock
+) {
+  const state = checkHeader(path)
+  if (state instanceof StoreUnsupported) return state
+  const headFile = openHeadFile(`${path}.head`, sha256)
+  let database: DatabaseSync | undefined
+  const refuse = <E>(error: E): E => {
+    if (database?.isOpen) database.close()
+    headFile.close()
+    return error
+  }
+  try {
+    const { acknowledged } = headFile
+    if (acknowledged === "damaged")
+      return refuse(
+        new StoreDamaged({ path: headFile.path, position: 0, reason: "the head file is unreadable" })
+      )
+    // Before SQLite sees it: it would delete the log beside an empty file.
+    if (state === "new" && acknowledged !== null && acknowledged.position > 0)
+      return refuse(new StoreDamaged({ path, position: 1, reason: "the file is empty" }))
+    const settings = {
+      path,
+      durability: options.durability ?? "full",
+      busyTimeoutMs: options.busyTimeoutMs ?? 5000,
+      sizeBytesMax: options.sizeBytesMax ?? Number.MAX_SAFE_INTEGER
+    }
+    const opened = openFile(settings, state)
+    if (opened instanceof StoreUnsupported || opened instanceof StoreDamaged) return refuse(opened)
+    database = opened
+    const source: IntegritySource = { path, database, sha256 }
+    const limits = {
+      tailFacts: options.tailFacts ?? 1000,
+      quickCheckBytesMax: options.quickCheckBytesMax ?? 64 * 1024 * 1024
+    }
+    const head = checkTail(source, acknowledged, limits)
+    if (head instanceof StoreDamaged) return refuse(head)
+    return { source, lock, headFile, head }
+  } catch (error) {
+    return refuse(openError(path, error))
+  }
+}
+
+const openError = (path: string, error: unknown): StoreDamaged | StoreFailure =>
+  isDamage(error)
+    ? new StoreDamaged({ path, position: 0, reason: (error as Error).message })
+    : failureOf("open", path, error)
+
+function open(options: SqliteOptions, sha256: (text: string) => string): Opened | OpenError {
+  let path = options.path
+  try {
+    path = realPath(options.path)
+    const lock = takeWriterLock(path, process.pid)
+    if (lock instanceof StoreLocked || lock instanceof StoreFailure) return lock
+    let kept = false
+    try {
+      const opened = openLocked(path, options, sha256, lock)
+      kept = "source" in opened
+      return opened
+    } finally {
+      if (!kept) lock.release()
+    }
+  } catch (error) {
+    return openError(path, error)
+  }
+}
+
+class Store {
+  readonly #opened: Opened
+  readonly #path: string
+  readonly #reader: Reader
+  readonly #appender: Appender
+  readonly #waiters = new Waiters()
+  #closed = false
+
+  constructor(opened: Opened) {
+    const { database, path, sha256 } = opened.source
+    this.#opened = opened
+    this.#path = path
+    this.#reader = new Reader(opened.source)
+    this.#appender = new Appender(database, sha256, opened.head)
+    this.#writeHead()
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#waiters.wakeAll()
+    this.#opened.source.database.close()
+    this.#opened.headFile.close()
+    this.#opened.lock.release()
+  }
+
+  /** Run a synchronous piece of work; SQLite's errors become failures, a programmer's error a defect. */
+  #attempt<A>(operation: string, work: () => A): Effect.Effect<A, StoreFailure> {
+    return Effect.suspend(() => {
+      if (this.#closed) return Effect.fail(new StoreFailure({ operation, reason: `${this.#path} is closed` }))
+      try {
+        return Effect.succeed(work())
+      } catch (error) {
+        return Effect.fail(failureOf(operation, this.#path, error))
+      }
+    })
+  }
+
+  #writeHead(): void {
+    try {
+      this.#opened.headFile.write(this.#appender.head)
+    } catch (error) {
+      // The facts are committed; an older acknowledged head only makes the next opening check less.
+      if (!isSystemError(error)) throw error
+    }
+  }
+
+  #append(batch: ReadonlyArray<StreamAppend>): ReadonlyArray<Recorded> | RevisionConflict {
+    const before = this.#appender.head
+    try {
+      const recorded = this.#appender.append(batch)
+      if (this.#appender.head !== before) {
+        this.#writeHead()
+        this.#waiters.wakeAll()
+      }
+      return recorded
+    } catch (error) {
+      if (error instanceof RevisionConflict) return error
+      throw error
+    }
+  }
+
+  #saveSnapshots(snapshots: ReadonlyArray<Snapshot>): void {
+    if (snapshots.length === 0) return
+    this.#appender.transaction(() => {
+      for (const snapshot of snapshots) this.#reader.writeSnapshot(snapshot)
+    })
+  }
+
+  #loadSnapshot(stream: string, version: number): Effect.Effect<Snapshot | null, StoreFailure> {
+    return Effect.flatMap(
+      this.#attempt("loadSnapshot", () => this.#reader.readSnapshot(stream, version)),
+      (found) => {
+        if (found === null) return Effect.succeed(null)
+        const { hash, ...snapshot } = found
+        const { revision, position, state } = snapshot
+        const { sha256 } = this.#opened.source
+        if (sha256(snapshotText(stream, version, revision, position, state)) === hash)
+          return Effect.succeed(snapshot)
+        // Facts are the truth: without its snapshot the stream is replayed from the beginning.
+        return Effect.as(Effect.logWarning(`${this.#path}: ignored a damaged snapshot of ${stream}`), null)
+      }
+    )
+  }
+
+  /** Synchronous up to the registration, so that no append can come between looking and waiting. */
+  #after(position: number): Effect.Effect<void> {
+    return Effect.callback<void>((resume) => {
+      if (this.#closed || this.#appender.head.position > position) {
+        resume(Effect.void)
+        return Effect.void
+      }
+      return this.#waiters.add(() => resume(Effect.void))
+    })
+  }
+
+  #subscribe(position: number): Stream.Stream<Recorded, StoreFailure> {
+    const next = (
+      last: number
+    ): Effect.Effect<readonly [ReadonlyArray<Recorded>, Option.Option<number>], StoreFailure> =>
+      Effect.flatMap(
+        this.#attempt("subscribe", () =>
+          this.#appender.head.position <= last
+            ? []
+            : this.#reader.readAll({ from: last + 1, limit: subscriptionChunkFacts })
+        ),
+        (facts) => {
+          const reached = facts.at(-1)?.position
+          if (reached === undefined) return Effect.flatMap(this.#after(last), () => next(last))
+          return Effect.succeed([facts, Option.some(reached)] as const)
+        }
+      )
+    return Stream.paginate(position, next)
+  }
+
+  /** In chunks of some milliseconds, up to the head at the beginning; others run in between. */
+  readonly #verify = Effect.fnUntraced(function* (this: Store) {
+    const { source, headFile } = this.#opened
+    const { head } = this.#appender
+    const walk = new ChainWalk(source, { position: 0, hash: genesisHash })
+    for (;;) {
+      const step = yield* this.#attempt("verify", () => walk.step(head.position))
+      if (step instanceof StoreDamaged) return yield* step
+      if (step === "done") break
+      yield* Effect.yieldNow
+    }
+    const reached = { position: walk.position, hash: walk.hash }
+    const acknowledged = headFile.acknowledged === "damaged" ? null : headFile.acknowledged
+    const problem = yield* this.#attempt(
+      "verify",
+      () =>
+        checkAcknowledged(source, acknowledged, reached) ??
+        checkAcknowledged(source, head, reached) ??
+        checkPages(source, "full") ??
+        checkSnapshots(source)
+    )
+    if (problem !== null) return yield* problem
+    return reached
+  })
+
+  service(): EventStore["Service"] {
+    return EventStore.of({
+      append: (batch) =>
+        Effect.flatMap(
+          this.#attempt("append", () => this.#append(batch)),
+          (result) => (result instanceof RevisionConflict ? Effect.fail(result) : Effect.succeed(result))
+        ),
+      readStream: (stream, options = {}) =>
+        this.#attempt("readStream", () => this.#reader.readStream(stream, options)),
+      readAll: (options = {}) => this.#attempt("readAll", () => this.#reader.readAll(options)),
+      streams: (prefix) => this.#attempt("streams", () => this.#reader.streams(prefix)),
+      head: this.#attempt("head", () => this.#appender.head),
+      subscribe: (position) => this.#subscribe(position),
+      saveSnapshots: (snapshots) => this.#attempt("saveSnapshots", () => this.#saveSnapshots(snapshots)),
+      loadSnapshot: (stream, version) => this.#loadSnapshot(stream, version),
+      verify: this.#verify()
+    })
+  }
+}
+
+/**
+ * Open the store at `options.path` for as long as the scope lives. Fails with `StoreLocked` when another writer
+ * has it, `StoreUnsupported` when the file is not ours or newer, `StoreDamaged` when what is stored is not what
+ * was written, `StoreFailure` when the disk or the rights say no.
+ */
+export const openEventStore = (
+  options: SqliteOptions
+): Effect.Effect<EventStore["Service"], OpenError, Digest | Scope.Scope> =>
+  Effect.flatMap(Digest, ({ sha256 }) =>
+    Effect.acquireRelease(
+      Effect.suspend(() => {
+        const opened = open(options, sha256)
+        return "source" in opened ? Effect.succeed(new Store(opened)) : Effect.fail(opened)
+      }),
+      (store) => Effect.sync(() => store.close())
+    )
+  ).pipe(Effect.map((store) => store.service()))
+
+/** `openEventStore` as a layer. */
+export const layer = (options: SqliteOptions): Layer.Layer<EventStore, OpenError, Digest> =>
+  Layer.effect(EventStore, openEventStore(options))

@@ -1,0 +1,214 @@
+/**
+ * The writing half: facts in, rows out, one transaction a call. The last position, hash and the revisions of
+ * the streams in use are kept in memory, so that an append reads nothing unless something is unusual.
+ */
+import type { DatabaseSync, StatementSync } from "node:sqlite"
+import { Schema } from "effect"
+import type { Draft, Recorded } from "../../events/envelope.ts"
+import { Stream } from "../../events/fields.ts"
+import { RevisionConflict, StoreFailure } from "../../kernel/ports/event-store.ts"
+import type { Head, StreamAppend } from "../../kernel/ports/event-store.ts"
+import { breaksWriting, isUniqueViolation } from "./errors.ts"
+import { columns, decode, draftText, record } from "./rows.ts"
+
+interface StreamEntry {
+  readonly id: number
+  readonly name: string
+  /** Of the last fact, -1 while there is none. */
+  revision: number
+}
+
+/** More than this many streams in memory and the cache is emptied; the next use of each reads one row. */
+const cachedStreamsMax = 200_000
+
+const isStream = Schema.is(Stream)
+
+export class Appender {
+  head: Head
+  readonly #database: DatabaseSync
+  readonly #sha256: (text: string) => string
+  readonly #streams = new Map<string, StreamEntry>()
+  readonly #begin: StatementSync
+  readonly #commit: StatementSync
+  readonly #insert: StatementSync
+  readonly #insertStream: StatementSync
+  readonly #findStream: StatementSync
+  readonly #findFact: StatementSync
+  #lastStreamId: number
+  #broken: string | null = null
+  // What the open transaction has changed in memory, to be taken back when it fails.
+  #position: number
+  #hash: string
+  #touched: Array<{ readonly entry: StreamEntry; readonly revision: number }> = []
+  #added: Array<string> = []
+
+  constructor(database: DatabaseSync, sha256: (text: string) => string, head: Head) {
+    this.#database = database
+    this.#sha256 = sha256
+    this.head = head
+    this.#position = head.position
+    this.#hash = head.hash
+    this.#begin = database.prepare("begin immediate")
+    this.#commit = database.prepare("commit")
+    this.#insert = database.prepare(
+      `insert into events (${columns.join(", ")}) values (${columns.map(() => "?").join(", ")})`
+    )
+    this.#insertStream = database.prepare("insert into streams (id, name) values (?, ?)")
+    this.#findStream = database.prepare(
+      `select id, (select max(revision) from events where stream = streams.id) as revision
+       from streams where name = ?`
+    )
+    this.#findFact = database.prepare(`select ${columns.join(", ")} from events where stream = ? and id = ?`)
+    this.#findFact.setReturnArrays(true)
+    this.#lastStreamId = Number(database.prepare("select max(id) as id from streams").get()?.["id"] ?? 0)
+  }
+
+  /** See the port. Throws `RevisionConflict`, `StoreFailure` and SQLite's errors; nothing is kept then. */
+  append(batch: ReadonlyArray<StreamAppend>): ReadonlyArray<Recorded> {
+    this.#checkWritable()
+    if (this.#streams.size > cachedStreamsMax) this.#streams.clear()
+    const recorded: Array<Recorded> = []
+    try {
+      this.#begin.run()
+      for (const append of batch) this.#appendToStream(append, recorded)
+      this.#commit.run()
+    } catch (error) {
+      this.#rollback(error)
+      throw error
+    }
+    this.#touched = []
+    this.#added = []
+    if (this.#position !== this.head.position) this.head = { position: this.#position, hash: this.#hash }
+    return recorded
+  }
+
+  /** Run `write` in a transaction of its own, under the same rules as an append. */
+  transaction(write: () => void): void {
+    this.#checkWritable()
+    try {
+      this.#begin.run()
+      write()
+      this.#commit.run()
+    } catch (error) {
+      this.#rollback(error)
+      throw error
+    }
+  }
+
+  #checkWritable(): void {
+    if (this.#broken === null) return
+    const reason = `an earlier write failed (${this.#broken}); the store must be opened again`
+    throw new StoreFailure({ operation: "append", reason })
+  }
+
+  #rollback(error: unknown): void {
+    if (breaksWriting(error)) this.#broken = (error as Error).message
+    for (const { entry, revision } of this.#touched.reverse()) entry.revision = revision
+    for (const name of this.#added) this.#streams.delete(name)
+    this.#lastStreamId -= this.#added.length
+    this.#touched = []
+    this.#added = []
+    this.#position = this.head.position
+    this.#hash = this.head.hash
+    try {
+      // SQLite has already rolled back by itself after some errors, a full disk among them.
+      if (this.#database.isTransaction) this.#database.exec("rollback")
+    } catch (second) {
+      this.#broken = (second as Error).message
+    }
+  }
+
+  #appendToStream(append: StreamAppend, recorded: Array<Recorded>): void {
+    const { facts, expectedRevision } = append
+    if (facts.length === 0) return
+    const entry = this.#entry(append.stream)
+    if (entry.revision !== expectedRevision) {
+      this.#alreadyStored(append, entry, recorded)
+      return
+    }
+    this.#touched.push({ entry, revision: entry.revision })
+    for (const [index, draft] of facts.entries()) {
+      try {
+        recorded.push(this.#insertFact(entry, draft))
+      } catch (error) {
+        if (!isUniqueViolation(error)) throw error
+        // Its id is stored: a repetition when it is the first, and else the one before it was new.
+        if (index > 0) throw conflictOrRepetition(append, expectedRevision)
+        this.#alreadyStored(append, entry, recorded)
+        return
+      }
+    }
+  }
+
+  #insertFact(entry: StreamEntry, draft: Draft): Recorded {
+    const position = this.#position + 1
+    const revision = entry.revision + 1
+    const previousHash = this.#hash
+    const dataText = JSON.stringify(draft.data)
+    const hash = this.#sha256(draftText(position, entry.name, revision, draft, dataText, previousHash))
+    this.#insert.run(
+      position,
+      entry.id,
+      revision,
+      draft.id,
+      draft.type,
+      draft.version,
+      draft.timeMs,
+      draft.correlation,
+      draft.causation,
+      draft.principal.kind,
+      draft.principal.name,
+      draft.node,
+      draft.answers,
+      dataText,
+      previousHash,
+      hash
+    )
+    this.#position = position
+    this.#hash = hash
+    entry.revision = revision
+    return record(position, entry.name, revision, draft, dataText, previousHash, hash)
+  }
+
+  #alreadyStored(append: StreamAppend, entry: StreamEntry, recorded: Array<Recorded>): void {
+    for (const draft of append.facts) {
+      const row = this.#findFact.get(entry.id, draft.id) as unknown as
+        Parameters<typeof decode>[0] | undefined
+      if (row === undefined) throw conflictOrRepetition(append, entry.revision)
+      recorded.push(decode(row, entry.name))
+    }
+  }
+
+  #entry(name: string): StreamEntry {
+    const cached = this.#streams.get(name)
+    if (cached !== undefined) return cached
+    const row = this.#findStream.get(name)
+    let entry: StreamEntry
+    if (row === undefined) {
+      if (!isStream(name))
+        throw new StoreFailure({
+          operation: "append",
+          reason: `stream ${JSON.stringify(name)} is not kind/name`
+        })
+      entry = { id: this.#lastStreamId + 1, name, revision: -1 }
+      this.#insertStream.run(entry.id, name)
+      this.#lastStreamId = entry.id
+      this.#added.push(name)
+    } else {
+      entry = { id: Number(row["id"]), name, revision: Number(row["revision"] ?? -1) }
+    }
+    this.#streams.set(name, entry)
+    return entry
+  }
+}
+
+function conflictOrRepetition(append: StreamAppend, actual: number): RevisionConflict | StoreFailure {
+  const { stream, expectedRevision, facts } = append
+  const ids = new Set<string>()
+  for (const { id } of facts) {
+    if (ids.has(id))
+      return new StoreFailure({ operation: "append", reason: `${stream}: id ${id} is twice in one append` })
+    ids.add(id)
+  }
+  return new RevisionConflict({ stream, expected: expectedRevision, actual })
+}

@@ -1,0 +1,138 @@
+/** The reading half, and the snapshots: prepared statements that return arrays, which cost least to decode. */
+import type { DatabaseSync, StatementSync } from "node:sqlite"
+import type { Recorded } from "../../events/envelope.ts"
+import { StoreFailure } from "../../kernel/ports/event-store.ts"
+import type { ReadOptions, Snapshot } from "../../kernel/ports/event-store.ts"
+import { snapshotText } from "./integrity.ts"
+import type { IntegritySource } from "./integrity.ts"
+import { columns, decode } from "./rows.ts"
+import type { Row } from "./rows.ts"
+
+const limitDefault = 1000
+/** Names of streams kept by id; emptied when full. */
+const cachedNamesMax = 200_000
+
+export interface StoredSnapshot extends Snapshot {
+  readonly hash: string
+}
+
+export class Reader {
+  readonly #source: IntegritySource
+  readonly #names = new Map<number, string>()
+  readonly #name: StatementSync
+  readonly #streamId: StatementSync
+  readonly #forwards: StatementSync
+  readonly #backwards: StatementSync
+  readonly #streamForwards: StatementSync
+  readonly #streamBackwards: StatementSync
+  readonly #streams: StatementSync
+  readonly #writeSnapshot: StatementSync
+  readonly #readSnapshot: StatementSync
+
+  constructor(source: IntegritySource) {
+    const { database } = source
+    const facts = `select ${columns.join(", ")} from events`
+    this.#source = source
+    this.#name = database.prepare("select name from streams where id = ?")
+    this.#streamId = database.prepare("select id from streams where name = ?")
+    this.#forwards = arrays(database, `${facts} where position >= ? order by position limit ?`)
+    this.#backwards = arrays(database, `${facts} where position <= ? order by position desc limit ?`)
+    const ofStream = `${facts} where stream = ? and revision`
+    this.#streamForwards = arrays(database, `${ofStream} >= ? order by revision limit ?`)
+    this.#streamBackwards = arrays(database, `${ofStream} <= ? order by revision desc limit ?`)
+    this.#streams = arrays(database, "select name from streams where name >= ? and name < ? order by name")
+    this.#writeSnapshot = database.prepare(
+      `insert into snapshots (stream, version, revision, position, state, hash) values (?, ?, ?, ?, ?, ?)
+       on conflict do update set revision = excluded.revision, position = excluded.position,
+         state = excluded.state, hash = excluded.hash
+       where excluded.revision >= snapshots.revision`
+    )
+    this.#readSnapshot = database.prepare("select * from snapshots where stream = ? and version = ?")
+  }
+
+  readAll(options: ReadOptions): ReadonlyArray<Recorded> {
+    const { from, limit } = range(options)
+    const backwards = options.direction === "backwards"
+    const rows = (backwards ? this.#backwards : this.#forwards).all(
+      from,
+      limit
+    ) as unknown as ReadonlyArray<Row>
+    return rows.map((row) => this.#decode(row, this.#nameOf(row[1] as number)))
+  }
+
+  readStream(stream: string, options: ReadOptions): ReadonlyArray<Recorded> {
+    const { from, limit } = range(options)
+    const id = this.#streamId.get(stream)?.["id"]
+    if (id === undefined) return []
+    const backwards = options.direction === "backwards"
+    const statement = backwards ? this.#streamBackwards : this.#streamForwards
+    const rows = statement.all(id, from, limit) as unknown as ReadonlyArray<Row>
+    return rows.map((row) => this.#decode(row, stream))
+  }
+
+  streams(prefix: string): ReadonlyArray<string> {
+    const rows = this.#streams.all(prefix, `${prefix}\u{10ffff}`) as unknown as ReadonlyArray<Row>
+    return rows.map((row) => row[0] as string)
+  }
+
+  /** Within a transaction of the caller. An older revision than the stored one is left out. */
+  writeSnapshot({ stream, revision, position, version, state }: Snapshot): void {
+    if (!state.isWellFormed() || state.includes("\0"))
+      throw this.#failure("saveSnapshots", `the state of ${stream} must be well-formed Unicode without NUL`)
+    const hash = this.#source.sha256(snapshotText(stream, version, revision, position, state))
+    this.#writeSnapshot.run(stream, version, revision, position, state, hash)
+  }
+
+  readSnapshot(stream: string, version: number): StoredSnapshot | null {
+    const row = this.#readSnapshot.get(stream, version)
+    if (row === undefined) return null
+    return {
+      stream: row["stream"] as string,
+      revision: row["revision"] as number,
+      position: row["position"] as number,
+      version: row["version"] as number,
+      state: row["state"] as string,
+      hash: row["hash"] as string
+    }
+  }
+
+  #decode(row: Row, stream: string): Recorded {
+    try {
+      return decode(row, stream)
+    } catch (error) {
+      if (!(error instanceof SyntaxError)) throw error
+      throw this.#failure("read", `the data of the fact at ${String(row[0])} is damaged`)
+    }
+  }
+
+  #nameOf(id: number): string {
+    let name = this.#names.get(id)
+    if (name === undefined) {
+      const found = this.#name.get(id)?.["name"]
+      if (typeof found !== "string")
+        throw this.#failure("read", `stream ${id} has no name: the store is damaged`)
+      name = found
+      if (this.#names.size >= cachedNamesMax) this.#names.clear()
+      this.#names.set(id, name)
+    }
+    return name
+  }
+
+  #failure(operation: string, reason: string): StoreFailure {
+    return new StoreFailure({ operation, reason: `${this.#source.path}: ${reason}` })
+  }
+}
+
+function arrays(database: DatabaseSync, sql: string): StatementSync {
+  const statement = database.prepare(sql)
+  statement.setReturnArrays(true)
+  return statement
+}
+
+/** A programmer's error when they aren't whole numbers. `from` outside of the store gives nothing or all. */
+function range({ from, direction, limit = limitDefault }: ReadOptions): { from: number; limit: number } {
+  const start = from ?? (direction === "backwards" ? Number.MAX_SAFE_INTEGER : 0)
+  if (!Number.isSafeInteger(start) || !Number.isSafeInteger(limit) || limit < 0)
+    throw new RangeError(`from ${start} and limit ${limit} must be whole numbers, limit not negative`)
+  return { from: start, limit }
+}

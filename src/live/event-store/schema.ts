@@ -1,0 +1,142 @@
+/** The file: its tables, its marks of identity and its settings. */
+import { closeSync, openSync, readSync } from "node:fs"
+import { DatabaseSync } from "node:sqlite"
+import { StoreDamaged, StoreFailure } from "../../kernel/ports/event-store.ts"
+import { StoreUnsupported } from "./errors.ts"
+
+/** `NvCr`, at offset 68 of the file (https://sqlite.org/fileformat.html). */
+export const applicationId = 0x4e764372
+/** Raised with every change of the tables; a newer file is refused by an older release. */
+export const schemaVersion = 1
+
+const magic = "SQLite format 3\0"
+const headerBytes = 100
+
+/**
+ * Names of streams are stored once. `data` is the text whose hash is in the chain, never rewritten. Snapshots
+ * are not in the chain, facts are the truth, so each carries a hash of its own.
+ */
+const tables = [
+  `CREATE TABLE streams (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE
+) STRICT`,
+  `CREATE TABLE events (
+  position INTEGER PRIMARY KEY,
+  stream INTEGER NOT NULL,
+  revision INTEGER NOT NULL,
+  id TEXT NOT NULL,
+  type TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  time_ms INTEGER NOT NULL,
+  correlation TEXT NOT NULL,
+  causation TEXT NOT NULL,
+  principal_kind TEXT NOT NULL,
+  principal_name TEXT NOT NULL,
+  node TEXT NOT NULL,
+  answers TEXT,
+  data TEXT NOT NULL,
+  previous_hash TEXT NOT NULL,
+  hash TEXT NOT NULL,
+  UNIQUE (stream, revision),
+  UNIQUE (stream, id)
+) STRICT`,
+  `CREATE TABLE snapshots (
+  stream TEXT NOT NULL,
+  version INTEGER NOT NULL,
+  revision INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  hash TEXT NOT NULL,
+  PRIMARY KEY (stream, version)
+) STRICT, WITHOUT ROWID`
+]
+
+export interface FileSettings {
+  /** Where the store lies, absolute and free of symbolic links. */
+  readonly path: string
+  readonly durability: "full" | "normal"
+  readonly busyTimeoutMs: number
+  readonly sizeBytesMax: number
+}
+
+/**
+ * Whose file is it? Read without SQLite, which would recover or rewrite a file that isn't ours to touch. The
+ * caller holds the writer's lock, because closing the descriptor drops this process's locks on the file.
+ */
+export function checkHeader(path: string): "new" | "existing" | StoreUnsupported {
+  const header = Buffer.alloc(headerBytes)
+  const descriptor = openSync(path, "a+", 0o600)
+  let read: number
+  try {
+    read = readSync(descriptor, header, 0, headerBytes, 0)
+  } finally {
+    closeSync(descriptor)
+  }
+  if (read === 0) return "new"
+  if (read < headerBytes || header.toString("latin1", 0, magic.length) !== magic)
+    return new StoreUnsupported({ path, reason: "it is not a SQLite database" })
+  const found = header.readUInt32BE(68)
+  if (found === applicationId) return "existing"
+  const hexadecimal = (id: number) => `0x${id.toString(16).padStart(8, "0")}`
+  const reason = `its application id is ${hexadecimal(found)}, allowed is ${hexadecimal(applicationId)}`
+  return new StoreUnsupported({ path, reason })
+}
+
+function create(database: DatabaseSync): void {
+  // All in one transaction of the rollback journal: a crash leaves an empty file or a finished one.
+  database.exec("begin immediate")
+  database.exec(`pragma application_id = ${applicationId}`)
+  database.exec(`pragma user_version = ${schemaVersion}`)
+  for (const table of tables) database.exec(table)
+  database.exec("commit")
+}
+
+function checkSchema(database: DatabaseSync, path: string): StoreUnsupported | StoreDamaged | null {
+  const version = database.prepare("pragma user_version").get()?.["user_version"]
+  if (version !== schemaVersion)
+    return new StoreUnsupported({ path, reason: `its version is ${version}, allowed is ${schemaVersion}` })
+  const found = database
+    .prepare("select sql from sqlite_schema where sql is not null order by rootpage")
+    .all()
+    .map((row) => row["sql"])
+  const same = found.length === tables.length && tables.every((table) => found.includes(table))
+  return same ? null : new StoreDamaged({ path, position: 0, reason: "its tables are not the event store's" })
+}
+
+function configure(database: DatabaseSync, settings: FileSettings): void {
+  database.exec("pragma trusted_schema = off")
+  database.exec("pragma cell_size_check = on")
+  database.exec("pragma cache_size = -65536")
+  database.exec(`pragma synchronous = ${settings.durability}`)
+  // Fewer, larger checkpoints than SQLite's 1000 pages: a log of 16 MiB at most between them.
+  database.exec("pragma wal_autocheckpoint = 4000")
+  database.exec("pragma journal_size_limit = 67108864")
+  const pageBytes = Number(database.prepare("pragma page_size").get()?.["page_size"])
+  const pagesMax = Math.min(0xfffffffe, Math.max(1, Math.floor(settings.sizeBytesMax / pageBytes)))
+  database.exec(`pragma max_page_count = ${pagesMax}`)
+}
+
+/** Open the file, or fill it when it is new. The caller holds the lock. Throws SQLite's and the system's errors. */
+export function openFile(
+  settings: FileSettings,
+  state: "new" | "existing"
+): DatabaseSync | StoreUnsupported | StoreDamaged {
+  const database = new DatabaseSync(settings.path, { timeout: settings.busyTimeoutMs, defensive: true })
+  try {
+    if (state === "new") create(database)
+    const problem = checkSchema(database, settings.path)
+    if (problem !== null) {
+      database.close()
+      return problem
+    }
+    const mode = database.prepare("pragma journal_mode = wal").get()?.["journal_mode"]
+    if (mode !== "wal")
+      throw new StoreFailure({ operation: "open", reason: `journal mode is ${mode}, needed is wal` })
+    configure(database, settings)
+    return database
+  } catch (error) {
+    if (database.isOpen) database.close()
+    throw error
+  }
+}
