@@ -9,7 +9,7 @@
  * Exit code 1 when a test failed, a file passed its limit or had no tests, or no test ran; 2 for wrong options.
  */
 import { spawn } from "node:child_process"
-import { existsSync, globSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs"
 import { availableParallelism, tmpdir } from "node:os"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -149,6 +149,13 @@ function printSummary({ passed, failed, leftOut, failures }, tookMs) {
   console.log(`\n${passed} passed, ${failed} failed${tail} (${(tookMs / 1000).toFixed(1)} s)`)
 }
 
+function testFiles() {
+  const entries = readdirSync(join(root, "test"), { recursive: true, encoding: "utf8" })
+  return entries
+    .filter((path) => path.endsWith(".test.ts"))
+    .map((path) => `test/${path.replaceAll("\\", "/")}`)
+}
+
 const costOf = (file) => /\.(unit|int|e2e)\.test\.ts$/.exec(file)?.[1] ?? "unit"
 
 function printResult(result) {
@@ -177,7 +184,7 @@ async function main() {
   const chosen = costs.filter(({ cost }) => values[cost])
   const isFiltered = values.name !== undefined
   const matches = (file) => positionals.length === 0 || positionals.some((part) => file.includes(part))
-  const files = globSync("test/**/*.test.ts", { cwd: root }).filter(matches).toSorted()
+  const files = testFiles().filter(matches).toSorted()
   const folder = mkdtempSync(join(tmpdir(), "novacron-test-"))
   for (const signal of ["SIGINT", "SIGTERM"]) {
     process.on(signal, () => {
