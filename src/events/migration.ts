@@ -51,17 +51,31 @@ export const MigrationFact = Schema.Union([
     downtimeMs: Milliseconds,
     transferredBytes: Bytes
   }),
+  /** The source's side ended after the hand-over without saying how long it took. */
+  Schema.Struct({ type: Schema.tag("migration.notMeasured"), ...reason }),
+  /** It is not known whether the guest ran at the destination before it died there: it is not run at the source. */
+  Schema.Struct({ type: Schema.tag("migration.destinationLost"), ...reason }),
   /** The machine knows its new host; the source's room is given back. */
   Schema.Struct({ type: Schema.tag("migration.ownerChanged") }),
-  Schema.Struct({ type: Schema.tag("migration.sourceCleared") }),
+  Schema.Struct({ type: Schema.tag("migration.sourceClearing") }),
+  /** `leftover` says what could not be removed, empty when all was. */
+  Schema.Struct({ type: Schema.tag("migration.sourceCleared"), leftover: text(2048) }),
   Schema.Struct({ type: Schema.tag("migration.cancelRequested"), ...reason }),
   Schema.Struct({
     type: Schema.tag("migration.rollingBack"),
     outcome: Schema.Literals(["cancelled", "failed"]),
     ...reason
   }),
-  Schema.Struct({ type: Schema.tag("migration.sourceKept") }),
-  Schema.Struct({ type: Schema.tag("migration.destinationCleared"), ...reason }),
+  /** There was no destination yet, so there is nothing to take back but the lock. */
+  Schema.Struct({
+    type: Schema.tag("migration.givenUp"),
+    outcome: Schema.Literals(["cancelled", "failed"]),
+    ...reason
+  }),
+  Schema.Struct({ type: Schema.tag("migration.transferStopped") }),
+  Schema.Struct({ type: Schema.tag("migration.destinationCleared"), leftover: text(2048) }),
+  /** The guest runs at the source again; `trouble` says why not, empty when it does. */
+  Schema.Struct({ type: Schema.tag("migration.sourceKept"), trouble: text(2048) }),
   Schema.Struct({ type: Schema.tag("migration.completed") }),
   Schema.Struct({ type: Schema.tag("migration.cancelled"), ...reason }),
   Schema.Struct({ type: Schema.tag("migration.failed"), ...reason })

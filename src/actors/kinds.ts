@@ -1,0 +1,8 @@
+/** Every kind of actor there is. */
+import type { ActorKind } from "../kernel/actor.ts"
+import { hostActor } from "./host/chart.ts"
+import { migrationActor } from "./migration/chart.ts"
+import { placementActor } from "./placement/chart.ts"
+import { vmActor } from "./vm/chart.ts"
+
+export const actorKinds: ReadonlyArray<ActorKind> = [vmActor, hostActor, placementActor, migrationActor]

@@ -1,0 +1,445 @@
+/**
+ * One move of a running machine, from the question to exactly one of completed, cancelled and failed.
+ *
+ *   idle ─▶ locking ─▶ placing ─▶ checking ─▶ preparing ─▶ transferring ─handedOver─▶ switching ─▶ clearing ─▶ unlocking
+ *              │          │           │           │              │                        │                        │
+ *              ▼          ▼           └───────────┴──────┬───────┘    never ran there     │                        ▼
+ *            failed    unlocking                   rolling back ◀─────────────────────────┘                    completed
+ *                                 stopping ─▶ clearing the destination ─▶ resuming the source ─▶ unlocking ─▶ cancelled, failed
+ *
+ * Two rules keep one machine from running twice. Before the hand-over the destination is paused and nothing asks
+ * it to run. After it the guest is run at the destination only, and again at the source only when the destination
+ * says that it has never run there and is gone.
+ */
+import { assign, setup } from "xstate"
+import { typesOf } from "../../events/envelope.ts"
+import { MigrationCommand, MigrationFact } from "../../events/migration.ts"
+import type { Report, Request } from "../../events/requests.ts"
+import { recorder } from "../../kernel/actor.ts"
+import type { ActorKind, Of, Stamped } from "../../kernel/actor.ts"
+import {
+  abandonDestination,
+  askPlacement,
+  checkDestination,
+  clearSource,
+  handOver,
+  lock,
+  migrate,
+  none,
+  prepare,
+  releaseDestination,
+  resumeAt,
+  stopTransfer,
+  unlock
+} from "./requests.ts"
+import type { MigrationContext } from "./requests.ts"
+
+type Event = Stamped<MigrationCommand> | Stamped<Report> | Stamped<MigrationFact>
+type Failed = Of<Event, "hypervisor.failed">
+
+const record = recorder<MigrationContext, Event, MigrationFact>()
+
+const rollBack = (why: string) =>
+  record("hypervisor.failed", ({ event }) => ({
+    type: "migration.rollingBack",
+    outcome: "failed",
+    reason: `${why}: ${event.reason}`
+  }))
+/** A cancel that waited for an answer which had to be known first. */
+const rollBackCancelled = record("migration.cancel", ({ context }) => ({
+  type: "migration.rollingBack",
+  outcome: "cancelled",
+  reason: context.cancelReason
+}))
+const noteCancel = record("migration.cancel", ({ event }) => ({
+  type: "migration.cancelRequested",
+  reason: event.reason
+}))
+const cancelWaits = {
+  "migration.cancel": { guard: "notCancelled" as const, actions: noteCancel },
+  "migration.cancelRequested": { actions: "noteCancel" as const }
+}
+const startsRollingBack = { target: "stopping", actions: ["noteOutcome", ask(stopTransfer)] as never }
+const askHandOver = { target: "changingOwner" as const, actions: ask(handOver) }
+const clearing = record("actor.accepted", () => ({ type: "migration.sourceClearing" }))
+const measuredNow = record("hypervisor.migrated", ({ event }) => ({
+  type: "migration.measured",
+  totalMs: event.totalMs,
+  downtimeMs: event.downtimeMs,
+  transferredBytes: event.transferredBytes
+}))
+const notMeasured = record("hypervisor.failed", ({ event }) => ({
+  type: "migration.notMeasured",
+  reason: event.reason
+}))
+const ownerChanged = record("actor.accepted", () => ({ type: "migration.ownerChanged" }))
+
+function ask(build: (context: MigrationContext) => Request) {
+  return { type: "request", params: ({ context }: { context: MigrationContext }) => build(context) } as never
+}
+
+const failedOp = (op: string) => ({ type: "answersOp" as const, params: { op } })
+
+const chart = setup({
+  types: { context: {} as MigrationContext, events: {} as Event, emitted: {} as MigrationFact },
+  actions: {
+    request: (_, _params: Request) => {},
+    noteCancel: assign(({ event }) => ({
+      cancelled: true,
+      cancelReason: (event as Of<Event, "migration.cancelRequested">).reason
+    })),
+    noteOutcome: assign(({ event }) => {
+      const { outcome, reason } = event as Of<Event, "migration.rollingBack" | "migration.givenUp">
+      return { outcome, reason }
+    })
+  },
+  guards: {
+    notCancelled: ({ context }) => !context.cancelled,
+    cancelled: ({ context }) => context.cancelled,
+    hasBlockers: ({ event }) => (event as Of<Event, "hypervisor.checked">).blockers.length > 0,
+    answersOp: ({ event }, { op }: { op: string }) => (event as Failed).op === op,
+    neverRan: ({ event }) => (event as Failed).op === "resume" && (event as Failed).code === "not-found",
+    sourceAnswers: ({ context, event }) => (event as Failed).op === "migrate" && context.ownerChanged,
+    ownerIsChanged: ({ context }) => context.ownerChanged,
+    isMeasured: ({ context, event }) =>
+      context.measured && (event as Of<Event, "actor.accepted">).command === "vm.handOver",
+    acceptsHandOver: ({ event }) => (event as Of<Event, "actor.accepted">).command === "vm.handOver",
+    acceptsUnlock: ({ event }) => (event as Of<Event, "actor.accepted">).command === "vm.unlock",
+    refusesLock: ({ event }) => (event as Of<Event, "actor.refused">).command === "vm.lock",
+    endsCancelled: ({ context, event }) =>
+      (event as Of<Event, "actor.accepted">).command === "vm.unlock" && context.outcome === "cancelled",
+    endsFailed: ({ context, event }) =>
+      (event as Of<Event, "actor.accepted">).command === "vm.unlock" && context.outcome === "failed"
+  }
+}).createMachine({
+  id: "migration",
+  context: none,
+  initial: "idle",
+  states: {
+    idle: {
+      on: {
+        "migration.request": {
+          actions: record("migration.request", ({ event }) => ({
+            type: "migration.requested",
+            migration: event.stamp.self.slice("migration/".length),
+            vm: event.vm,
+            ...(event.to === undefined ? {} : { to: event.to }),
+            policy: event.policy,
+            reason: event.reason
+          }))
+        },
+        "migration.requested": {
+          target: "locking",
+          actions: [
+            assign(({ event }) => ({
+              id: event.migration,
+              vm: event.vm,
+              pinned: event.to ?? null,
+              policy: event.policy
+            })),
+            ask(lock)
+          ]
+        }
+      }
+    },
+    locking: {
+      on: {
+        "migration.begin": {
+          actions: record("migration.begin", ({ event }) => ({
+            type: "migration.begun",
+            from: event.from,
+            spec: event.spec
+          }))
+        },
+        "migration.begun": {
+          target: "placing",
+          actions: [assign(({ event }) => ({ from: event.from, spec: event.spec })), ask(askPlacement)]
+        },
+        "actor.refused": {
+          guard: "refusesLock",
+          actions: record("actor.refused", ({ event }) => ({
+            type: "migration.failed",
+            reason: event.reason
+          }))
+        },
+        "migration.failed": { target: "failed" }
+      }
+    },
+    placing: {
+      on: {
+        ...cancelWaits,
+        "migration.place": [
+          { guard: "cancelled", actions: [placed(), rollBackCancelled] },
+          { actions: placed() }
+        ],
+        "migration.placed": {
+          target: "checking",
+          actions: [
+            assign(({ event }) => ({ to: event.to, decision: event.decision })),
+            ask(checkDestination)
+          ]
+        },
+        "migration.refusePlacement": [
+          {
+            guard: "cancelled",
+            actions: record("migration.refusePlacement", ({ context }) => ({
+              type: "migration.givenUp",
+              outcome: "cancelled",
+              reason: context.cancelReason
+            }))
+          },
+          {
+            actions: record("migration.refusePlacement", ({ event }) => ({
+              type: "migration.givenUp",
+              outcome: "failed",
+              reason: event.reason
+            }))
+          }
+        ],
+        "migration.givenUp": { target: "unlocking", actions: ["noteOutcome", ask(unlock)] }
+      }
+    },
+    checking: {
+      on: {
+        ...cancelWaits,
+        "hypervisor.checked": [
+          { guard: "cancelled", actions: rollBackCancelled },
+          {
+            guard: "hasBlockers",
+            actions: record("hypervisor.checked", ({ event }) => ({
+              type: "migration.rollingBack",
+              outcome: "failed",
+              reason: `the destination can't take it: ${event.blockers.join("; ")}`.slice(0, 4000)
+            }))
+          },
+          { actions: record("hypervisor.checked", () => ({ type: "migration.checked" })) }
+        ],
+        "hypervisor.failed": { actions: rollBack("the destination could not be checked") },
+        "migration.checked": { target: "preparing", actions: ask(prepare) },
+        "migration.rollingBack": startsRollingBack
+      }
+    },
+    preparing: {
+      on: {
+        ...cancelWaits,
+        "hypervisor.incomingPrepared": [
+          { guard: "cancelled", actions: rollBackCancelled },
+          {
+            actions: record("hypervisor.incomingPrepared", ({ event }) => ({
+              type: "migration.prepared",
+              channels: event.channels
+            }))
+          }
+        ],
+        "hypervisor.failed": { actions: rollBack("the destination could not be prepared") },
+        "migration.prepared": {
+          target: "transferring",
+          actions: [assign(({ event }) => ({ channels: event.channels })), ask(migrate)]
+        },
+        "migration.rollingBack": startsRollingBack
+      }
+    },
+    transferring: {
+      on: {
+        "migration.cancel": {
+          actions: [
+            noteCancel,
+            record("migration.cancel", ({ event }) => ({
+              type: "migration.rollingBack",
+              outcome: "cancelled",
+              reason: event.reason
+            }))
+          ]
+        },
+        "migration.cancelRequested": { actions: "noteCancel" },
+        "hypervisor.progressed": {
+          actions: record("hypervisor.progressed", ({ event }) => ({
+            type: "migration.progressed",
+            progress: event.progress
+          }))
+        },
+        "migration.progressed": {},
+        "hypervisor.handedOver": {
+          actions: record("hypervisor.handedOver", () => ({ type: "migration.handedOver" }))
+        },
+        "hypervisor.failed": { guard: failedOp("migrate"), actions: rollBack("the transfer failed") },
+        "migration.handedOver": {
+          target: "switching",
+          actions: ask((context) => resumeAt(context, context.to as string))
+        },
+        "migration.rollingBack": startsRollingBack
+      }
+    },
+    /** The guest stands still until the destination has resumed it. Cancelling is over: both answers are known soon. */
+    switching: {
+      on: {
+        "hypervisor.resumed": {
+          actions: record("hypervisor.resumed", () => ({ type: "migration.resumed" }))
+        },
+        "hypervisor.migrated": { actions: measuredNow },
+        "hypervisor.failed": [
+          {
+            guard: "neverRan",
+            actions: rollBack("the destination's machine was gone before it ran")
+          },
+          {
+            guard: failedOp("resume"),
+            actions: record("hypervisor.failed", ({ event }) => ({
+              type: "migration.destinationLost",
+              reason: event.reason
+            }))
+          },
+          { guard: failedOp("migrate"), actions: notMeasured }
+        ],
+        "migration.measured": { actions: assign({ measured: true }) },
+        "migration.notMeasured": { actions: assign({ measured: true }) },
+        "migration.resumed": askHandOver,
+        "migration.destinationLost": askHandOver,
+        "migration.rollingBack": startsRollingBack
+      }
+    },
+    changingOwner: {
+      on: {
+        "actor.accepted": [
+          { guard: "isMeasured", actions: [ownerChanged, clearing] },
+          { guard: "acceptsHandOver", actions: ownerChanged }
+        ],
+        "hypervisor.migrated": [
+          { guard: "ownerIsChanged", actions: [measuredNow, clearing] },
+          { actions: measuredNow }
+        ],
+        "hypervisor.failed": [
+          { guard: "sourceAnswers", actions: [notMeasured, clearing] },
+          { guard: failedOp("migrate"), actions: notMeasured }
+        ],
+        "migration.measured": { actions: assign({ measured: true }) },
+        "migration.notMeasured": { actions: assign({ measured: true }) },
+        "migration.ownerChanged": { actions: assign({ ownerChanged: true }) },
+        "migration.sourceClearing": { target: "clearing", actions: ask(clearSource) }
+      }
+    },
+    clearing: {
+      on: {
+        "hypervisor.removed": {
+          actions: record("hypervisor.removed", () => ({ type: "migration.sourceCleared", leftover: "" }))
+        },
+        "hypervisor.failed": {
+          guard: failedOp("remove"),
+          actions: record("hypervisor.failed", ({ event }) => ({
+            type: "migration.sourceCleared",
+            leftover: event.reason
+          }))
+        },
+        "migration.sourceCleared": { target: "unlocking", actions: ask(unlock) }
+      }
+    },
+    stopping: {
+      on: {
+        "hypervisor.migrationCancelled": {
+          actions: record("hypervisor.migrationCancelled", () => ({ type: "migration.transferStopped" }))
+        },
+        "hypervisor.failed": {
+          guard: failedOp("cancelMigration"),
+          actions: record("hypervisor.failed", () => ({ type: "migration.transferStopped" }))
+        },
+        "migration.transferStopped": { target: "clearingDestination", actions: ask(abandonDestination) }
+      }
+    },
+    clearingDestination: {
+      on: {
+        "hypervisor.incomingAbandoned": {
+          actions: record("hypervisor.incomingAbandoned", () => ({
+            type: "migration.destinationCleared",
+            leftover: ""
+          }))
+        },
+        "hypervisor.failed": {
+          guard: failedOp("abandonIncoming"),
+          actions: record("hypervisor.failed", ({ event }) => ({
+            type: "migration.destinationCleared",
+            leftover: event.reason
+          }))
+        },
+        "migration.destinationCleared": {
+          target: "resumingSource",
+          actions: [ask(releaseDestination), ask((context) => resumeAt(context, context.from as string))]
+        }
+      }
+    },
+    resumingSource: {
+      on: {
+        "hypervisor.resumed": {
+          actions: record("hypervisor.resumed", () => ({ type: "migration.sourceKept", trouble: "" }))
+        },
+        "hypervisor.failed": {
+          guard: failedOp("resume"),
+          actions: record("hypervisor.failed", ({ event }) => ({
+            type: "migration.sourceKept",
+            trouble: event.reason
+          }))
+        },
+        "migration.sourceKept": { target: "unlocking", actions: ask(unlock) }
+      }
+    },
+    unlocking: {
+      on: {
+        "actor.accepted": [
+          {
+            guard: "endsCancelled",
+            actions: record("actor.accepted", ({ context }) => ({
+              type: "migration.cancelled",
+              reason: context.reason
+            }))
+          },
+          {
+            guard: "endsFailed",
+            actions: record("actor.accepted", ({ context }) => ({
+              type: "migration.failed",
+              reason: context.reason
+            }))
+          },
+          {
+            guard: "acceptsUnlock",
+            actions: record("actor.accepted", () => ({ type: "migration.completed" }))
+          }
+        ],
+        "migration.completed": { target: "completed" },
+        "migration.cancelled": { target: "cancelled" },
+        "migration.failed": { target: "failed" }
+      }
+    },
+    completed: {},
+    cancelled: {},
+    failed: {}
+  }
+})
+
+function placed() {
+  return record("migration.place", ({ event }) => ({
+    type: "migration.placed",
+    to: event.host,
+    decision: event.decision
+  }))
+}
+
+export const migrationActor: ActorKind = {
+  kind: "migration",
+  chart,
+  commands: typesOf(MigrationCommand),
+  reports: [
+    "actor.accepted",
+    "actor.refused",
+    "hypervisor.checked",
+    "hypervisor.incomingPrepared",
+    "hypervisor.progressed",
+    "hypervisor.handedOver",
+    "hypervisor.migrated",
+    "hypervisor.migrationCancelled",
+    "hypervisor.incomingAbandoned",
+    "hypervisor.resumed",
+    "hypervisor.removed",
+    "hypervisor.failed"
+  ],
+  facts: typesOf(MigrationFact),
+  snapshotVersion: 1
+}

@@ -1,0 +1,118 @@
+/** What a migration remembers, and what it asks of the hosts and of the machine. */
+import type { MigrationPolicy, Request } from "../../events/requests.ts"
+import type { VmSpec } from "../../events/vm.ts"
+
+export interface MigrationContext {
+  readonly id: string
+  readonly vm: string
+  readonly pinned: string | null
+  readonly policy: MigrationPolicy | null
+  readonly from: string | null
+  readonly to: string | null
+  /** The placement whose reservation holds the room at the destination. */
+  readonly decision: string | null
+  readonly spec: VmSpec | null
+  readonly channels: ReadonlyArray<string>
+  readonly cancelled: boolean
+  readonly cancelReason: string
+  readonly measured: boolean
+  readonly ownerChanged: boolean
+  readonly outcome: "completed" | "cancelled" | "failed"
+  readonly reason: string
+}
+
+export const none: MigrationContext = {
+  id: "",
+  vm: "",
+  pinned: null,
+  policy: null,
+  from: null,
+  to: null,
+  decision: null,
+  spec: null,
+  channels: [],
+  cancelled: false,
+  cancelReason: "",
+  measured: false,
+  ownerChanged: false,
+  outcome: "completed",
+  reason: ""
+}
+
+const tell = (to: string, command: { type: string; [key: string]: unknown }): Request => ({
+  port: "actor",
+  to,
+  command
+})
+
+const at = (host: string | null, { vm }: MigrationContext) =>
+  ({ port: "hypervisor", host: host as string, vm }) as const
+
+export const lock = ({ vm, id }: MigrationContext): Request =>
+  tell(`vm/${vm}`, { type: "vm.lock", migration: id })
+
+export const unlock = ({ vm, id }: MigrationContext): Request =>
+  tell(`vm/${vm}`, { type: "vm.unlock", migration: id })
+
+export const handOver = ({ vm, id, to, decision }: MigrationContext): Request =>
+  tell(`vm/${vm}`, { type: "vm.handOver", migration: id, host: to, decision })
+
+export const askPlacement = ({ id, vm, spec, from, pinned }: MigrationContext): Request =>
+  tell(`placement/${id}`, {
+    type: "placement.request",
+    vm,
+    spec,
+    purpose: "migrate",
+    from,
+    replyTo: `migration/${id}`,
+    ...(pinned === null ? {} : { pinned })
+  })
+
+export const releaseDestination = ({ vm, to, decision }: MigrationContext): Request =>
+  tell(`host/${to}`, { type: "host.release", reservation: decision, vm })
+
+export const checkDestination = (context: MigrationContext): Request => ({
+  ...at(context.to, context),
+  op: "checkIncoming",
+  spec: context.spec as VmSpec
+})
+
+export const prepare = (context: MigrationContext): Request => ({
+  ...at(context.to, context),
+  op: "prepareIncoming",
+  spec: context.spec as VmSpec,
+  migration: context.id,
+  from: context.from as string
+})
+
+/** `to` is a host's name: the source's agent finds the destination's address by it. */
+export const migrate = (context: MigrationContext): Request => ({
+  ...at(context.from, context),
+  op: "migrate",
+  migration: context.id,
+  policy: context.policy as MigrationPolicy,
+  address: context.to as string,
+  channels: context.channels
+})
+
+export const resumeAt = (context: MigrationContext, host: string): Request => ({
+  ...at(host, context),
+  op: "resume"
+})
+
+export const clearSource = (context: MigrationContext): Request => ({
+  ...at(context.from, context),
+  op: "remove"
+})
+
+export const stopTransfer = (context: MigrationContext): Request => ({
+  ...at(context.from, context),
+  op: "cancelMigration",
+  migration: context.id
+})
+
+export const abandonDestination = (context: MigrationContext): Request => ({
+  ...at(context.to, context),
+  op: "abandonIncoming",
+  migration: context.id
+})
