@@ -94,20 +94,20 @@ export function takeTurn(
     if (!input.answers.final) return { outcome: "nothing" }
     facts = [{ type: answeredType, report: input.message.type, state: describe(actor.chart) }]
   }
-  // Progress repeats under one key, so the place in the stream makes its facts' ids unique.
-  const idBase = input.answers && !input.answers.final ? `${input.id}~${actor.revision + 1}` : input.id
+  // Progress repeats under one key, so the place in the stream makes its ids unique.
+  const id = input.answers && !input.answers.final ? `${input.id}~${actor.revision + 1}` : input.id
   const drafts: Array<Draft> = []
   const requests: Array<Outstanding> = []
   let next = actor
   for (const [index, fact] of facts.entries()) {
     const { type, ...data } = fact
     const draft: Draft = {
-      id: `${idBase}#${index}`,
+      id: `${id}#${index}`,
       type: typePrefix + type,
       version: 1,
       timeMs,
       correlation: input.correlation,
-      causation: input.id,
+      causation: id,
       principal: input.principal,
       node,
       answers: index === 0 && input.answers?.final ? input.answers.key : null,
