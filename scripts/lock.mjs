@@ -1,6 +1,7 @@
 /** A lock between processes of one machine: a file that holds its owner's pid. Plain JavaScript, see setup.mjs. */
 import { linkSync, mkdirSync, readFileSync, rmdirSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { dirname } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
 
 const pollMs = 200
 const guardMaxAgeMs = 10_000
@@ -85,7 +86,7 @@ export async function withLock(path, waitMaxMs, onWait, work) {
       if (!told) onWait(owner)
       told = true
     }
-    await new Promise((resolve) => setTimeout(resolve, owner === undefined ? 5 : pollMs))
+    await sleep(owner === undefined ? 5 : pollMs)
   }
   try {
     return await work()
