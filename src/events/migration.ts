@@ -22,7 +22,12 @@ export const MigrationCommand = Schema.Union([
     from: Name,
     spec: VmSpec
   }),
-  Schema.Struct({ type: Schema.tag("migration.place"), host: Name, decision: Schema.String }),
+  Schema.Struct({
+    type: Schema.tag("migration.place"),
+    host: Name,
+    address: text(256),
+    decision: Schema.String
+  }),
   Schema.Struct({ type: Schema.tag("migration.refusePlacement"), decision: Schema.String, ...reason })
 ])
 export type MigrationCommand = typeof MigrationCommand.Type
@@ -38,7 +43,12 @@ export const MigrationFact = Schema.Union([
   }),
   /** The machine is locked for this migration; it was on `from`. */
   Schema.Struct({ type: Schema.tag("migration.begun"), from: Name, spec: VmSpec }),
-  Schema.Struct({ type: Schema.tag("migration.placed"), to: Name, decision: Schema.String }),
+  Schema.Struct({
+    type: Schema.tag("migration.placed"),
+    to: Name,
+    address: text(256),
+    decision: Schema.String
+  }),
   Schema.Struct({ type: Schema.tag("migration.checked") }),
   Schema.Struct({ type: Schema.tag("migration.prepared"), channels: Schema.Array(Name) }),
   Schema.Struct({ type: Schema.tag("migration.progressed"), progress: Progress }),

@@ -7,6 +7,8 @@ import { VmSpec } from "./vm.ts"
 /** A host as the placement view knew it at that moment. */
 export const HostView = Schema.Struct({
   name: Name,
+  /** Where its agent is reached by other nodes. */
+  address: text(256),
   state: Schema.Literals(["up", "draining", "lost"]),
   total: Needs,
   used: Needs,
@@ -70,7 +72,7 @@ export const PlacementFact = Schema.Union([
     pinned: Schema.optionalKey(Name),
     replyTo: Stream
   }),
-  Schema.Struct({ type: Schema.tag("placement.decided"), ...decision, chosen: Name }),
+  Schema.Struct({ type: Schema.tag("placement.decided"), ...decision, chosen: Name, address: text(256) }),
   /** The same, when every host was filtered out: `reason` names each with its cause. */
   Schema.Struct({ type: Schema.tag("placement.noHost"), ...decision, chosen: Schema.Null }),
   /** The chosen host had given its room away meanwhile. */

@@ -76,7 +76,7 @@ export const VmCommand = Schema.Union([
   Schema.Struct({ type: Schema.tag("vm.snapshot"), snapshot: Name }),
   Schema.Struct({ type: Schema.tag("vm.restore"), snapshot: Name }),
   // Said by other actors.
-  Schema.Struct({ type: Schema.tag("vm.place"), ...host, decision: Schema.String }),
+  Schema.Struct({ type: Schema.tag("vm.place"), ...host, address: text(256), decision: Schema.String }),
   Schema.Struct({ type: Schema.tag("vm.refusePlacement"), decision: Schema.String, ...reason }),
   /** A node's agent found the guest ended without having been asked to end it. */
   Schema.Struct({

@@ -175,7 +175,7 @@ const chart = setup({
         "migration.placed": {
           target: "checking",
           actions: [
-            assign(({ event }) => ({ to: event.to, decision: event.decision })),
+            assign(({ event }) => ({ to: event.to, address: event.address, decision: event.decision })),
             ask(checkDestination)
           ]
         },
@@ -418,6 +418,7 @@ function placed() {
   return record("migration.place", ({ event }) => ({
     type: "migration.placed",
     to: event.host,
+    address: event.address,
     decision: event.decision
   }))
 }

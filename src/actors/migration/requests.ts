@@ -9,6 +9,7 @@ export interface MigrationContext {
   readonly policy: MigrationPolicy | null
   readonly from: string | null
   readonly to: string | null
+  readonly address: string
   /** The placement whose reservation holds the room at the destination. */
   readonly decision: string | null
   readonly spec: VmSpec | null
@@ -28,6 +29,7 @@ export const none: MigrationContext = {
   policy: null,
   from: null,
   to: null,
+  address: "",
   decision: null,
   spec: null,
   channels: [],
@@ -85,13 +87,12 @@ export const prepare = (context: MigrationContext): Request => ({
   from: context.from as string
 })
 
-/** `to` is a host's name: the source's agent finds the destination's address by it. */
 export const migrate = (context: MigrationContext): Request => ({
   ...at(context.from, context),
   op: "migrate",
   migration: context.id,
   policy: context.policy as MigrationPolicy,
-  address: context.to as string,
+  address: context.address,
   channels: context.channels
 })
 

@@ -27,6 +27,7 @@ interface Context {
   readonly replyTo: string
   readonly attempts: number
   readonly chosen: string | null
+  readonly address: string
 }
 
 const attempts_max = 3
@@ -41,8 +42,11 @@ const decided = record("view.hosts", ({ context, event }) => {
   const told = { attempt: context.attempts + 1, viewPosition: event.position, ...decision }
   return chosen === null
     ? { type: "placement.noHost", ...told, chosen }
-    : { type: "placement.decided", ...told, chosen }
+    : { type: "placement.decided", ...told, chosen, address: addressOf(event, chosen) }
 })
+
+const addressOf = (event: Of<Event, "view.hosts">, chosen: string): string =>
+  event.hosts.find((host) => host.name === chosen)?.address ?? ""
 
 const viewHosts = { type: "request", params: { port: "view", op: "hosts" } } as const
 
@@ -62,7 +66,7 @@ const reply = (context: Context, host: string | null, reason: string): Request =
   command: {
     type: `${context.replyTo.slice(0, context.replyTo.indexOf("/"))}.${host === null ? "refusePlacement" : "place"}`,
     decision: context.id,
-    ...(host === null ? { reason } : { host })
+    ...(host === null ? { reason } : { host, address: context.address })
   }
 })
 
@@ -75,7 +79,7 @@ const chart = setup({
   }
 }).createMachine({
   id: "placement",
-  context: { id: "", question: null, replyTo: "", attempts: 0, chosen: null },
+  context: { id: "", question: null, replyTo: "", attempts: 0, chosen: null, address: "" },
   initial: "idle",
   states: {
     idle: {
@@ -117,7 +121,11 @@ const chart = setup({
         "placement.decided": {
           target: "reserving",
           actions: [
-            assign(({ event }) => ({ attempts: event.attempt, chosen: event.chosen })),
+            assign(({ event }) => ({
+              attempts: event.attempt,
+              chosen: event.chosen,
+              address: event.address
+            })),
             { type: "request", params: ({ context, event }) => reserve(context, event.chosen) }
           ]
         },
