@@ -5,6 +5,7 @@
  *   npm test -- [options] [part of a file's path ...]
  *     --unit --int --e2e     only these (tests without a suffix count as unit)
  *     --name <pattern>       only tests whose name matches
+ *     --limit <seconds>      for each file, instead of 120 (unit), 300 (int) and 600 (e2e)
  *
  * Exit code 1 when a test failed, a file passed its limit or had no tests, or no test ran; 2 for wrong options.
  */
@@ -169,10 +170,14 @@ function printResult(result) {
 }
 
 function readOptions() {
-  const options = { unit: "boolean", int: "boolean", e2e: "boolean", name: "string" }
+  const options = { unit: "boolean", int: "boolean", e2e: "boolean", name: "string", limit: "string" }
   const typed = Object.fromEntries(Object.entries(options).map(([name, type]) => [name, { type }]))
   try {
-    return parseArgs({ options: typed, allowPositionals: true })
+    const parsed = parseArgs({ options: typed, allowPositionals: true })
+    const { limit } = parsed.values
+    if (limit !== undefined && !(Number(limit) > 0))
+      throw new Error(`--limit ${limit}: allowed is a number above 0`)
+    return parsed
   } catch (error) {
     console.error(error.message)
     process.exit(2)
@@ -197,7 +202,8 @@ async function main() {
   const results = []
   for (const group of chosen.length > 0 ? chosen : costs) {
     const inGroup = files.filter((file) => costOf(file) === group.cost)
-    await runAll(inGroup, { ...group, folder, namePattern: values.name }, (result) => {
+    const timeoutMs = values.limit === undefined ? group.timeoutMs : Number(values.limit) * 1000
+    await runAll(inGroup, { ...group, timeoutMs, folder, namePattern: values.name }, (result) => {
       printResult(result)
       results.push(result)
     })

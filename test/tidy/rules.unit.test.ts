@@ -160,12 +160,13 @@ const good = parse(
     ["package.json", `{ "scripts": { "bench": "node test/bench/main.ts" } }`],
     [
       "src/main.ts",
-      `import "./live/disk.ts"\nimport "../simulations/main.ts"\nimport "node:fs"\nimport "./actors/vm/chart.ts"\n`
+      `import "./live/disk.ts"\nimport "../simulations/main.ts"\nimport "node:fs"\nimport "./actors/kinds.ts"\n`
     ],
     [
       "src/events/fields.ts",
       `import { Effect, Schema } from "effect"\nexport const x = [Effect.succeed(1), Schema]\n`
     ],
+    ["src/actors/kinds.ts", `import "./vm/chart.ts"\n`],
     [
       "src/actors/vm/chart.ts",
       `import "../../events/fields.ts"\nimport "../../kernel/actor.ts"\nimport "./plan.ts"\nimport "xstate"\n`

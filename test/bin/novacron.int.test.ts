@@ -1,0 +1,73 @@
+/** The command's entry, on folders laid out as a clone and as an installed package. */
+import assert from "node:assert/strict"
+import { spawn, spawnSync } from "node:child_process"
+import { cpSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import { once } from "node:events"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { afterEach, beforeEach, test } from "node:test"
+
+const root = join(import.meta.dirname, "..", "..")
+let folder: string
+let entry: string
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "novacron-bin-"))
+  entry = join(folder, "bin", "novacron.mjs")
+  cpSync(join(root, "bin"), join(folder, "bin"), { recursive: true })
+  writeFileSync(join(folder, "package.json"), `{ "type": "module" }`)
+})
+afterEach(() => rmSync(folder, { recursive: true, force: true }))
+
+function plant(path: "src/main.ts" | "dist/main.js", body: string): void {
+  mkdirSync(join(folder, path, ".."), { recursive: true })
+  writeFileSync(join(folder, path), body)
+}
+
+/** Says it is an older Node than the one that runs, as `process.versions` would. */
+const olderNode = [
+  "--import",
+  "data:text/javascript,Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '20.1.0' } })"
+]
+
+const run = (...args: ReadonlyArray<string>) => spawnSync(process.execPath, args, { encoding: "utf8" })
+
+test("the source runs in a clone, dist where there is no source, with the arguments", () => {
+  plant("dist/main.js", `console.log("dist", process.argv.slice(2).join())`)
+  assert.equal(run(entry, "vm", "--json").stdout, "dist vm,--json\n")
+  plant("src/main.ts", `console.log("source" as string, process.argv.slice(2).join())`)
+  assert.equal(run(entry, "vm", "--json").stdout, "source vm,--json\n")
+})
+
+test("it works through a link, as npm makes one", () => {
+  plant("dist/main.js", `console.log("dist")`)
+  const link = join(folder, "novacron")
+  symlinkSync(entry, link)
+  assert.equal(run(link).stdout, "dist\n")
+})
+
+test("on an older Node it runs the package's own and passes the exit code on", () => {
+  plant("dist/main.js", `console.log(process.version); process.exitCode = 7`)
+  symlinkSync(join(root, "node_modules"), join(folder, "node_modules"))
+  const { status, stdout } = run(...olderNode, entry)
+  assert.match(stdout, /^v24\./)
+  assert.equal(status, 7)
+})
+
+test("on an older Node without the package it says what is missing", () => {
+  plant("dist/main.js", "")
+  const { status, stderr } = run(...olderNode, entry)
+  assert.match(stderr, /needs Node 24 or newer; this is v/)
+  assert.equal(status, 1)
+})
+
+test("a signal reaches the program, and how it ended is passed on", async () => {
+  plant(
+    "dist/main.js",
+    `process.on("SIGTERM", () => process.exit(9)); setInterval(() => {}, 1e6); console.log("up")`
+  )
+  symlinkSync(join(root, "node_modules"), join(folder, "node_modules"))
+  const child = spawn(process.execPath, [...olderNode, entry], { stdio: ["ignore", "pipe", "inherit"] })
+  await once(child.stdout, "data")
+  child.kill("SIGTERM")
+  assert.deepEqual(await once(child, "exit"), [9, null])
+})
