@@ -1,0 +1,139 @@
+/** What goes over the wire besides facts: requests, operations, dry runs and the rows of the views. */
+import { Schema } from "effect"
+import { Recorded } from "../../events/envelope.ts"
+import { int, Name, Stream, text, withDefault } from "../../events/fields.ts"
+import { Candidate } from "../../events/placement.ts"
+import { MigrationPolicy } from "../../events/requests.ts"
+import { VmSpec } from "../../events/vm.ts"
+import { Duration } from "../config/duration.ts"
+
+/** A row whose named fields are promised; a view may say more. */
+const row = <const Fields extends Schema.Struct.Fields>(fields: Fields) =>
+  Schema.StructWithRest(Schema.Struct(fields), [Schema.Record(Schema.String, Schema.Unknown)])
+
+/** An operation's id: the command's idempotency key. */
+export const OperationId = Schema.String.check(
+  Schema.isPattern(/^[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}$/, {
+    expected: "1 to 128 characters A-Z a-z 0-9 _ . : -, beginning with a letter or digit"
+  })
+)
+
+export const wait_maxMs = 600_000
+
+export const commandQuery = {
+  /** Answer when the operation has ended, or after so long. */
+  wait: Schema.optionalKey(Duration(0, wait_maxMs)),
+  /** Say what would be recorded and asked; do nothing. */
+  dryRun: Schema.optionalKey(Schema.Literals(["true", "false"]))
+}
+export const commandHeaders = { "idempotency-key": Schema.optionalKey(OperationId) }
+
+export const CreateVm = Schema.Struct({
+  name: Name,
+  spec: VmSpec,
+  host: Schema.optionalKey(Name),
+  start: withDefault(Schema.Boolean, false)
+})
+export const CloneVm = Schema.Struct({
+  name: Name,
+  snapshot: Schema.optionalKey(Name),
+  start: withDefault(Schema.Boolean, false)
+})
+export const SnapshotName = Schema.Struct({ snapshot: Name })
+export const Reason = Schema.Struct({ reason: withDefault(text(256), "") })
+export const MigrateVm = Schema.Struct({
+  to: Schema.optionalKey(Name),
+  policy: withDefault(MigrationPolicy, {}),
+  reason: withDefault(text(4096), "")
+})
+export type MigrateVm = typeof MigrateVm.Type
+
+export const Operation = Schema.Struct({
+  id: Schema.String,
+  stream: Schema.String,
+  /** The first fact that it recorded, `vm.startRequested`. */
+  began: Schema.String,
+  state: Schema.Literals(["running", "succeeded", "failed"]),
+  /** Why it failed; null while it has not. */
+  reason: Schema.NullOr(Schema.String),
+  /** Positions of its first and, so far, its last fact on its own stream. */
+  position: Schema.Int,
+  lastPosition: Schema.Int,
+  startedMs: Schema.Int,
+  updatedMs: Schema.Int
+})
+export type Operation = typeof Operation.Type
+
+export const PlacementPreview = Schema.Struct({
+  chosen: Schema.NullOr(Schema.String),
+  reason: Schema.String,
+  candidates: Schema.Array(Candidate)
+})
+export type PlacementPreview = typeof PlacementPreview.Type
+
+export const DryRun = Schema.Struct({
+  dryRun: Schema.tag(true),
+  stream: Schema.String,
+  stateBefore: Schema.String,
+  stateAfter: Schema.String,
+  wouldRecord: Schema.Array(row({ type: Schema.String })),
+  wouldAsk: Schema.Array(row({ port: Schema.String })),
+  /** Where the machine would go by what is known now; null when the command places nothing. */
+  placement: Schema.NullOr(PlacementPreview),
+  /** Why a migration can't be done; empty when nothing is in its way, null when it was not checked. */
+  blockers: Schema.NullOr(Schema.Array(Schema.String))
+})
+export type DryRun = typeof DryRun.Type
+
+export const pageQuery = {
+  from: Schema.optionalKey(Schema.FiniteFromString.check(Schema.isInt(), Schema.isGreaterThanOrEqualTo(0))),
+  limit: Schema.optionalKey(
+    Schema.FiniteFromString.check(
+      Schema.isInt(),
+      Schema.isBetween({ minimum: 1, maximum: 1000 }, { expected: "a whole number from 1 to 1000" })
+    )
+  )
+}
+export const Kind = Schema.String.check(
+  Schema.isPattern(/^[a-z]{1,32}$/, { expected: "a kind of actor, vm" })
+)
+export const StreamName = Schema.String.check(
+  Schema.isPattern(/^[a-z0-9]([a-z0-9.-]{0,126}[a-z0-9])?$/, { expected: "a name, web-1" })
+)
+
+export const Facts = Schema.Struct({
+  facts: Schema.Array(Recorded),
+  /** The `from` of the next page; null at the end. */
+  next: Schema.NullOr(Schema.Int)
+})
+
+/** An actor's state as its facts made it. */
+export const StateAt = Schema.Struct({
+  stream: Stream,
+  at: Schema.Struct({ position: Schema.Int, timeMs: Schema.NullOr(Schema.Int) }),
+  revision: Schema.Int,
+  state: Schema.String,
+  context: Schema.Unknown,
+  outstanding: int(0, Number.MAX_SAFE_INTEGER)
+})
+
+export const Verification = Schema.Struct({
+  valid: Schema.Boolean,
+  /** The head that was verified; null when the store is damaged. */
+  head: Schema.NullOr(Schema.Struct({ position: Schema.Int, hash: Schema.String })),
+  damage: Schema.NullOr(Schema.Struct({ position: Schema.Int, reason: Schema.String }))
+})
+
+export const Readiness = Schema.Struct({
+  ready: Schema.Boolean,
+  node: Schema.String,
+  version: Schema.String,
+  position: Schema.Int
+})
+export const Health = Schema.Struct({ status: Schema.tag("ok") })
+
+export const VmRow = row({ name: Schema.String, state: Schema.String })
+export const HostRow = row({ name: Schema.String, state: Schema.String })
+export const MigrationRow = row({ id: Schema.String, vm: Schema.String, state: Schema.String })
+export const DecisionRow = row({ decision: Schema.String })
+export const AuditRow = row({ position: Schema.Int })

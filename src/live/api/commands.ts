@@ -1,0 +1,148 @@
+/** From a request to an actor's command, and from the kernel's answer to a response: the path every mutation takes. */
+import { randomUUID } from "node:crypto"
+import { Effect } from "effect"
+import type { Context } from "effect"
+import { HttpServerResponse } from "effect/http"
+import type { Message, Principal } from "../../events/envelope.ts"
+import type { Accepted, SubmitError } from "../../kernel/mailbox.ts"
+import type { Command, Kernel } from "../../kernel/kernel.ts"
+import type { DryRun, Operation } from "./bodies.ts"
+import { makePreview } from "./preview.ts"
+import type { PreviewPorts } from "./preview.ts"
+import { Conflict, KeyReused, NotFound, Overloaded, Refused, StoreUnavailable } from "./problems.ts"
+import type { Operations } from "./operations.ts"
+
+export interface Asked {
+  readonly stream: string
+  readonly message: Message
+  readonly principal: Principal
+  readonly key: string | undefined
+  readonly query: { readonly wait?: number; readonly dryRun?: "true" | "false" }
+}
+
+export type CommandProblem = NotFound | Refused | KeyReused | Conflict | Overloaded | StoreUnavailable
+
+export const overloaded = (detail: string, retryAfterSeconds = 1) =>
+  new Overloaded({ detail, retryAfterSeconds })
+
+/** A command that makes a thing; where it is allowed, there is no such thing yet. */
+const makers: Readonly<Record<string, string>> = {
+  vm: "vm.create",
+  host: "host.register",
+  migration: "migration.request"
+}
+
+/** What people may ask; the others are said by actors and nodes, and no use in an answer to people. */
+const operatorCommands: ReadonlySet<string> = new Set([
+  ...["create", "start", "stop", "pause", "resume", "reboot", "delete", "snapshot", "restore"].map(
+    (c) => `vm.${c}`
+  ),
+  "host.drain",
+  "host.activate",
+  "migration.request",
+  "migration.cancel"
+])
+
+export const makeCommands = (
+  kernel: Context.Service.Shape<typeof Kernel>,
+  operations: Operations,
+  ports: PreviewPorts
+) => {
+  const preview = makePreview(kernel, ports)
+
+  const dryRun = Effect.fnUntraced(function* (command: Command) {
+    const considered = yield* kernel.consider(command).pipe(Effect.mapError((error) => problemOf(error)))
+    return HttpServerResponse.jsonUnsafe((yield* preview(command, considered)) satisfies DryRun)
+  })
+
+  const answer = Effect.fnUntraced(function* (
+    accepted: Accepted,
+    command: Command,
+    waitMs: number | undefined
+  ) {
+    let operation = operations.begin(accepted.facts) ?? operations.get(command.id)
+    if (operation === undefined) operation = unknownOperation(accepted, command)
+    else if (accepted.duplicate) {
+      const before = operations.commandOf(command.id)
+      if (operation.stream !== command.stream || before !== command.message.type) {
+        return yield* new KeyReused({
+          operation: command.id,
+          stream: operation.stream,
+          command: before ?? operation.began,
+          detail: `${command.id} is the key of ${before} on ${operation.stream}; use a new key for a new command`
+        })
+      }
+    }
+    if (waitMs !== undefined) operation = (yield* operations.wait(command.id, waitMs)) ?? operation
+    return respond(operation)
+  })
+
+  const submit = Effect.fnUntraced(function* (asked: Asked) {
+    const id = asked.key ?? randomUUID()
+    const { stream, message, principal } = asked
+    const command: Command = { stream, message, id, correlation: id, principal }
+    if (asked.query.dryRun === "true") return yield* dryRun(command)
+    if (asked.key !== undefined) {
+      const known = operations.get(id)
+      const before = operations.commandOf(id)
+      if (known !== undefined && (known.stream !== stream || before !== message.type)) {
+        const detail = `${id} is the key of ${before} on ${known.stream}; use a new key for a new command`
+        return yield* new KeyReused({ operation: id, stream: known.stream, command: before ?? "", detail })
+      }
+    }
+    const accepted = yield* kernel.submit(command).pipe(Effect.mapError((error) => problemOf(error)))
+    return yield* answer(accepted, command, asked.query.wait)
+  })
+  return { submit }
+}
+
+/** The command was accepted so long ago that its operation is no longer kept. */
+const unknownOperation = (accepted: Accepted, command: Command): Operation => ({
+  id: command.id,
+  stream: command.stream,
+  began: command.message.type,
+  state: "succeeded",
+  reason: null,
+  position: accepted.position,
+  lastPosition: accepted.position,
+  startedMs: 0,
+  updatedMs: 0
+})
+
+const respond = (operation: Operation) =>
+  HttpServerResponse.text(JSON.stringify(operation), {
+    status: operation.state === "running" ? 202 : 200,
+    contentType: "application/json",
+    headers: { location: `/v1/operations/${operation.id}` }
+  })
+
+export function problemOf(error: SubmitError): CommandProblem {
+  switch (error._tag) {
+    case "CommandRefused": {
+      const { stream, command, state, unmet } = error
+      const [kind = "", name = ""] = stream.split("/")
+      const maker = makers[kind]
+      if (maker !== undefined && command !== maker && error.allowed.includes(maker)) {
+        return new NotFound({ resource: stream, detail: `there is no ${kind} ${name}` })
+      }
+      const allowed = error.allowed.filter((one) => operatorCommands.has(one))
+      const why =
+        unmet.length > 0
+          ? `the condition ${unmet.join(" or ")} does not hold`
+          : `allowed now: ${allowed.join(", ") || "nothing"}`
+      const detail = `${stream} is ${state}: ${command} is refused; ${why}`
+      return new Refused({ stream, command, state, allowed, unmet, detail })
+    }
+    case "UnknownKind":
+      return new NotFound({
+        resource: error.stream,
+        detail: `no such kind; known are ${error.allowed.join(", ")}`
+      })
+    case "Overloaded":
+      return overloaded(`${error.waiting} commands are waiting, at most ${error.waiting_max} may`)
+    case "StoreFailure":
+      return new StoreUnavailable({ detail: `${error.operation}: ${error.reason}` })
+    case "RevisionConflict":
+      return new Conflict({ detail: `${error.stream} changed again and again` })
+  }
+}

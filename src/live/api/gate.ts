@@ -1,0 +1,126 @@
+/** What stands before every route: who asks, how many at once, and every failure as a problem. */
+import { Cause, Context, Effect } from "effect"
+import { HttpServerError, HttpServerRequest, HttpServerResponse } from "effect/http"
+import type { Scope } from "effect"
+import { HttpApiError } from "effect/http-api"
+import type { Principal } from "../../events/envelope.ts"
+import { issuesOf } from "../config/issues.ts"
+import type { Authenticate } from "./authentication.ts"
+import { BodyTooLarge, Internal, InvalidRequest, NotFound, Overloaded } from "./problems.ts"
+import { Unauthenticated, UnsupportedMediaType } from "./problems.ts"
+import type { Problem } from "./problems.ts"
+
+/** Who sent the request; set before every route that needs to know. */
+export const Caller = Context.Reference<Principal>("novacron/live/api/Caller", {
+  defaultValue: () => ({ kind: "system", name: "nobody" })
+})
+
+export interface GateLimits {
+  /** Requests at the same time, those that wait for an operation included. */
+  readonly inFlight_max: number
+  readonly bodyBytes_max: number
+}
+
+const openPath = "/health"
+
+type Response = HttpServerResponse.HttpServerResponse
+type App = Effect.Effect<Response, unknown, HttpServerRequest.HttpServerRequest | Scope.Scope>
+
+/** Render a problem as it stands: its members are plain data. */
+export const render = (problem: Problem): Response => {
+  const { type, title, status, detail, ...rest } = { ...problem } as Record<string, unknown>
+  const extra: Record<string, string> = {}
+  if (problem instanceof Overloaded) extra["retry-after"] = String(problem.retryAfterSeconds)
+  if (problem instanceof Unauthenticated) extra["www-authenticate"] = 'Bearer realm="novacron"'
+  const members = { type, title, status, ...(detail === undefined ? {} : { detail }), ...rest }
+  return HttpServerResponse.text(JSON.stringify(members), {
+    status: problem.status,
+    contentType: "application/problem+json",
+    headers: extra
+  })
+}
+
+const slots = {
+  Params: "path",
+  Query: "query",
+  Headers: "header",
+  Payload: "",
+  Body: "",
+  ResponseHeaders: ""
+} as const
+
+function invalid(error: HttpApiError.HttpApiSchemaError): InvalidRequest {
+  const slot = slots[error.kind]
+  const errors = issuesOf(error.cause.issue).map((issue) => ({
+    ...issue,
+    path: slot === "" ? issue.path : [slot, issue.path].filter((part) => part !== "").join(".")
+  }))
+  const isSecret = (path: string) => path === "header.authorization"
+  return new InvalidRequest({
+    detail: errors
+      .map(({ path, allowed }) => `${path || "body"}: allowed: ${allowed}`)
+      .join("; ")
+      .slice(0, 2000),
+    errors: errors.map((one) => (isSecret(one.path) ? { path: one.path, allowed: one.allowed } : one))
+  })
+}
+
+function problemOfCause(cause: Cause.Cause<unknown>, limits: GateLimits, url: string): Problem | null {
+  const error = Cause.squash(cause)
+  if (HttpApiError.HttpApiSchemaError.is(error)) {
+    return error.kind === "Body" || error.kind === "ResponseHeaders" ? null : invalid(error)
+  }
+  if (HttpServerError.isHttpServerError(error)) {
+    const { reason } = error
+    if (reason._tag === "RouteNotFound") {
+      return new NotFound({ resource: url, detail: `there is no ${url} for this method; see /openapi.json` })
+    }
+    if (reason._tag === "RequestParseError") {
+      if (reason.reason === "BodyTooLarge") return new BodyTooLarge({ limitBytes: limits.bodyBytes_max })
+      return new InvalidRequest({ errors: [{ path: "", allowed: "a request that can be read to its end" }] })
+    }
+  }
+  return null
+}
+
+/** Wrap the routes. Bodies are bounded here by their declared length and, by the server, by what really comes. */
+export function gate(routes: App, authenticate: Authenticate, limits: GateLimits): App {
+  let inFlight = 0
+  const leave = Effect.sync(() => {
+    inFlight -= 1
+  })
+  const onFailure = (cause: Cause.Cause<unknown>, url: string) => {
+    if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
+    const problem = problemOfCause(cause, limits, url)
+    if (problem !== null) return Effect.succeed(render(problem))
+    return Effect.as(Effect.logError(`${url}: the request died`, cause), render(new Internal({})))
+  }
+  const onSuccess = (response: Response) =>
+    response.status === 415
+      ? Effect.succeed(render(new UnsupportedMediaType({ detail: "send content-type: application/json" })))
+      : Effect.succeed(response)
+  return Effect.withFiber<Response, unknown, HttpServerRequest.HttpServerRequest | Scope.Scope>((fiber) => {
+    const request = Context.getUnsafe(fiber.context, HttpServerRequest.HttpServerRequest)
+    const query = request.url.indexOf("?")
+    const path = query < 0 ? request.url : request.url.slice(0, query)
+    const principal = authenticate(request.headers["authorization"])
+    if (principal === null && path !== openPath) {
+      const detail = "send authorization: Bearer <token>; the token lies in the node's token file"
+      return Effect.succeed(render(new Unauthenticated({ detail })))
+    }
+    if (Number(request.headers["content-length"] ?? 0) > limits.bodyBytes_max) {
+      const detail = `${request.headers["content-length"]} bytes are announced`
+      return Effect.succeed(render(new BodyTooLarge({ detail, limitBytes: limits.bodyBytes_max })))
+    }
+    if (inFlight >= limits.inFlight_max) {
+      const detail = `${inFlight} requests are being answered, at most ${limits.inFlight_max} may be`
+      return Effect.succeed(render(new Overloaded({ detail, retryAfterSeconds: 1 })))
+    }
+    inFlight += 1
+    return routes.pipe(
+      principal === null ? (app) => app : Effect.provideService(Caller, principal),
+      Effect.matchCauseEffect({ onFailure: (cause) => onFailure(cause, path), onSuccess }),
+      Effect.ensuring(leave)
+    )
+  })
+}

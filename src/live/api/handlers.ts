@@ -1,0 +1,227 @@
+/** The handlers of every endpoint: each turns a decoded request into a command, a view's answer or facts. */
+import { createHash, randomUUID } from "node:crypto"
+import { Effect, Layer, Schema } from "effect"
+import type { Context } from "effect"
+import { HttpServerResponse } from "effect/http"
+import { HttpApiBuilder } from "effect/http-api"
+import type { Message } from "../../events/envelope.ts"
+import { MigrationPolicy } from "../../events/requests.ts"
+import type { Kernel } from "../../kernel/kernel.ts"
+import type { EventStore } from "../../kernel/ports/event-store.ts"
+import { Api } from "./api.ts"
+import type { Asked, makeCommands } from "./commands.ts"
+import type { makeEvents } from "./events.ts"
+import { Caller } from "./gate.ts"
+import { factsOf, parseAt, stateAt, unavailable } from "./history.ts"
+import type { Operations } from "./operations.ts"
+import { InvalidRequest, NotFound, StoreUnavailable } from "./problems.ts"
+import type { Reads } from "./reads.ts"
+
+export interface HandlerPorts {
+  readonly kernel: Context.Service.Shape<typeof Kernel>
+  readonly store: Context.Service.Shape<typeof EventStore>
+  readonly reads: Context.Service.Shape<typeof Reads>
+  readonly commands: ReturnType<typeof makeCommands>
+  readonly operations: Operations
+  readonly events: ReturnType<typeof makeEvents>
+  readonly node: string
+  readonly version: string
+  /** False while the node is starting or stopping. */
+  readonly ready: Effect.Effect<boolean>
+}
+
+const nothing = (resource: string) =>
+  new NotFound({ resource, detail: `there is no ${resource.replace("/", " ")}` })
+
+const found = <A>(value: A | null, resource: string): Effect.Effect<A, NotFound> =>
+  value === null ? Effect.fail(nothing(resource)) : Effect.succeed(value)
+
+interface CommandRequest {
+  readonly query: Asked["query"]
+  readonly headers: { readonly "idempotency-key"?: string }
+}
+
+const asking = (ports: HandlerPorts) => (stream: string, message: Message, request: CommandRequest) =>
+  Effect.flatMap(Caller, (principal) => {
+    const key = request.headers["idempotency-key"]
+    return ports.commands.submit({ stream, message, principal, key, query: request.query })
+  })
+
+const vms = (ports: HandlerPorts) => {
+  const ask = asking(ports)
+  const act = (type: string) => (request: CommandRequest & { readonly params: { readonly name: string } }) =>
+    ask(`vm/${request.params.name}`, { type }, request)
+  const snapshot =
+    (type: string) =>
+    (
+      request: CommandRequest & {
+        readonly params: { readonly name: string }
+        readonly payload: { readonly snapshot: string }
+      }
+    ) =>
+      ask(`vm/${request.params.name}`, { type, snapshot: request.payload.snapshot }, request)
+  /** What a copy needs to know of its original: its specification and the host that has its disks. */
+  const original = Effect.fnUntraced(function* (name: string) {
+    const actor = yield* ports.kernel
+      .state(`vm/${name}`)
+      .pipe(Effect.mapError((error) => new StoreUnavailable({ detail: error.message })))
+    const { spec, host } = actor.chart.context as { spec: object | null; host: string | null }
+    if (spec === null) return yield* nothing(`vm/${name}`)
+    return { spec, ...(host === null ? {} : { host }) }
+  })
+  return HttpApiBuilder.group(Api, "vms", (handlers) =>
+    handlers.handleAll({
+      list: () => ports.reads.vms,
+      show: ({ params }) =>
+        Effect.flatMap(ports.reads.vm(params.name), (vm) => found(vm, `vm/${params.name}`)),
+      why: ({ params }) =>
+        Effect.flatMap(ports.reads.vm(params.name), (vm) => found(vm, `vm/${params.name}`)).pipe(
+          Effect.andThen(ports.reads.decisions(params.name))
+        ),
+      create: (request) => {
+        const { name, ...rest } = request.payload
+        return ask(`vm/${name}`, { type: "vm.create", ...rest }, request)
+      },
+      delete: act("vm.delete"),
+      start: act("vm.start"),
+      stop: (request) =>
+        ask(`vm/${request.params.name}`, { type: "vm.stop", force: request.query.force === "true" }, request),
+      pause: act("vm.pause"),
+      resume: act("vm.resume"),
+      reboot: act("vm.reboot"),
+      clone: (request) =>
+        Effect.flatMap(original(request.params.name), (source) => {
+          const { name, snapshot, start } = request.payload
+          const cloneOf = { vm: request.params.name, ...(snapshot === undefined ? {} : { snapshot }) }
+          return ask(`vm/${name}`, { type: "vm.create", ...source, start, cloneOf }, request)
+        }),
+      snapshot: snapshot("vm.snapshot"),
+      restore: snapshot("vm.restore"),
+      migrate: (request) => {
+        const payload = request.payload
+        const key = request.headers["idempotency-key"]
+        // The same key has to name the same migration, or the retry of a lost answer would begin a second one.
+        const migration = key === undefined ? randomUUID() : migrationName(key)
+        const message = {
+          type: "migration.request",
+          vm: request.params.name,
+          ...(payload?.to === undefined ? {} : { to: payload.to }),
+          policy: payload?.policy ?? defaultPolicy,
+          reason: payload?.reason ?? ""
+        }
+        return Effect.andThen(original(request.params.name), ask(`migration/${migration}`, message, request))
+      }
+    })
+  )
+}
+
+/** A stream's name from an idempotency key, which may have characters that a name may not. */
+const migrationName = (key: string): string =>
+  /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(key)
+    ? key
+    : `m-${createHash("sha256").update(key).digest("hex").slice(0, 32)}`
+
+const defaultPolicy = Schema.decodeSync(MigrationPolicy)({})
+
+const hosts = (ports: HandlerPorts) => {
+  const ask = asking(ports)
+  return HttpApiBuilder.group(Api, "hosts", (handlers) =>
+    handlers.handleAll({
+      list: () => ports.reads.hosts,
+      show: ({ params }) =>
+        Effect.flatMap(ports.reads.host(params.name), (host) => found(host, `host/${params.name}`)),
+      drain: (request) => {
+        const reason = request.payload?.reason ?? ""
+        return ask(`host/${request.params.name}`, { type: "host.drain", reason }, request)
+      },
+      activate: (request) => ask(`host/${request.params.name}`, { type: "host.activate" }, request)
+    })
+  )
+}
+
+const migrations = (ports: HandlerPorts) => {
+  const ask = asking(ports)
+  return HttpApiBuilder.group(Api, "migrations", (handlers) =>
+    handlers.handleAll({
+      list: ({ query }) => ports.reads.migrations(query),
+      show: ({ params }) =>
+        Effect.flatMap(ports.reads.migration(params.id), (row) => found(row, `migration/${params.id}`)),
+      cancel: (request) => {
+        const reason = request.payload?.reason ?? ""
+        return ask(`migration/${request.params.id}`, { type: "migration.cancel", reason }, request)
+      }
+    })
+  )
+}
+
+const invalid = (path: string, value: unknown, allowed: string) =>
+  new InvalidRequest({ detail: `${path}: allowed: ${allowed}`, errors: [{ path, value, allowed }] })
+
+const journal = (ports: HandlerPorts) =>
+  HttpApiBuilder.group(Api, "journal", (handlers) =>
+    handlers.handleAll({
+      facts: Effect.fnUntraced(function* ({ params, query }) {
+        const stream = `${params.kind}/${params.name}`
+        const kind = ports.kernel.kinds.find((one) => one.kind === params.kind)
+        if (kind === undefined) return yield* nothing(stream)
+        if (query.at === undefined) return yield* factsOf(ports.store, stream, query)
+        const at = parseAt(query.at)
+        if (at === null) {
+          const allowed = "a position, 1234, or a time, 2026-05-01T12:00:00Z"
+          return yield* invalid("query.at", query.at, allowed)
+        }
+        const { actor, last, state } = yield* stateAt(ports.store, kind, stream, at)
+        return {
+          stream,
+          at: last,
+          revision: actor.revision,
+          state,
+          context: actor.chart.context as unknown,
+          outstanding: actor.outstanding.length
+        }
+      }),
+      events: Effect.fnUntraced(function* ({ query, headers }) {
+        const resumed = headers["last-event-id"]
+        if (resumed !== undefined && !/^\d{1,15}$/.test(resumed)) {
+          return yield* invalid("header.last-event-id", resumed, "the id of an event: a position")
+        }
+        // A browser that comes back sends the header with the address it began with: the header is later.
+        const after = resumed === undefined ? (query.after ?? null) : Number(resumed)
+        return yield* ports.events({ after, stream: query.stream })
+      }),
+      operation: Effect.fnUntraced(function* ({ params, query }) {
+        const waited =
+          query.wait === undefined
+            ? (ports.operations.get(params.id) ?? null)
+            : yield* ports.operations.wait(params.id, query.wait)
+        return yield* found(waited, `operation/${params.id}`)
+      }),
+      audit: ({ query }) => ports.reads.audit(query),
+      verify: () =>
+        ports.store.verify.pipe(
+          Effect.map((head) => ({ valid: true, head, damage: null })),
+          Effect.catchTags({
+            StoreDamaged: ({ position, reason }) =>
+              Effect.succeed({ valid: false, head: null, damage: { position, reason } }),
+            StoreFailure: (error) => Effect.fail(unavailable(error))
+          })
+        )
+    })
+  )
+
+const system = (ports: HandlerPorts) =>
+  HttpApiBuilder.group(Api, "system", (handlers) =>
+    handlers.handleAll({
+      health: () => Effect.succeed({ status: "ok" as const }),
+      ready: Effect.fnUntraced(function* () {
+        const head = yield* ports.store.head.pipe(Effect.mapError(unavailable))
+        const ready = yield* ports.ready
+        const body = { ready, node: ports.node, version: ports.version, position: head.position }
+        return ready ? body : HttpServerResponse.jsonUnsafe(body, { status: 503 })
+      }),
+      metrics: () => ports.reads.metrics
+    })
+  )
+
+export const groups = (ports: HandlerPorts) =>
+  Layer.mergeAll(vms(ports), hosts(ports), migrations(ports), journal(ports), system(ports))

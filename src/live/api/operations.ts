@@ -1,0 +1,177 @@
+/**
+ * Operations: what became of the commands that the API took. An operation is an operator's first fact under a
+ * correlation; it has ended when one of the facts that its kind ends with follows in the same stream. It is a
+ * projection of the journal, so the operations of before a restart are known again after it.
+ */
+import { Effect, Stream } from "effect"
+import type { Recorded } from "../../events/envelope.ts"
+import { typePrefix } from "../../events/envelope.ts"
+import { EventStore } from "../../kernel/ports/event-store.ts"
+import type { Operation } from "./bodies.ts"
+
+interface Ends {
+  readonly command: string
+  readonly done: ReadonlyArray<string>
+  readonly failed: ReadonlyArray<string>
+}
+
+const vm = (command: string, done: string, failed: ReadonlyArray<string> = []): Ends => ({
+  command: `vm.${command}`,
+  done: [`vm.${done}`],
+  failed: ["vm.operationFailed", ...failed]
+})
+
+const endsByFirstFact: Readonly<Record<string, Ends>> = {
+  "vm.startRequested": vm("start", "started", ["vm.crashed"]),
+  "vm.stopRequested": vm("stop", "stopped"),
+  "vm.pauseRequested": vm("pause", "paused", ["vm.crashed"]),
+  "vm.resumeRequested": vm("resume", "resumed", ["vm.crashed"]),
+  "vm.rebootRequested": vm("reboot", "rebooted", ["vm.crashed"]),
+  "vm.snapshotRequested": vm("snapshot", "snapshotTaken"),
+  "vm.restoreRequested": vm("restore", "restored"),
+  "vm.deleteRequested": vm("delete", "deleted"),
+  "migration.requested": {
+    command: "migration.request",
+    done: ["migration.completed"],
+    failed: ["migration.cancelled", "migration.failed"]
+  },
+  "migration.cancelRequested": {
+    command: "migration.cancel",
+    done: ["migration.cancelled"],
+    failed: ["migration.completed", "migration.failed"]
+  },
+  "host.drained": { command: "host.drain", done: [], failed: [] },
+  "host.activated": { command: "host.activate", done: [], failed: [] }
+}
+
+/** What ends the operation that this fact begins; a fact of another kind is an end in itself. */
+function endsOf(type: string, data: Readonly<Record<string, unknown>>): Ends {
+  if (type === "vm.created") {
+    return vm("create", data["start"] === true ? "started" : "defined", ["vm.notPlaced", "vm.deleted"])
+  }
+  return endsByFirstFact[type] ?? { command: type, done: [], failed: [] }
+}
+
+interface Entry {
+  operation: Operation
+  readonly ends: Ends
+}
+
+export interface Operations {
+  readonly get: (id: string) => Operation | undefined
+  /** The command whose operation this is, `vm.start`. */
+  readonly commandOf: (id: string) => string | undefined
+  /** The operation of these facts, just recorded; known at once, before the journal's subscription brings it. */
+  readonly begin: (facts: ReadonlyArray<Recorded>) => Operation | undefined
+  /** The operation when it has ended, or as it stands after `timeoutMs`; null when there is no such. */
+  readonly wait: (id: string, timeoutMs: number) => Effect.Effect<Operation | null>
+}
+
+const operations_max = 10_000
+/** So many facts are read again at start. */
+const history_max = 20_000
+
+/** Keeps the latest operations, from the journal, in the surrounding scope. */
+export const makeOperations = Effect.fn("Operations.make")(function* () {
+  const store = yield* EventStore
+  const entries = new Map<string, Entry>()
+  const running = new Map<string, Set<Entry>>()
+  const waiting = new Map<string, Set<(operation: Operation) => void>>()
+
+  const end = (entry: Entry, state: "succeeded" | "failed", fact: Recorded) => {
+    const reason = state === "failed" ? reasonOf(fact) : null
+    entry.operation = { ...entry.operation, state, reason }
+    running.get(fact.stream)?.delete(entry)
+    for (const resume of waiting.get(entry.operation.id) ?? []) resume(entry.operation)
+  }
+
+  const begin = (fact: Recorded): Entry => {
+    const began = fact.type.slice(typePrefix.length)
+    const ends = endsOf(began, fact.data)
+    const operation: Operation = {
+      id: fact.correlation,
+      stream: fact.stream,
+      began,
+      state: "running",
+      reason: null,
+      position: fact.position,
+      lastPosition: fact.position,
+      startedMs: fact.timeMs,
+      updatedMs: fact.timeMs
+    }
+    const entry = { operation, ends }
+    entries.set(operation.id, entry)
+    if (ends.done.length === 0) {
+      end(entry, "succeeded", fact)
+    } else {
+      const open = running.get(fact.stream) ?? new Set()
+      running.set(fact.stream, open.add(entry))
+    }
+    if (entries.size > operations_max) forgetOldest()
+    return entry
+  }
+
+  const forgetOldest = () => {
+    const oldest = entries.values().next().value
+    if (!oldest) return
+    entries.delete(oldest.operation.id)
+    running.get(oldest.operation.stream)?.delete(oldest)
+  }
+
+  const take = (fact: Recorded) => {
+    const open = running.get(fact.stream)
+    const type = fact.type.slice(typePrefix.length)
+    for (const entry of open ?? []) {
+      if (fact.position <= entry.operation.lastPosition) continue
+      entry.operation = { ...entry.operation, lastPosition: fact.position, updatedMs: fact.timeMs }
+      if (entry.ends.done.includes(type)) end(entry, "succeeded", fact)
+      else if (entry.ends.failed.includes(type)) end(entry, "failed", fact)
+    }
+    if (open?.size === 0) running.delete(fact.stream)
+    if (fact.principal.kind === "operator" && !entries.has(fact.correlation)) begin(fact)
+  }
+
+  const head = yield* store.head
+  yield* store.subscribe(Math.max(0, head.position - history_max)).pipe(
+    Stream.runForEach((fact) => Effect.sync(() => take(fact))),
+    Effect.catch((error) => Effect.logError("operations no longer follow the journal", error)),
+    Effect.forkScoped
+  )
+
+  const operations: Operations = {
+    get: (id) => entries.get(id)?.operation,
+    commandOf: (id) => entries.get(id)?.ends.command,
+    begin: (facts) => {
+      const first = facts[0]
+      if (first === undefined) return undefined
+      return (entries.get(first.correlation) ?? begin(first)).operation
+    },
+    wait: Effect.fnUntraced(function* (id, timeoutMs) {
+      const now = entries.get(id)?.operation
+      if (now === undefined) return null
+      if (now.state !== "running") return now
+      const ended = Effect.callback<Operation>((resume) => {
+        const others = waiting.get(id) ?? new Set()
+        const leave = () => {
+          others.delete(done)
+          if (others.size === 0) waiting.delete(id)
+        }
+        const done = (operation: Operation) => {
+          leave()
+          resume(Effect.succeed(operation))
+        }
+        waiting.set(id, others.add(done))
+        return Effect.sync(leave)
+      })
+      yield* Effect.timeoutOption(ended, timeoutMs)
+      return entries.get(id)?.operation ?? now
+    })
+  }
+  return operations
+})
+
+function reasonOf(fact: Recorded): string {
+  const reason = fact.data["reason"]
+  const type = fact.type.slice(typePrefix.length)
+  return typeof reason === "string" && reason !== "" ? `${type}: ${reason}` : type
+}

@@ -1,0 +1,107 @@
+/** The API on a socket: node's HTTP server with its limits, the gate, and the routes behind it. */
+import { createServer } from "node:http"
+import { createServer as createTlsServer } from "node:https"
+import { isIP } from "node:net"
+import { NodeHttpServer } from "@effect/platform-node"
+import { ByteSize, Effect, Layer } from "effect"
+import { HttpIncomingMessage, HttpRouter, HttpServer } from "effect/http"
+import { HttpApiBuilder } from "effect/http-api"
+import { Kernel } from "../../kernel/kernel.ts"
+import { Agents } from "../../kernel/ports/agents.ts"
+import { EventStore } from "../../kernel/ports/event-store.ts"
+import { Views } from "../../kernel/ports/views.ts"
+import { Api } from "./api.ts"
+import { authenticator } from "./authentication.ts"
+import { makeCommands } from "./commands.ts"
+import { makeEvents } from "./events.ts"
+import { gate } from "./gate.ts"
+import { groups } from "./handlers.ts"
+import { makeOperations } from "./operations.ts"
+import { Reads } from "./reads.ts"
+
+export interface ApiServerOptions {
+  readonly listen: { readonly host: string; readonly port: number } | { readonly path: string }
+  /** PEM texts; without them only loopback addresses and unix sockets are listened on. */
+  readonly tls?: { readonly certificate: string; readonly key: string }
+  readonly token: string
+  readonly node: string
+  readonly version: string
+  readonly ready?: Effect.Effect<boolean>
+  readonly inFlight_max?: number
+  readonly connections_max?: number
+  readonly subscribers_max?: number
+  readonly heartbeatMs?: number
+}
+
+export const bodyBytes_max = 1024 * 1024
+const headerBytes_max = 16 * 1024
+const headersTimeoutMs = 15_000
+const requestTimeoutMs = 60_000
+const shutdownMs = 5_000
+
+/** `127.0.0.0/8`, `::1` and `localhost`. */
+export function isLoopback(host: string): boolean {
+  if (host === "localhost" || host === "::1") return true
+  return isIP(host) === 4 && host.startsWith("127.")
+}
+
+function makeServer(options: ApiServerOptions) {
+  const limits = {
+    maxHeaderSize: headerBytes_max,
+    headersTimeout: headersTimeoutMs,
+    requestTimeout: requestTimeoutMs
+  }
+  const server = options.tls
+    ? createTlsServer({
+        ...limits,
+        cert: options.tls.certificate,
+        key: options.tls.key,
+        minVersion: "TLSv1.3"
+      })
+    : createServer(limits)
+  server.maxConnections = options.connections_max ?? 10_000
+  // Half a request is answered by closing: the socket may be anyone's.
+  server.on("clientError", (_error, socket) => socket.destroy())
+  return server
+}
+
+const routesOf = Effect.fn("ApiServer.routes")(function* (options: ApiServerOptions) {
+  const kernel = yield* Kernel
+  const store = yield* EventStore
+  const reads = yield* Reads
+  const operations = yield* makeOperations()
+  const commands = makeCommands(kernel, operations, { views: yield* Views, agents: yield* Agents })
+  const events = makeEvents(store, {
+    subscribers_max: options.subscribers_max ?? 256,
+    heartbeatMs: options.heartbeatMs ?? 15_000
+  })
+  const { node, version, ready = Effect.succeed(true) } = options
+  const ports = { kernel, store, reads, commands, operations, events, node, version, ready }
+  return HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(Layer.provide(groups(ports)))
+})
+
+const served = (options: ApiServerOptions) =>
+  Layer.unwrap(
+    Effect.gen(function* () {
+      const router = yield* HttpRouter.HttpRouter
+      const limits = { inFlight_max: options.inFlight_max ?? 1000, bodyBytes_max }
+      return HttpServer.serve(gate(router.asHttpEffect(), authenticator(options.token), limits))
+    })
+  ).pipe(Layer.provideMerge(Layer.unwrap(routesOf(options))), Layer.provide(HttpRouter.layer))
+
+/**
+ * Listens for as long as the layer lives, and gives the `HttpServer` with the bound address. Refuses, as a defect,
+ * to listen beyond this machine without TLS: the configuration is checked for it before.
+ */
+export const apiServer = (options: ApiServerOptions) => {
+  const { listen } = options
+  if ("host" in listen && options.tls === undefined && !isLoopback(listen.host)) {
+    throw new Error(`the API on ${listen.host} needs TLS certificates`)
+  }
+  return served(options).pipe(
+    Layer.provideMerge(
+      NodeHttpServer.layer(() => makeServer(options), { ...listen, gracefulShutdownTimeout: shutdownMs })
+    ),
+    Layer.provide(Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(bodyBytes_max)))
+  )
+}

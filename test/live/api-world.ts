@@ -1,0 +1,177 @@
+/** The API on a loopback port over the real kernel and actors, a store in memory, and agents that do as asked. */
+import type { AddressInfo } from "node:net"
+import { Context, Effect, Exit, Layer, Scope, Stream } from "effect"
+import { HttpServer } from "effect/http"
+import { actorKinds as kinds } from "../../src/actors/kinds.ts"
+import type { HostView } from "../../src/events/placement.ts"
+import type { HypervisorReport, HypervisorRequest } from "../../src/events/requests.ts"
+import { Kernel } from "../../src/kernel/kernel.ts"
+import { Agents } from "../../src/kernel/ports/agents.ts"
+import { EventStore } from "../../src/kernel/ports/event-store.ts"
+import { Views } from "../../src/kernel/ports/views.ts"
+import { Reads } from "../../src/live/api/reads.ts"
+import { apiServer } from "../../src/live/api/server.ts"
+import type { ApiServerOptions } from "../../src/live/api/server.ts"
+import { layer as digest } from "../../simulations/world/digest.ts"
+import { layer as memoryStore } from "../../simulations/world/event-store.ts"
+
+export const token = `nct_${"t".repeat(43)}`
+
+const answers: Partial<Record<HypervisorRequest["op"], HypervisorReport>> = {
+  define: { type: "hypervisor.defined" },
+  start: { type: "hypervisor.started", accelerator: "tcg" },
+  stop: { type: "hypervisor.stopped" },
+  pause: { type: "hypervisor.paused" },
+  resume: { type: "hypervisor.resumed" },
+  reboot: { type: "hypervisor.rebooted" },
+  remove: { type: "hypervisor.removed" },
+  restore: { type: "hypervisor.restored" },
+  checkIncoming: { type: "hypervisor.checked", blockers: [] }
+}
+
+const agents = Layer.succeed(
+  Agents,
+  Agents.of({
+    perform: (_key, request) => {
+      if (request.op === "snapshot" && request.snapshot !== "full") {
+        return Stream.make({ type: "hypervisor.snapshotTaken", bytes: 4096 } as const)
+      }
+      const answer = answers[request.op] ?? {
+        type: "hypervisor.failed" as const,
+        op: request.op,
+        code: "no-room" as const,
+        reason: "there is no room"
+      }
+      return Stream.make(answer)
+    }
+  })
+)
+
+/** The hosts and machines as the kernel has them in memory: what the views of a running node say too. */
+const readsOf = Layer.effect(
+  Reads,
+  Effect.gen(function* () {
+    const kernel = yield* Kernel
+    const rows = (kind: string) =>
+      [...kernel.resident().values()]
+        .filter((actor) => actor.stream.startsWith(`${kind}/`) && actor.revision >= 0)
+        .map((actor) => ({
+          name: actor.stream.slice(kind.length + 1),
+          id: actor.stream.slice(kind.length + 1),
+          vm: "",
+          decision: actor.stream,
+          position: actor.position,
+          state: String(actor.chart.value)
+        }))
+    const one = (kind: string, name: string) => rows(kind).find((row) => row.name === name) ?? null
+    return Reads.of({
+      vms: Effect.sync(() => rows("vm")),
+      vm: (name) => Effect.sync(() => one("vm", name)),
+      hosts: Effect.sync(() => rows("host")),
+      host: (name) => Effect.sync(() => one("host", name)),
+      migrations: () => Effect.sync(() => rows("migration")),
+      migration: (id) => Effect.sync(() => one("migration", id)),
+      decisions: () => Effect.sync(() => rows("placement")),
+      audit: () => Effect.succeed([]),
+      metrics: Effect.succeed("novacron_test 1\n")
+    })
+  })
+)
+
+const total = { cpus: 8, memoryMib: 16_384, diskMib: 102_400 }
+const hostView = (name: string): HostView => ({
+  name,
+  address: "127.0.0.1:0",
+  state: "up",
+  total,
+  used: { cpus: 0, memoryMib: 0, diskMib: 0 },
+  driver: "sim",
+  machines: ["pc", "q35"],
+  cpuModels: ["qemu64"],
+  labels: {},
+  vms: []
+})
+const views = Layer.succeed(
+  Views,
+  Views.of({ hosts: (position) => Effect.succeed({ hosts: [hostView("a"), hostView("b")], position }) })
+)
+
+export interface World {
+  readonly url: string
+  readonly kernel: Context.Service.Shape<typeof Kernel>
+  readonly store: Context.Service.Shape<typeof EventStore>
+  /** `fetch` with the token, JSON in and out. */
+  readonly call: (
+    method: string,
+    path: string,
+    body?: unknown,
+    headers?: Record<string, string>
+  ) => Promise<Answer>
+  readonly close: () => Promise<void>
+}
+
+export interface Answer {
+  readonly status: number
+  readonly headers: Headers
+  readonly body: any
+}
+
+/** Two hosts `a` and `b` are registered. */
+export async function openWorld(options: Partial<ApiServerOptions> = {}): Promise<World> {
+  const scope = Scope.makeUnsafe()
+  const kernel = Kernel.layer({ kinds, node: "test" }).pipe(
+    Layer.provideMerge(Layer.mergeAll(memoryStore(), agents, views)),
+    Layer.provide(digest)
+  )
+  const served = apiServer({
+    listen: { host: "127.0.0.1", port: 0 },
+    token,
+    node: "test",
+    version: "0.0.0",
+    ...options
+  }).pipe(Layer.provideMerge(readsOf), Layer.provideMerge(kernel))
+  const context = await Effect.runPromise(Layer.buildWithScope(served, scope))
+  const server = Context.get(context, HttpServer.HttpServer)
+  const address = server.address as unknown as AddressInfo
+  const url = `http://127.0.0.1:${address.port}`
+  const world: World = {
+    url,
+    kernel: Context.get(context, Kernel),
+    store: Context.get(context, EventStore),
+    call: async (method, path, body, headers = {}) => {
+      const response = await fetch(url + path, {
+        method,
+        headers: { authorization: `Bearer ${token}`, "content-type": "application/json", ...headers },
+        ...(body === undefined ? {} : { body: typeof body === "string" ? body : JSON.stringify(body) })
+      })
+      const text = await response.text()
+      const isJson = response.headers.get("content-type")?.includes("json") === true
+      return { status: response.status, headers: response.headers, body: isJson ? JSON.parse(text) : text }
+    },
+    close: () => Effect.runPromise(Scope.close(scope, Exit.void))
+  }
+  await Effect.runPromise(Effect.forEach(["a", "b"], (name) => register(world, name)))
+  return world
+}
+
+const register = (world: World, name: string) =>
+  world.kernel.submit({
+    stream: `host/${name}`,
+    message: {
+      type: "host.register",
+      address: "127.0.0.1:0",
+      facts: {
+        ...total,
+        driver: "sim",
+        driverVersion: "1",
+        accelerators: ["tcg"],
+        machines: ["pc", "q35"],
+        cpuModels: ["qemu64"],
+        capabilities: [],
+        labels: {}
+      }
+    },
+    id: `register-${name}`,
+    correlation: `register-${name}`,
+    principal: { kind: "node", name }
+  })
