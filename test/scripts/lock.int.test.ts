@@ -5,6 +5,7 @@ import { once } from "node:events"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterEach, beforeEach, test } from "node:test"
+import { setImmediate } from "node:timers/promises"
 
 const module = new URL("../../scripts/lock.mjs", import.meta.url).href
 const { withLock } = (await import(module)) as {
@@ -56,7 +57,7 @@ test("a lock whose owner is gone is taken over, by one of many", async () => {
   const log = join(folder, "log")
   const work = async () => {
     appendFileSync(log, "(")
-    await new Promise((resolve) => setImmediate(resolve))
+    await setImmediate()
     appendFileSync(log, ")")
   }
   await withLock(lock, 1000, never, work)
