@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /**
- * The `novacron` command. Runs dist/main.js (installed from npm) or src/main.ts (a clone), on Node 24 or newer:
+ * The `novacron` command. Runs dist/src/main.js (installed from npm) or src/main.ts (a clone), on Node 24 or newer:
  * on an older one it runs the binary of the npm package `node` and passes signals and the exit code through.
  */
 import { spawn } from "node:child_process"
@@ -12,7 +12,7 @@ import { fileURLToPath, pathToFileURL } from "node:url"
 
 const nodeMajorMin = 24
 const root = dirname(dirname(realpathSync(fileURLToPath(import.meta.url))))
-const built = join(root, "dist", "main.js")
+const built = join(root, "dist", "src", "main.js")
 const source = join(root, "src", "main.ts")
 const entry = existsSync(source) ? source : built
 

@@ -78,7 +78,11 @@ const missingTools = () => systemTools.filter((tool) => !onPath(tool.command))
  */
 export async function ensureSystem() {
   if (missingTools().length > 0) await alone(() => install(missingTools()))
+  // The lab guest is made of packages that apt-get downloads, which it can't without lists.
+  else if (mayInstall() && listsAreEmpty()) await alone(() => apt(["update"]))
 }
+
+const mayInstall = () => process.getuid?.() === 0 && onPath("apt-get")
 
 function install(missing) {
   if (missing.length === 0) return
@@ -91,7 +95,7 @@ function install(missing) {
       `${commands} not found. Install QEMU 7.2 or newer with this system's package manager.\n${without}`
     )
   }
-  if (process.getuid?.() !== 0) {
+  if (!mayInstall()) {
     throw new SetupError(`${commands} not found. Run this once:\n\n  ${byHand}\n\n${without}`)
   }
   console.error(`set-up: installing ${missing.map((tool) => tool.package).join(", ")} with apt-get`)

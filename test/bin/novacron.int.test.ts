@@ -18,7 +18,7 @@ beforeEach(() => {
 })
 afterEach(() => rmSync(folder, { recursive: true, force: true }))
 
-function plant(path: "src/main.ts" | "dist/main.js", body: string): void {
+function plant(path: "src/main.ts" | "dist/src/main.js", body: string): void {
   mkdirSync(join(folder, path, ".."), { recursive: true })
   writeFileSync(join(folder, path), body)
 }
@@ -32,21 +32,21 @@ const olderNode = [
 const run = (...args: ReadonlyArray<string>) => spawnSync(process.execPath, args, { encoding: "utf8" })
 
 test("the source runs in a clone, dist where there is no source, with the arguments", () => {
-  plant("dist/main.js", `console.log("dist", process.argv.slice(2).join())`)
+  plant("dist/src/main.js", `console.log("dist", process.argv.slice(2).join())`)
   assert.equal(run(entry, "vm", "--json").stdout, "dist vm,--json\n")
   plant("src/main.ts", `console.log("source" as string, process.argv.slice(2).join())`)
   assert.equal(run(entry, "vm", "--json").stdout, "source vm,--json\n")
 })
 
 test("it works through a link, as npm makes one", () => {
-  plant("dist/main.js", `console.log("dist")`)
+  plant("dist/src/main.js", `console.log("dist")`)
   const link = join(folder, "novacron")
   symlinkSync(entry, link)
   assert.equal(run(link).stdout, "dist\n")
 })
 
 test("on an older Node it runs the package's own and passes the exit code on", () => {
-  plant("dist/main.js", `console.log(process.version); process.exitCode = 7`)
+  plant("dist/src/main.js", `console.log(process.version); process.exitCode = 7`)
   symlinkSync(join(root, "node_modules"), join(folder, "node_modules"))
   const { status, stdout } = run(...olderNode, entry)
   assert.match(stdout, /^v24\./)
@@ -54,7 +54,7 @@ test("on an older Node it runs the package's own and passes the exit code on", (
 })
 
 test("on an older Node without the package it says what is missing", () => {
-  plant("dist/main.js", "")
+  plant("dist/src/main.js", "")
   const { status, stderr } = run(...olderNode, entry)
   assert.match(stderr, /needs Node 24 or newer; this is v/)
   assert.equal(status, 1)
@@ -62,7 +62,7 @@ test("on an older Node without the package it says what is missing", () => {
 
 test("a signal reaches the program, and how it ended is passed on", async () => {
   plant(
-    "dist/main.js",
+    "dist/src/main.js",
     `process.on("SIGTERM", () => process.exit(9)); setInterval(() => {}, 1e6); console.log("up")`
   )
   symlinkSync(join(root, "node_modules"), join(folder, "node_modules"))
