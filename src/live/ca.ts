@@ -9,7 +9,7 @@
  * A name belongs to the key it was first given to until its certificate ends; a token made for that very name,
  * or a renewal by its holder, moves it to a new key.
  */
-import { createPublicKey, timingSafeEqual, X509Certificate } from "node:crypto"
+import { timingSafeEqual, X509Certificate } from "node:crypto"
 import type { KeyObject } from "node:crypto"
 import { join } from "node:path"
 import { Clock, Effect, Schema } from "effect"
@@ -221,7 +221,7 @@ export const loadIdentity = Effect.fn("ca.loadIdentity")(function* (folder: stri
 /** Whether `ca` is the authority that a token pins, by its public key's hash. */
 export function isPinned(ca: string, caHash: string): boolean {
   try {
-    const hash = Buffer.from(certificates.spkiHash(createPublicKey(ca)))
+    const hash = Buffer.from(certificates.spkiHash(new X509Certificate(ca).publicKey))
     const pinned = Buffer.from(caHash)
     return hash.length === pinned.length && timingSafeEqual(hash, pinned)
   } catch {

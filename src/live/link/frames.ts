@@ -80,7 +80,10 @@ export const encodeJson = (type: number, id: number, value: unknown): Buffer =>
   encodeFrame(type, id, Buffer.from(JSON.stringify(value) ?? "null"))
 
 /** The payload as this Schema has it; throws a `FrameError`. */
-export function decodePayload<S extends Schema.ConstraintDecoder<unknown>>(schema: S, frame: Frame): S["Type"] {
+export function decodePayload<S extends Schema.ConstraintDecoder<unknown>>(
+  schema: S,
+  frame: Frame
+): S["Type"] {
   try {
     return Schema.decodeUnknownSync(schema)(JSON.parse(frame.payload.toString("utf8")))
   } catch (cause) {

@@ -31,13 +31,16 @@ export class LinkSamples {
 
   sample(): LinkSample {
     const latencies = this.#latenciesMs
-    const steps = latencies.slice(1).map((latency, index) => Math.abs(latency - (latencies[index] ?? latency)))
+    const steps = latencies
+      .slice(1)
+      .map((latency, index) => Math.abs(latency - (latencies[index] ?? latency)))
     const misses = this.#answered.filter((answered) => !answered).length
     return {
       latencyMs: mean(latencies),
       jitterMs: mean(steps),
       lossPercent: this.#answered.length === 0 ? 0 : (100 * misses) / this.#answered.length,
-      bandwidthBitsPerSecond: this.#ratesBitsPerSecond.length === 0 ? null : Math.max(...this.#ratesBitsPerSecond)
+      bandwidthBitsPerSecond:
+        this.#ratesBitsPerSecond.length === 0 ? null : Math.max(...this.#ratesBitsPerSecond)
     }
   }
 }

@@ -1,0 +1,205 @@
+/**
+ * How a node gets its first certificate, and its next ones.
+ *
+ *     new node                                        authority
+ *       | TLS 1.3, no client certificate, ALPN novacron-join/1 |
+ *       |                    open: JoinHello {ca, proof}       |   proof: the authority's signature over
+ *       |<-----------------------------------------------------|   the session's exported keying material
+ *       | checks the hash in the token and the proof           |
+ *       | open: JoinRequest {secret, node, request}            |
+ *       |----------------------------------------------------->|   uses up the token
+ *       |             opened: JoinAnswer {certificate}         |
+ *       |<-----------------------------------------------------|   or refuse
+ *
+ * The proof binds the authority's key to this very session (RFC 8446, 7.5), so the secret goes to the authority
+ * or to nobody: neither a stranger in between nor a node of the cluster can take it.
+ */
+import { X509Certificate } from "node:crypto"
+import { connect as tlsConnect } from "node:tls"
+import type { TLSSocket } from "node:tls"
+import { Effect, FiberSet, Schema, Stream } from "effect"
+import { Name } from "../../events/fields.ts"
+import { JoinAnswer, JoinHello, JoinRequest, Refusal } from "../../events/link.ts"
+import { HandlerFailed, Link } from "../../kernel/ports/link.ts"
+import type { LinkError, LinkHandler } from "../../kernel/ports/link.ts"
+import { acceptCertificate, isPinned } from "../ca.ts"
+import type { Authority, NodeIdentity } from "../ca.ts"
+import { parseAddress } from "../link/address.ts"
+import { Agent, protocols, tlsBase } from "../link/agent.ts"
+import { receiveFrame } from "../link/exchange.ts"
+import { decodePayload, encodeJson, FrameError, frameType } from "../link/frames.ts"
+import type { Frame } from "../link/frames.ts"
+import { generateKeys, signingRequest, verifyBytes } from "./certificate.ts"
+import { CaError } from "./files.ts"
+import { parseToken } from "./tokens.ts"
+
+const exporterLabel = "EXPORTER-novacron-join"
+const answerTimeoutMs = 10_000
+const sessionBytes = (socket: TLSSocket) => socket.exportKeyingMaterial(32, exporterLabel, Buffer.alloc(0))
+
+/** Let new nodes in at this agent's address until the scope closes. */
+export const serveJoins = Effect.fn("ca.serveJoins")(function* (authority: Authority) {
+  const agent = yield* Agent
+  const run = yield* FiberSet.makeRuntime<never, void, never>()
+  yield* agent.route({
+    protocol: protocols.join,
+    take: (socket) => {
+      run(
+        serveJoin(socket, authority).pipe(
+          Effect.catch((error) => Effect.logDebug(`a join ended: ${error.reason}`)),
+          Effect.ensuring(Effect.sync(() => socket.destroySoon()))
+        )
+      )
+    }
+  })
+})
+
+const serveJoin = Effect.fn("ca.serveJoin")(function* (socket: TLSSocket, authority: Authority) {
+  const proof = authority.signSession(sessionBytes(socket)).toString("base64")
+  const hello: typeof JoinHello.Type = { ca: authority.certificate, proof }
+  socket.write(encodeJson(frameType.open, 0, hello))
+  const request = yield* decode(JoinRequest, frameType.open, yield* receiveFrame(socket, answerTimeoutMs))
+  yield* authority.join(request.secret, request.node, Buffer.from(request.request, "base64")).pipe(
+    Effect.map((certificate) => encodeJson(frameType.opened, 0, { certificate })),
+    Effect.catchTag("CaError", (error) => {
+      const refusal: Refusal = { code: "refused", reason: `${error.code}: ${error.reason}`.slice(0, 2048) }
+      return Effect.succeed(encodeJson(frameType.refuse, 0, refusal))
+    }),
+    Effect.map((frame) => socket.write(frame))
+  )
+})
+
+/** Join the cluster at `address` (`host:port`) as `node`, once, with a token's text. Nothing is stored yet. */
+export const joinCluster = Effect.fn("ca.joinCluster")(function* (
+  address: string,
+  token: string,
+  node: string
+) {
+  const parsed = parseToken(token)
+  if (parsed === null) {
+    const reason = "not a join token: nct1.<secret>.<hash of the authority>"
+    return yield* new CaError({ code: "invalid", path: "token", reason })
+  }
+  if (!Schema.is(Name)(node)) {
+    const reason = `${JSON.stringify(node)} is not a name of 1 to 63 characters a-z, 0-9 and -`
+    return yield* new CaError({ code: "invalid", path: "node", reason })
+  }
+  return yield* Effect.scoped(
+    Effect.flatMap(dialForJoin(address), (socket) => join(socket, address, parsed, node))
+  ).pipe(
+    Effect.mapError((error) =>
+      error instanceof CaError ? error : new CaError({ code: "failed", path: address, reason: error.reason })
+    )
+  )
+})
+
+const join = Effect.fn("ca.joinSession")(function* (
+  socket: TLSSocket,
+  address: string,
+  token: { readonly secret: string; readonly caHash: string },
+  node: string
+) {
+  const hello = yield* decode(JoinHello, frameType.open, yield* receiveFrame(socket, answerTimeoutMs))
+  if (!isPinned(hello.ca, token.caHash) || !provesSession(hello, socket)) {
+    const reason = "the other side is not the authority that made the token; the token was not shown to it"
+    return yield* new CaError({ code: "token-refused", path: address, reason })
+  }
+  const keys = generateKeys()
+  const request = signingRequest(keys, node).toString("base64")
+  const message: typeof JoinRequest.Type = { secret: token.secret, node, request }
+  socket.write(encodeJson(frameType.open, 0, message))
+  const frame = yield* receiveFrame(socket, answerTimeoutMs)
+  if (frame.type === frameType.refuse) {
+    const refusal = yield* decode(Refusal, frameType.refuse, frame)
+    return yield* new CaError({ code: "token-refused", path: address, reason: refusal.reason })
+  }
+  const answer = yield* decode(JoinAnswer, frameType.opened, frame)
+  return yield* acceptCertificate(node, keys, answer.certificate, hello.ca)
+})
+
+function provesSession(hello: typeof JoinHello.Type, socket: TLSSocket): boolean {
+  const { publicKey } = new X509Certificate(hello.ca)
+  return verifyBytes(publicKey, sessionBytes(socket), Buffer.from(hello.proof, "base64"))
+}
+
+const decode = <S extends Schema.ConstraintDecoder<unknown>>(schema: S, type: number, frame: Frame) =>
+  Effect.try({
+    try: (): S["Type"] => {
+      if (frame.type === type) return decodePayload(schema, frame)
+      throw new FrameError({ code: "type", reason: `frame ${frame.type} instead of ${type}` })
+    },
+    catch: (error) => {
+      if (error instanceof FrameError) return error
+      throw error
+    }
+  })
+
+const dialForJoin = (address: string) =>
+  Effect.acquireRelease(
+    Effect.callback<TLSSocket, CaError>((resume) => {
+      const failed = (reason: string) =>
+        resume(Effect.fail(new CaError({ code: "unreachable", path: address, reason })))
+      const target = parseAddress(address)
+      if (target === null) {
+        failed("not a host:port")
+        return
+      }
+      const socket = tlsConnect({
+        ...tlsBase,
+        host: target.host,
+        port: target.port,
+        ALPNProtocols: [protocols.join],
+        // Nothing is trusted until the proof over this session is checked against the token's hash.
+        rejectUnauthorized: false
+      })
+      socket.on("error", (error) => failed(error.message))
+      socket.once("close", () => failed("the connection was closed"))
+      socket.once("secureConnect", () => resume(Effect.succeed(socket)))
+      return Effect.sync(() => socket.destroy())
+    }).pipe(
+      Effect.timeoutOrElse({
+        duration: answerTimeoutMs,
+        orElse: () => {
+          const reason = `no answer within ${answerTimeoutMs} ms`
+          return Effect.fail(new CaError({ code: "unreachable", path: address, reason }))
+        }
+      })
+    ),
+    (socket) => Effect.sync(() => socket.destroy())
+  )
+
+export const renewKind = "ca.renew"
+const RenewRequest = Schema.Struct({ request: JoinRequest.fields.request })
+
+/** Serves `ca.renew` on the authority's node: a new certificate for whoever the link says is asking. */
+export const renewHandler =
+  (authority: Authority): LinkHandler =>
+  (peer, payload) =>
+    Stream.fromEffect(
+      Schema.decodeUnknownEffect(RenewRequest)(payload).pipe(
+        Effect.flatMap(({ request }) => authority.renew(peer, Buffer.from(request, "base64"))),
+        Effect.map((certificate): typeof JoinAnswer.Type => ({ certificate })),
+        Effect.mapError((error) => new HandlerFailed({ reason: String(error.message) }))
+      )
+    )
+
+/** A new key and certificate for this node from the authority on `authorityNode`, over their link. */
+export const renewIdentity = Effect.fn("ca.renewIdentity")(function* (
+  identity: NodeIdentity,
+  authorityNode: string
+) {
+  const link = yield* Link
+  const keys = generateKeys()
+  const request = signingRequest(keys, identity.node).toString("base64")
+  const failed = (error: LinkError | Schema.SchemaError) =>
+    new CaError({
+      code: "failed",
+      path: authorityNode,
+      reason: "reason" in error ? error.reason : error.message
+    })
+  const replies = yield* link
+    .call(authorityNode, renewKind, { request })
+    .pipe(Stream.take(1), Stream.runCollect, Effect.mapError(failed))
+  const answer = yield* Schema.decodeUnknownEffect(JoinAnswer)(replies[0]).pipe(Effect.mapError(failed))
+  return yield* acceptCertificate(identity.node, keys, answer.certificate, identity.ca)
+})
