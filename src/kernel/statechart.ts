@@ -2,8 +2,8 @@
  * The kernel's one door to XState: decide (input → facts), evolve (fact → next state and requests), and what a
  * state allows. Nothing else in the kernel knows what a chart is made of.
  */
-import { initialTransition, transition } from "xstate"
-import type { AnyMachineSnapshot, AnyStateMachine } from "xstate"
+import { createActor, initialTransition } from "xstate"
+import type { ActorScope, AnyMachineSnapshot, AnyStateMachine } from "xstate"
 import type { Message } from "../events/envelope.ts"
 import type { Request } from "../events/requests.ts"
 import type { ActorKind, Stamp } from "./actor.ts"
@@ -59,8 +59,53 @@ export function evolve(kind: ActorKind, state: ChartState, fact: Message, stamp:
 
 type Action = { readonly type: string; readonly params: unknown }
 
-const step = (kind: ActorKind, state: ChartState, message: Message, stamp: Stamp) =>
-  transition(kind.chart, state, { ...message, stamp } as never) as unknown as [ChartState, Array<Action>]
+/**
+ * XState's `transition()` makes an actor and a system for every call, to have where to collect actions. Charts here
+ * spawn nothing and send nothing, so one inert scope per chart serves all its actors. `test/kernel` holds this
+ * against `transition()`; `npm run bench` says what it gains.
+ */
+interface InertScope {
+  readonly scope: ActorScope<never, never>
+  actions: Array<Action>
+}
+
+const scopes = new WeakMap<AnyStateMachine, InertScope>()
+
+function scopeOf(chart: AnyStateMachine): InertScope {
+  const known = scopes.get(chart)
+  if (known) return known
+  const self = createActor(chart)
+  const inert: InertScope = {
+    actions: [],
+    scope: {
+      self,
+      system: self.system,
+      id: "",
+      sessionId: "",
+      defer: () => {},
+      logger: () => {},
+      stopChild: () => {},
+      emit: () => {},
+      actionExecutor: (action: Action) => {
+        inert.actions.push(action)
+      }
+    } as unknown as ActorScope<never, never>
+  }
+  scopes.set(chart, inert)
+  return inert
+}
+
+function step(
+  kind: ActorKind,
+  state: ChartState,
+  message: Message,
+  stamp: Stamp
+): [ChartState, ReadonlyArray<Action>] {
+  const inert = scopeOf(kind.chart)
+  inert.actions = []
+  const next = kind.chart.transition(state as never, { ...message, stamp } as never, inert.scope as never)
+  return [next as ChartState, inert.actions]
+}
 
 function handles(state: ChartState, type: string): boolean {
   for (const node of state._nodes) if (node.transitions.has(type)) return true
