@@ -5,7 +5,7 @@
  * acknowledged head). SQLite works synchronously: a call blocks the process for as long as the disk takes, so
  * callers commit in groups. See `event-store/integrity.ts` for what is guaranteed by what.
  */
-import { mkdirSync, realpathSync } from "node:fs"
+import { existsSync, mkdirSync, realpathSync } from "node:fs"
 import type { DatabaseSync } from "node:sqlite"
 import { basename, dirname, join, resolve } from "node:path"
 import { Effect, Layer, Option, Stream } from "effect"
@@ -65,7 +65,8 @@ interface Opened {
 /** Symbolic links are resolved: two names of one file must meet at one lock. */
 function realPath(path: string): string {
   const absolute = resolve(path)
-  mkdirSync(dirname(absolute), { recursive: true })
+  // Not recursively: node never returns from that where a file system refuses without a reason, as /proc does.
+  if (!existsSync(dirname(absolute))) mkdirSync(dirname(absolute), { mode: 0o700 })
   try {
     return realpathSync(absolute)
   } catch (error) {
