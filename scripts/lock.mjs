@@ -1,5 +1,17 @@
-/** A lock between processes of one machine: a file that holds its owner's pid. Plain JavaScript, see setup.mjs. */
-import { linkSync, mkdirSync, readFileSync, rmdirSync, rmSync, statSync, writeFileSync } from "node:fs"
+/**
+ * A lock between processes of one machine: a file that holds its owner's pid, and the pids of what the owner
+ * started and would leave running if it were killed. Plain JavaScript, see setup.mjs.
+ */
+import {
+  appendFileSync,
+  linkSync,
+  mkdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+  writeFileSync
+} from "node:fs"
 import { dirname } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 
@@ -25,11 +37,15 @@ function isAlive(pid, start) {
   return start === "" || startOf(pid) === start
 }
 
-/** The owner's pid, or undefined where nobody alive holds the lock. */
+const lineOf = (pid) => `${pid} ${startOf(pid)}\n`
+
+/** The owner's pid, or that of what it left running; undefined where nobody alive holds the lock. */
 function ownerOf(path) {
   try {
-    const [pid, start] = readFileSync(path, "utf8").trim().split(" ")
-    return isAlive(Number(pid), start ?? "") ? Number(pid) : undefined
+    const lines = readFileSync(path, "utf8").trim().split("\n")
+    const owners = lines.map((line) => line.split(" "))
+    const alive = owners.find(([pid, start]) => isAlive(Number(pid), start ?? ""))
+    return alive === undefined ? undefined : Number(alive[0])
   } catch (error) {
     if (error.code === "ENOENT") return undefined
     throw error
@@ -39,7 +55,7 @@ function ownerOf(path) {
 /** Creates `path` with its content in one step; false where it exists. */
 function claim(path) {
   const candidate = `${path}.${process.pid}`
-  writeFileSync(candidate, `${process.pid} ${startOf(process.pid)}\n`)
+  writeFileSync(candidate, lineOf(process.pid))
   try {
     linkSync(candidate, path)
     return true
@@ -71,7 +87,8 @@ function removeStale(path) {
 
 /**
  * Runs `work` while no other process does so under the same `path`, and returns what it returns. Waits
- * `waitMaxMs` at most, then throws; `onWait` is told the owner's pid once.
+ * `waitMaxMs` at most, then throws; `onWait` is told the owner's pid once. `work` gets a function that makes a
+ * child process hold the lock too.
  */
 export async function withLock(path, waitMaxMs, onWait, work) {
   mkdirSync(dirname(path), { recursive: true })
@@ -89,7 +106,7 @@ export async function withLock(path, waitMaxMs, onWait, work) {
     await sleep(owner === undefined ? 5 : pollMs)
   }
   try {
-    return await work()
+    return await work((pid) => appendFileSync(path, lineOf(pid)))
   } finally {
     rmSync(path, { force: true })
   }

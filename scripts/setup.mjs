@@ -6,9 +6,9 @@
  *
  * Does nothing, quickly, when nothing is to do. Two at a time are safe: the second waits for the first.
  */
-import { spawnSync } from "node:child_process"
+import { spawn, spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
-import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { alone, ensureSystem, onPath, SetupError, systemIsOptional } from "./system.mjs"
@@ -53,30 +53,35 @@ function treeMatchesLock() {
   })
 }
 
-function run(command, args, options) {
-  const { status, error } = spawnSync(command, args, {
-    cwd: root,
-    stdio: ["ignore", "inherit", "inherit"],
-    timeout: npmTimeoutMs,
-    ...options
+/** True when the command ended well. It holds the set-up's lock itself, because it outlives a killed set-up. */
+function run(command, args, { hold, cwd = root }) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, {
+      cwd,
+      stdio: ["ignore", "inherit", "inherit"],
+      timeout: npmTimeoutMs
+    })
+    if (child.pid !== undefined) hold(child.pid)
+    child.on("error", (error) => {
+      say(`${command} ${args.join(" ")}: ${error.message}`)
+      resolve(false)
+    })
+    child.on("exit", (code) => resolve(code === 0))
   })
-  if (error) say(`${command} ${args.join(" ")}: ${error.message}`)
-  return status === 0
 }
 
 /** The npm that called us, run by the Node that runs it; otherwise the one on PATH. */
-function npm(args) {
+function npm(args, hold) {
   const cli = process.env.npm_execpath
   const node = process.env.npm_node_execpath
-  if (cli?.endsWith(".js") && node && existsSync(cli) && !node.startsWith(modules))
-    return run(node, [cli, ...args])
-  return run("npm", args)
+  const isOurs = cli?.endsWith(".js") && existsSync(cli) && node && !node.startsWith(modules)
+  return isOurs ? run(node, [cli, ...args], { hold }) : run("npm", args, { hold })
 }
 
-function installPackages() {
+async function installPackages(hold) {
   if (treeMatchesLock()) return
   say("installing npm packages (npm ci)")
-  const done = npm(["ci", "--include=dev", "--no-audit", "--no-fund", "--loglevel=error"])
+  const done = await npm(["ci", "--include=dev", "--no-audit", "--no-fund", "--loglevel=error"], hold)
   if (!done) throw new SetupError("npm ci failed, its message is above. Is the registry reachable?")
 }
 
@@ -86,17 +91,26 @@ function nodeVersion() {
 }
 
 /** The package `node` fetches its binary in an install script, which some npm settings leave out. */
-function ensurePinnedNode() {
+async function ensurePinnedNode(hold) {
   const wanted = `v${readJson(join(root, "package.json")).dependencies.node}`
-  if (nodeVersion() === wanted) return
-  say(`fetching Node ${wanted}`)
-  const script = join(modules, "node", "installArchSpecificPackage.js")
-  run(process.execPath.startsWith(modules) ? "node" : process.execPath, [script], { cwd: dirname(script) })
+  if (nodeVersion() !== wanted) {
+    say(`fetching Node ${wanted}`)
+    const script = join(modules, "node", "installArchSpecificPackage.js")
+    const node = process.execPath.startsWith(modules) ? "node" : process.execPath
+    await run(node, [script], { hold, cwd: dirname(script) })
+  }
   const found = nodeVersion()
   if (found !== wanted) {
     throw new SetupError(
       `${pinnedNode} should be Node ${wanted} and is ${found ?? "missing or does not run"}`
     )
+  }
+  // npm links only what was there when it looked, which the binary is not without its install script.
+  const link = join(modules, ".bin", "node")
+  if (!existsSync(link)) {
+    rmSync(link, { force: true })
+    mkdirSync(dirname(link), { recursive: true })
+    symlinkSync(join("..", "node", "bin", "node"), link)
   }
 }
 
@@ -104,10 +118,10 @@ async function ensurePackages() {
   if (isStamped()) return
   if (!onPath("npm") && !process.env.npm_execpath)
     throw new SetupError("npm is not on PATH; it comes with Node")
-  await alone(() => {
+  await alone(async (hold) => {
     if (isStamped()) return
-    installPackages()
-    ensurePinnedNode()
+    await installPackages(hold)
+    await ensurePinnedNode(hold)
     writeFileSync(stampPath, currentStamp())
     say("npm packages and Node are ready")
   })

@@ -72,39 +72,45 @@ export function alone(work) {
 
 const missingTools = () => systemTools.filter((tool) => !onPath(tool.command))
 
+const mayInstall = () => process.getuid?.() === 0 && onPath("apt-get")
+
 /**
  * Installs what is missing when it may, which is as root where there is apt-get. Throws a SetupError that names
  * the one command to run where it may not, or when installing did not work.
  */
 export async function ensureSystem() {
-  if (missingTools().length > 0) await alone(() => install(missingTools()))
+  const missing = missingTools()
+  if (missing.length > 0 && !mayInstall()) throw new SetupError(whatToDo(missing))
+  if (missing.length > 0) await alone(() => install(missingTools()))
   // The lab guest is made of packages that apt-get downloads, which it can't without lists.
   else if (mayInstall() && listsAreEmpty()) await alone(() => apt(["update"]))
 }
 
-const mayInstall = () => process.getuid?.() === 0 && onPath("apt-get")
+const commandsOf = (tools) => tools.map((tool) => tool.command).join(", ")
+const installOf = (tools) => [
+  "install",
+  "-y",
+  "--no-install-recommends",
+  ...tools.map((tool) => tool.package)
+]
+const byHand = (tools) => `\n\n  sudo apt-get update && sudo apt-get ${installOf(tools).join(" ")}\n`
+
+function whatToDo(missing) {
+  const how = onPath("apt-get")
+    ? `Run this once:${byHand(missing)}`
+    : "Install QEMU 7.2 or newer with this system's package manager."
+  const without = "To go on without QEMU, with simulated machines only, set NOVACRON_SETUP=no-system."
+  return `${commandsOf(missing)} not found. ${how}\n${without}`
+}
 
 function install(missing) {
   if (missing.length === 0) return
-  const commands = missing.map((tool) => tool.command).join(", ")
-  const request = ["install", "-y", "--no-install-recommends", ...missing.map((tool) => tool.package)]
-  const byHand = `sudo apt-get update && sudo apt-get ${request.join(" ")}`
-  const without = "To go on without QEMU, with simulated machines only, set NOVACRON_SETUP=no-system."
-  if (!onPath("apt-get")) {
-    throw new SetupError(
-      `${commands} not found. Install QEMU 7.2 or newer with this system's package manager.\n${without}`
-    )
-  }
-  if (!mayInstall()) {
-    throw new SetupError(`${commands} not found. Run this once:\n\n  ${byHand}\n\n${without}`)
-  }
+  const request = installOf(missing)
   console.error(`set-up: installing ${missing.map((tool) => tool.package).join(", ")} with apt-get`)
   const updated = listsAreEmpty() && apt(["update"])
   // Lists that are there may be too old to install from, which only shows when the download fails.
   const installed = apt(request) || (!updated && apt(["update"]) && apt(request))
-  if (!installed) throw new SetupError(`apt-get could not install them. Run this by hand:\n\n  ${byHand}`)
-  const still = missing.filter((tool) => !onPath(tool.command))
-  if (still.length > 0) {
-    throw new SetupError(`installed, but not on PATH: ${still.map((tool) => tool.command).join(", ")}`)
-  }
+  if (!installed) throw new SetupError(`apt-get could not install them. Run this by hand:${byHand(missing)}`)
+  const still = missingTools()
+  if (still.length > 0) throw new SetupError(`installed, but not on PATH: ${commandsOf(still)}`)
 }

@@ -9,7 +9,12 @@ import { setImmediate } from "node:timers/promises"
 
 const module = new URL("../../scripts/lock.mjs", import.meta.url).href
 const { withLock } = (await import(module)) as {
-  withLock: <A>(path: string, waitMaxMs: number, onWait: (pid: number) => void, work: () => A) => Promise<A>
+  withLock: <A>(
+    path: string,
+    waitMaxMs: number,
+    onWait: (pid: number) => void,
+    work: (hold: (pid: number) => void) => A
+  ) => Promise<A>
 }
 
 let folder: string
@@ -68,6 +73,30 @@ test("a pid that was given out again is not taken for the owner", async () => {
   await withLock(lock, 1000, never, () => undefined)
   writeFileSync(lock, `${process.pid} 1\n`)
   assert.equal(await withLock(lock, 1000, never, () => "taken"), "taken")
+})
+
+test("a child that was made to hold the lock keeps it after its owner is gone", async () => {
+  const child = spawn("sleep", ["60"], { stdio: "ignore" })
+  const source = `
+    const { withLock } = await import(${JSON.stringify(module)})
+    await withLock(${JSON.stringify(lock)}, 1000, () => {}, (hold) => {
+      hold(${child.pid})
+      process.kill(process.pid, "SIGKILL")
+    })`
+  spawnSync(process.execPath, ["--input-type=module", "-e", source])
+  try {
+    const waited: Array<number> = []
+    const note = (pid: number) => waited.push(pid)
+    await assert.rejects(
+      withLock(lock, 1, note, () => undefined),
+      /has held it/
+    )
+    assert.deepEqual(waited, [child.pid])
+  } finally {
+    child.kill("SIGKILL")
+    await once(child, "exit")
+  }
+  assert.equal(await withLock(lock, 1000, never, () => 7), 7)
 })
 
 test("waiting for a living owner ends at the limit and names the owner", async () => {
