@@ -1,0 +1,85 @@
+/** The destination's side of a migration: a QEMU that waits, paused, and disks that are written through NBD. */
+import { Effect } from "effect"
+import type { Channel } from "../../events/requests.ts"
+import type { HypervisorError } from "../../kernel/ports/hypervisor.ts"
+import { diskNode } from "./command-line.ts"
+import { asHypervisorError, fail, runState } from "./machine.ts"
+import type { Machine } from "./machine.ts"
+import { migrationInfo } from "./progress.ts"
+import type { Qmp, QmpArguments } from "./qmp.ts"
+import type { VmSpec } from "../../events/vm.ts"
+
+const POLL_MS = 10
+/** From "the source has sent everything" to "everything is loaded". */
+const ARRIVAL_MS = 60_000
+
+const ask = (qmp: Qmp, vm: string, command: string, args?: QmpArguments) =>
+  qmp.execute(command, args).pipe(Effect.mapError(asHypervisorError("prepareIncoming", vm)))
+
+/** Where the channels lead: memory to QEMU's own socket, every local disk to the one NBD server. */
+export const incomingChannels = (machine: Machine, spec: VmSpec): ReadonlyArray<Channel> => [
+  { name: "ram", path: machine.paths.incoming },
+  ...spec.disks
+    .filter((disk) => disk.storage === "local")
+    .map((disk) => ({ name: disk.name, path: machine.paths.nbd }))
+]
+
+/** Tell a QEMU that was just started with `-incoming defer` what to wait for. */
+export const openIncoming = Effect.fn("openIncoming")(function* (
+  machine: Machine,
+  qmp: Qmp,
+  spec: VmSpec
+): Effect.fn.Return<void, HypervisorError> {
+  const vm = machine.vm
+  const capability = (name: string) => ({ capability: name, state: true })
+  yield* ask(qmp, vm, "migrate-set-capabilities", {
+    // Disks are taken over when the machine is resumed, not before: until then the source may be rolled back.
+    capabilities: ["events", "return-path", "late-block-activate"].map(capability)
+  })
+  // Needs userfaultfd, which a system may forbid; without it only post-copy is not possible.
+  yield* Effect.ignore(
+    ask(qmp, vm, "migrate-set-capabilities", { capabilities: [capability("postcopy-ram")] })
+  )
+  const disks = spec.disks.flatMap((disk, index) =>
+    disk.storage === "local" ? [{ name: disk.name, node: diskNode(index) }] : []
+  )
+  if (disks.length > 0) {
+    yield* ask(qmp, vm, "nbd-server-start", { addr: { type: "unix", data: { path: machine.paths.nbd } } })
+  }
+  for (const { name, node } of disks) {
+    yield* ask(qmp, vm, "block-export-add", {
+      ...{ type: "nbd", id: `in-${node}`, "node-name": node },
+      ...{ name, writable: true }
+    })
+  }
+  yield* ask(qmp, vm, "migrate-incoming", { uri: `unix:${machine.paths.incoming}` })
+})
+
+/** Wait until everything is loaded, then let go of the exports, so that the guest's disks are its own. */
+export const finishIncoming = Effect.fn("finishIncoming")(function* (
+  machine: Machine,
+  qmp: Qmp
+): Effect.fn.Return<void, HypervisorError> {
+  const vm = machine.vm
+  for (let waitedMs = 0; ; waitedMs += POLL_MS) {
+    const info = migrationInfo(yield* ask(qmp, vm, "query-migrate"))
+    if (info.status === "failed") {
+      return yield* fail(
+        "resume",
+        vm,
+        "lost",
+        `the machine did not arrive: ${info.error ?? "no reason told"}`
+      )
+    }
+    if ((yield* runState(qmp, vm)) !== "inmigrate") break
+    if (info.status === "none" || info.status === "setup") {
+      return yield* fail("resume", vm, "wrong-state", "nothing has arrived yet")
+    }
+    if (waitedMs > ARRIVAL_MS) {
+      return yield* fail("resume", vm, "timeout", `the machine has not arrived after ${ARRIVAL_MS} ms`)
+    }
+    yield* Effect.sleep(POLL_MS)
+  }
+  const exports = (yield* ask(qmp, vm, "query-block-exports")) as ReadonlyArray<unknown>
+  if (exports.length > 0) yield* ask(qmp, vm, "nbd-server-stop")
+})

@@ -1,0 +1,336 @@
+/** Making, starting, stopping and removing machines. Every operation runs under the machine's lock, once. */
+import { writeFile } from "node:fs/promises"
+import { Effect } from "effect"
+import type { VmSpec } from "../../events/vm.ts"
+import type { HypervisorError } from "../../kernel/ports/hypervisor.ts"
+import { commandLine } from "./command-line.ts"
+import type { DiskFile } from "./command-line.ts"
+import { copyDisk, createDisk, diskFiles, imageFile, removeDisk } from "./disks.ts"
+import type { DiskStore } from "./disks.ts"
+import { makeFolders, removeFolders, writeRecord } from "./folder.ts"
+import type { MachineRecord } from "./folder.ts"
+import { finishIncoming } from "./incoming.ts"
+import { asHypervisorError, clearSockets, connect, endProcess, fail, look, machineOf } from "./machine.ts"
+import { runState, vmState } from "./machine.ts"
+import type { Machine, Observed, Supervisor } from "./machine.ts"
+import { rollBack } from "./outgoing.ts"
+import type { Outgoing } from "./outgoing-reports.ts"
+import type { Probe } from "./probe.ts"
+import { spawnProcess } from "./process.ts"
+import type { QemuProcess } from "./process.ts"
+import { seedImage } from "./seed.ts"
+import type { Qmp } from "./qmp.ts"
+
+type Failure = HypervisorError
+
+export interface Host extends Supervisor {
+  readonly store: DiskStore
+  readonly binary: string
+  /** How long a guest may take to power off when asked to. */
+  readonly stopGraceMs: number
+  readonly probed: Effect.Effect<Probe, Failure>
+  /** The latest migration of each machine that was sent from here. */
+  readonly outgoing: Map<string, Outgoing>
+}
+
+export interface Present extends Observed {
+  readonly machine: Machine
+  readonly record: MachineRecord
+}
+
+const STOP_POLL_MS = 50
+const STATE_POLLS_MAX = 500
+
+/** Run `operation` on a machine that exists, alone. `not-found` when it does not. */
+export const withMachine = <A>(
+  host: Host,
+  op: string,
+  vm: string,
+  operation: (present: Present) => Effect.Effect<A, Failure>
+): Effect.Effect<A, Failure> =>
+  Effect.gen(function* () {
+    const machine = yield* machineOf(host, vm)
+    const guarded = Effect.gen(function* () {
+      const observed = yield* look(host, machine)
+      const { record } = observed
+      if (record === null) return yield* fail(op, vm, "not-found", `no machine "${vm}" on this host`)
+      return yield* operation({ ...observed, record, machine })
+    })
+    return yield* machine.lock.withPermit(guarded)
+  })
+
+export const ask = (op: string, vm: string, qmp: Qmp, command: string, args?: Record<string, unknown>) =>
+  qmp.execute(command, args).pipe(Effect.mapError(asHypervisorError(op, vm)))
+
+const wrongState = (op: string, present: Present, allowed: string) =>
+  fail(op, present.machine.vm, "wrong-state", `the machine is ${vmState(present)}; it must be ${allowed}`)
+
+/** While a machine is being sent away only its migration may touch it. */
+export const notMoving = (op: string, present: Present): Effect.Effect<void, Failure> => {
+  const moving = present.record.outgoing
+  return moving === null || moving.handedOver || present.qmp === null
+    ? Effect.void
+    : fail(op, present.machine.vm, "wrong-state", `migration ${moving.migration} is under way`)
+}
+
+export const newRecord = (vm: string, spec: VmSpec): MachineRecord => ({
+  version: 1,
+  vm,
+  spec,
+  wanted: "stopped",
+  accelerator: null,
+  process: null,
+  incoming: null,
+  outgoing: null,
+  ended: null
+})
+
+export const writeSeed = (machine: Machine, spec: VmSpec): Effect.Effect<void, Failure> => {
+  const { cloudInit } = spec
+  if (cloudInit === undefined) return Effect.void
+  const metaData =
+    cloudInit.metaData === ""
+      ? `instance-id: ${machine.vm}\nlocal-hostname: ${machine.vm}\n`
+      : cloudInit.metaData
+  return Effect.tryPromise({
+    try: () => writeFile(machine.paths.seed, seedImage(cloudInit.userData, metaData), { mode: 0o600 }),
+    catch: (cause) => fail("define", machine.vm, "failed", `${machine.paths.seed}: ${String(cause)}`)
+  })
+}
+
+/** The disks to copy from, in the order of the copy's own specification. */
+const cloneSources = (
+  host: Host,
+  vm: string,
+  from: { readonly vm: string; readonly snapshot?: string | undefined }
+) =>
+  withMachine(host, "define", from.vm, (present) => {
+    if (from.snapshot === undefined && present.qmp !== null) {
+      return wrongState("define", present, "stopped, or one of its snapshots has to be named")
+    }
+    return from.vm === vm
+      ? fail("define", vm, "wrong-state", "a machine can't be a clone of itself")
+      : diskFiles(host.store, present.machine.paths, from.vm, present.record.spec)
+  })
+
+export const define = (
+  host: Host,
+  vm: string,
+  spec: VmSpec,
+  cloneOf?: { readonly vm: string; readonly snapshot?: string | undefined }
+): Effect.Effect<void, Failure> =>
+  Effect.gen(function* () {
+    const machine = yield* machineOf(host, vm)
+    const sources = cloneOf === undefined ? [] : yield* cloneSources(host, vm, cloneOf)
+    const make = Effect.gen(function* () {
+      const { record } = yield* look(host, machine)
+      if (record !== null) return
+      const files = yield* diskFiles(host.store, machine.paths, vm, spec)
+      yield* bootFiles(host, vm, spec)
+      yield* makeFolders(machine.paths, vm)
+      for (const [index, disk] of spec.disks.entries()) {
+        const file = files[index]?.path ?? ""
+        const source = sources.find((each) => each.name === disk.name)
+        yield* source === undefined
+          ? createDisk(host.store, vm, disk, file, true)
+          : copyDisk(host.store, vm, source.path, file, cloneOf?.snapshot)
+      }
+      yield* writeSeed(machine, spec)
+      // Last: what has a record is whole.
+      yield* writeRecord(machine.paths, newRecord(vm, spec))
+    })
+    yield* machine.lock.withPermit(make)
+  })
+
+export const bootFiles = Effect.fn("bootFiles")(function* (host: Host, vm: string, spec: VmSpec) {
+  if (spec.boot === undefined) return null
+  return {
+    kernel: yield* imageFile(host.store, vm, spec.boot.kernel),
+    initrd: spec.boot.initrd === undefined ? null : yield* imageFile(host.store, vm, spec.boot.initrd)
+  }
+})
+
+/** Start QEMU and connect to it. On failure nothing is left running. Under the machine's lock. */
+export const launch = Effect.fn("launch")(function* (
+  host: Host,
+  machine: Machine,
+  record: MachineRecord,
+  incoming: boolean
+): Effect.fn.Return<{ qmp: Qmp; process: QemuProcess; accelerator: string }, Failure> {
+  const { vm, paths } = machine
+  const probe = yield* host.probed
+  const accelerator = probe.accelerators[0]
+  if (accelerator === undefined) {
+    return yield* fail("start", vm, "unsupported", `${host.binary} can run no machine on this host`)
+  }
+  const line = commandLine({
+    ...{ vm, paths, accelerator, incoming },
+    spec: record.spec,
+    disks: yield* diskFiles(host.store, paths, vm, record.spec),
+    boot: yield* bootFiles(host, vm, record.spec),
+    sandbox: probe.sandbox
+  })
+  yield* clearSockets(paths)
+  const process = yield* spawnProcess(paths, vm, host.binary, line)
+  if (process === null) return yield* fail("start", vm, "failed", `QEMU ended at once: see ${paths.log}`)
+  const qmp = yield* connect(host, machine, process).pipe(
+    Effect.onError(() => Effect.ignore(endProcess(machine, process)))
+  )
+  return { qmp, process, accelerator }
+})
+
+export const start = (host: Host, vm: string) =>
+  withMachine(host, "start", vm, (present) =>
+    Effect.gen(function* () {
+      const { record, machine, state } = present
+      const wanted = { ...record, wanted: "running" as const, incoming: null, ended: null }
+      if (state === "running") {
+        // The driver that started it may have ended before it wrote that down.
+        const accelerator = record.accelerator ?? (yield* host.probed).accelerators[0] ?? "unknown"
+        const { process } = present
+        if (record.wanted !== "running")
+          yield* writeRecord(machine.paths, { ...wanted, process, accelerator })
+        return { accelerator }
+      }
+      if (present.qmp !== null) return yield* wrongState("start", present, "defined or running")
+      const { process, accelerator } = yield* launch(host, machine, record, false)
+      yield* writeRecord(machine.paths, { ...wanted, outgoing: null, process, accelerator })
+      return { accelerator }
+    })
+  )
+
+/** Ask the guest to power off, and wait for it within the grace time. */
+const powerOff = (host: Host, machine: Machine, qmp: Qmp) =>
+  Effect.gen(function* () {
+    yield* ask("stop", machine.vm, qmp, "system_powerdown")
+    for (let waitedMs = 0; waitedMs < host.stopGraceMs; waitedMs += STOP_POLL_MS) {
+      if (qmp.isClosed() || (yield* runState(qmp, machine.vm)) === "shutdown") return
+      yield* Effect.sleep(STOP_POLL_MS)
+    }
+  }).pipe(Effect.ignore)
+
+export const stop = (host: Host, vm: string, force: boolean) =>
+  withMachine(host, "stop", vm, (present) =>
+    Effect.gen(function* () {
+      const { record, machine, qmp, process, state } = present
+      if (record.incoming !== null && process !== null) {
+        return yield* wrongState(
+          "stop",
+          present,
+          "running, paused or stopped (abandonIncoming ends this one)"
+        )
+      }
+      if (!force) yield* notMoving("stop", present)
+      const stopped = { ...record, wanted: "stopped" as const, outgoing: null, ended: null }
+      yield* writeRecord(machine.paths, stopped)
+      if (process === null || qmp === null) return
+      if (!force && state === "running") yield* powerOff(host, machine, qmp)
+      yield* endProcess(machine, process)
+      yield* writeRecord(machine.paths, { ...stopped, process: null })
+    })
+  )
+
+const waitForState = (qmp: Qmp, op: string, vm: string, wanted: string) =>
+  Effect.gen(function* () {
+    for (let polls = 0; polls < STATE_POLLS_MAX; polls += 1) {
+      const state = yield* runState(qmp, vm)
+      if (state === wanted) return
+      yield* Effect.sleep(10)
+    }
+    return yield* fail(op, vm, "timeout", `the machine did not become ${wanted}`)
+  })
+
+export const pause = (host: Host, vm: string) =>
+  withMachine(host, "pause", vm, (present) =>
+    Effect.gen(function* () {
+      const { record, machine, qmp } = present
+      yield* notMoving("pause", present)
+      const state = vmState(present)
+      if (qmp === null || (state !== "running" && state !== "paused")) {
+        return yield* wrongState("pause", present, "running or paused")
+      }
+      yield* ask("pause", vm, qmp, "stop")
+      yield* waitForState(qmp, "pause", vm, "paused")
+      yield* writeRecord(machine.paths, { ...record, wanted: "paused" })
+    })
+  )
+
+/**
+ * After `pause`; of a machine that arrived; of one that was handed over, or stands still after a migration that
+ * failed, to take it back.
+ */
+export const resume = (host: Host, vm: string) =>
+  withMachine(host, "resume", vm, (present) =>
+    Effect.gen(function* () {
+      const { record, machine, qmp } = present
+      if (qmp === null) {
+        return record.incoming === null
+          ? yield* wrongState("resume", present, "paused, incoming or handed over")
+          : yield* fail("resume", vm, "lost", "the machine that arrived here is gone")
+      }
+      const moving = host.outgoing.get(vm)
+      if (moving !== undefined && moving.outcome === null) yield* notMoving("resume", present)
+      if (record.incoming !== null) yield* finishIncoming(machine, qmp)
+      if (record.outgoing !== null && present.state !== "postmigrate") {
+        // Its driver did not see it to its end.
+        const result = yield* rollBack(machine, present)
+        if (result === "handed-over")
+          return yield* fail("resume", vm, "wrong-state", "the guest runs elsewhere")
+      }
+      // Before the guest runs: its end, from here on, has to be told.
+      const wanted = { ...record, wanted: "running" as const, incoming: null, outgoing: null }
+      yield* writeRecord(machine.paths, wanted)
+      yield* ask("resume", vm, qmp, "cont")
+      yield* waitForState(qmp, "resume", vm, "running")
+      host.outgoing.delete(vm)
+    })
+  )
+
+export const reboot = (host: Host, vm: string) =>
+  withMachine(host, "reboot", vm, (present) =>
+    Effect.gen(function* () {
+      const { qmp } = present
+      yield* notMoving("reboot", present)
+      if (qmp === null || vmState(present) !== "running")
+        return yield* wrongState("reboot", present, "running")
+      yield* ask("reboot", vm, qmp, "system_reset")
+    })
+  )
+
+/** Files on shared storage belong to the host where the machine runs; the others keep their hands off. */
+const ownsShared = ({ record, state }: Present): boolean =>
+  record.incoming === null && record.outgoing?.handedOver !== true && state !== "postmigrate"
+
+const removeDisks = (vm: string, files: ReadonlyArray<DiskFile>, spec: VmSpec, shared: boolean) =>
+  Effect.gen(function* () {
+    for (const [index, file] of files.entries()) {
+      if (shared || spec.disks[index]?.storage === "local") yield* removeDisk(vm, file.path)
+    }
+  })
+
+/** End it and remove its files. Under the machine's lock. */
+export const erase = (host: Host, present: Present): Effect.Effect<void, Failure> =>
+  Effect.gen(function* () {
+    const { record, machine, process } = present
+    const { vm, paths } = machine
+    const shared = ownsShared(present)
+    yield* writeRecord(paths, { ...record, wanted: "stopped", ended: null })
+    if (process !== null) yield* endProcess(machine, process)
+    const files = yield* diskFiles(host.store, paths, vm, record.spec)
+    yield* removeDisks(vm, files, record.spec, shared)
+    yield* removeFolders(paths, vm)
+    host.outgoing.delete(vm)
+  })
+
+export const remove = (host: Host, vm: string): Effect.Effect<void, Failure> =>
+  Effect.gen(function* () {
+    const machine = yield* machineOf(host, vm)
+    const all = Effect.gen(function* () {
+      const observed = yield* look(host, machine)
+      const { record } = observed
+      // A folder without a record is what was left of a machine that was never whole.
+      if (record === null) return yield* removeFolders(machine.paths, vm)
+      yield* erase(host, { ...observed, record, machine })
+    })
+    yield* machine.lock.withPermit(all)
+  })

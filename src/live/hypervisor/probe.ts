@@ -1,0 +1,113 @@
+/** What this host's QEMU can do, found out by letting it do it. */
+import { execFile } from "node:child_process"
+import { constants } from "node:fs"
+import { access, mkdtemp, rm, writeFile } from "node:fs/promises"
+import os from "node:os"
+import path from "node:path"
+import { Effect } from "effect"
+import { HypervisorError } from "../../kernel/ports/hypervisor.ts"
+import { SANDBOX } from "./command-line.ts"
+import { runTool } from "./tools.ts"
+
+export interface Probe {
+  readonly version: string
+  /** Those that booted a machine, the fastest first. */
+  readonly accelerators: ReadonlyArray<string>
+  readonly machines: ReadonlyArray<string>
+  readonly cpuModels: ReadonlyArray<string>
+  readonly sandbox: boolean
+}
+
+/**
+ * A working KVM gets through the firmware in a fraction of a second. One that is itself emulated opens, and runs,
+ * and is far slower than TCG: it misses this and is not used.
+ */
+const KVM_BOOT_MS = 2_500
+const TCG_BOOT_MS = 20_000
+const QUESTION_MS = 20_000
+/** isa-debug-exit ends QEMU with (value << 1) | 1. */
+const EXIT_VALUE = 0x2a
+const EXIT_STATUS = (EXIT_VALUE << 1) | 1
+
+/** mov al, EXIT_VALUE; out 0xf4, al; hlt; jmp to hlt – and the mark of a boot sector. */
+const bootSector = (): Buffer => {
+  const sector = Buffer.alloc(512)
+  sector.set([0xb0, EXIT_VALUE, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd])
+  sector.writeUInt16LE(0xaa55, 510)
+  return sector
+}
+
+/** Whether a machine with these arguments gets through its firmware and runs its boot sector in time. */
+const boots = (binary: string, sector: string, args: ReadonlyArray<string>, timeoutMs: number) =>
+  Effect.callback<boolean>((resume) => {
+    const child = execFile(
+      binary,
+      [
+        ...["-nodefaults", "-no-user-config", "-display", "none", "-machine", "pc", "-m", "16"],
+        ...["-device", "isa-debug-exit,iobase=0xf4,iosize=1"],
+        ...["-drive", `file=${sector.replaceAll(",", ",,")},format=raw,if=floppy,readonly=on`],
+        ...args
+      ],
+      { timeout: timeoutMs, killSignal: "SIGKILL" },
+      (error) => resume(Effect.succeed(error?.code === EXIT_STATUS))
+    )
+    return Effect.sync(() => child.kill("SIGKILL"))
+  })
+
+const canOpen = (file: string): Effect.Effect<boolean> =>
+  Effect.promise(() =>
+    access(file, constants.R_OK | constants.W_OK).then(
+      () => true,
+      () => false
+    )
+  )
+
+const sectorFile = Effect.acquireRelease(
+  Effect.promise(async () => {
+    const folder = await mkdtemp(path.join(os.tmpdir(), "novacron-probe-"))
+    await writeFile(path.join(folder, "sector"), bootSector())
+    return folder
+  }),
+  (folder) => Effect.promise(() => rm(folder, { recursive: true, force: true }))
+)
+
+/** The first words of the lines of a `help` listing, without its headings. */
+const firstWords = (text: string, line: RegExp): ReadonlyArray<string> =>
+  text.split("\n").flatMap((each) => line.exec(each)?.[1] ?? [])
+
+const probeAll = Effect.fn("probe")(function* (binary: string, wanted: ReadonlyArray<string>) {
+  const sector = path.join(yield* sectorFile, "sector")
+  const ask = (args: ReadonlyArray<string>) => runTool(binary, args, QUESTION_MS)
+  const [version, machines, cpus] = yield* Effect.all(
+    [ask(["--version"]), ask(["-machine", "help"]), ask(["-cpu", "help"])],
+    { concurrency: 1 }
+  )
+  const tcg = yield* boots(binary, sector, ["-accel", "tcg,thread=multi"], TCG_BOOT_MS)
+  const sandbox =
+    tcg && (yield* boots(binary, sector, ["-accel", "tcg,thread=multi", "-sandbox", SANDBOX], TCG_BOOT_MS))
+  const kvm =
+    wanted.includes("kvm") &&
+    (yield* canOpen("/dev/kvm")) &&
+    (yield* boots(binary, sector, ["-accel", "kvm"], KVM_BOOT_MS))
+  return {
+    version: /version (\S+)/.exec(version)?.[1] ?? "unknown",
+    accelerators: [...(kvm ? ["kvm"] : []), ...(tcg && wanted.includes("tcg") ? ["tcg"] : [])],
+    machines: firstWords(machines, /^(\S+) +\S/).filter((name) => name !== "Supported"),
+    cpuModels: firstWords(cpus, /^x86 +(\S+)/),
+    sandbox
+  }
+}, Effect.scoped)
+
+/** Takes some 3 s at most on an idle machine. `wanted` are the accelerators that may be used. */
+export const probe = (binary: string, wanted: ReadonlyArray<string>): Effect.Effect<Probe, HypervisorError> =>
+  probeAll(binary, wanted).pipe(
+    Effect.mapError(
+      (cause) =>
+        new HypervisorError({
+          op: "probe",
+          vm: "",
+          code: "unsupported",
+          reason: `${cause.program}: ${cause.reason}`
+        })
+    )
+  )

@@ -1,0 +1,324 @@
+/**
+ * The hypervisor port on QEMU. A host is one state folder; its machines are QEMU processes that outlive this
+ * driver, and are found again by the next one over the same folder.
+ */
+import { mkdir } from "node:fs/promises"
+import os from "node:os"
+import { Deferred, Effect, Layer, Queue, Stream } from "effect"
+import type { HostFacts } from "../../events/host.ts"
+import type { Channel, MigrationPolicy } from "../../events/requests.ts"
+import type { VmSpec } from "../../events/vm.ts"
+import { Hypervisor } from "../../kernel/ports/hypervisor.ts"
+import type { HypervisorError, MigrationReport, VmEnded } from "../../kernel/ports/hypervisor.ts"
+import { createDisk, diskFiles, diskRoom, imageFile, isFile } from "./disks.ts"
+import { machineNames, makeFolders, readRecord, writeRecord } from "./folder.ts"
+import { incomingChannels, openIncoming } from "./incoming.ts"
+import * as lifecycle from "./lifecycle.ts"
+import type { Host } from "./lifecycle.ts"
+import { endProcess, fail, inspect, look, machineOf, vmState } from "./machine.ts"
+import { rollBack, runOutgoing } from "./outgoing.ts"
+import { newOutgoing, outcomeOf, reports } from "./outgoing-reports.ts"
+import { probe } from "./probe.ts"
+import type { Probe } from "./probe.ts"
+import { restore, snapshot } from "./snapshots.ts"
+
+export interface QemuOptions {
+  /** Holds `vms/`; made when it is not there. */
+  readonly dataDir: string
+  /** Base images, kernels and ramdisks, by name. */
+  readonly imageDir: string
+  /** Storage that the other hosts see too, for disks with `storage: "shared"`. */
+  readonly sharedDir?: string | undefined
+  /** For sockets when `dataDir` is too long a path for them. */
+  readonly runDir?: string | undefined
+  readonly binary?: string | undefined
+  readonly qemuImg?: string | undefined
+  /** Those that may be used, when they work; all of them unless told. */
+  readonly accelerators?: ReadonlyArray<"kvm" | "tcg"> | undefined
+  readonly stopGraceMs?: number | undefined
+}
+
+type Failure = HypervisorError
+
+const STOP_GRACE_MS = 30_000
+const ENDED_MAX = 4_096
+const ATTACHED_AT_ONCE = 8
+const FACTS_MAX = { machines: 256, cpuModels: 512 }
+const MIB = 1024 * 1024
+
+const facts = (host: Host, options: QemuOptions) =>
+  Effect.gen(function* () {
+    const found: Probe = yield* host.probed
+    const room = yield* diskRoom(options.dataDir)
+    const result: HostFacts = {
+      cpus: os.availableParallelism(),
+      memoryMib: Math.max(1, Math.floor(os.totalmem() / MIB)),
+      diskMib: room.totalMib,
+      driver: "qemu",
+      driverVersion: found.version.slice(0, 64),
+      accelerators: found.accelerators,
+      machines: found.machines.slice(0, FACTS_MAX.machines),
+      cpuModels: found.cpuModels.slice(0, FACTS_MAX.cpuModels),
+      capabilities: [
+        ...["live-migration", "storage-migration", "post-copy", "snapshot", "clone", "cloud-init", "console"],
+        ...(options.sharedDir === undefined ? [] : ["shared-storage"]),
+        ...(found.sandbox ? ["sandbox"] : [])
+      ],
+      labels: {}
+    }
+    return result
+  })
+
+const list = (host: Host) =>
+  Effect.gen(function* () {
+    const names = yield* machineNames(host.folders)
+    const all = yield* Effect.forEach(
+      names,
+      (vm) => Effect.map(observe(host, vm), (state) => ({ vm, state })),
+      { concurrency: ATTACHED_AT_ONCE }
+    )
+    return all.filter((each) => each.state !== "absent")
+  })
+
+const observe = (host: Host, vm: string) =>
+  Effect.gen(function* () {
+    const machine = yield* machineOf(host, vm)
+    // An end that was not noticed yet is noticed now.
+    yield* inspect(host, machine)
+    return vmState(yield* machine.lock.withPermit(look(host, machine)))
+  })
+
+/** Why this host can't take the machine; an image or a folder that is missing is one reason among others. */
+const checkIncoming = (host: Host, options: QemuOptions, vm: string, spec: VmSpec) =>
+  Effect.gen(function* () {
+    const blockers: Array<string> = []
+    const found = yield* host.probed
+    if (found.accelerators.length === 0) blockers.push("no accelerator works on this host")
+    if (!found.machines.includes(spec.machine))
+      blockers.push(`machine type ${spec.machine} is not known here`)
+    if (!found.cpuModels.includes(spec.cpuModel))
+      blockers.push(`CPU model ${spec.cpuModel} is not known here`)
+    if (spec.memoryMib > os.totalmem() / MIB) {
+      blockers.push(`needs ${spec.memoryMib} MiB of memory, the host has ${Math.floor(os.totalmem() / MIB)}`)
+    }
+    for (const image of [spec.boot?.kernel, spec.boot?.initrd]) {
+      if (image === undefined) continue
+      const missing = yield* Effect.match(imageFile(host.store, vm, image), {
+        onFailure: (cause) => cause.reason,
+        onSuccess: () => null
+      })
+      if (missing !== null) blockers.push(missing)
+    }
+    const local = spec.disks.filter((disk) => disk.storage === "local")
+    const neededMib = local.reduce((sum, disk) => sum + disk.sizeMib, 0)
+    const { freeMib } = yield* diskRoom(options.dataDir)
+    if (neededMib > freeMib) blockers.push(`needs ${neededMib} MiB of disk, ${freeMib} are free`)
+    for (const disk of spec.disks.filter((each) => each.storage === "shared")) {
+      const file = options.sharedDir === undefined ? "" : `${options.sharedDir}/${vm}.${disk.name}.qcow2`
+      if (!(yield* isFile(file)))
+        blockers.push(`disk "${disk.name}" is on shared storage that is not seen here`)
+    }
+    if (spec.network.mode === "tap" && !(yield* hasInterface(spec.network.tap ?? ""))) {
+      blockers.push(`there is no tap device "${spec.network.tap ?? ""}" here`)
+    }
+    const machine = yield* machineOf(host, vm)
+    const record = yield* readRecord(machine.paths, vm)
+    if (record !== null && record.incoming === null)
+      blockers.push(`a machine "${vm}" is on this host already`)
+    return blockers.map((blocker) => blocker.slice(0, 512))
+  })
+
+const hasInterface = (name: string): Effect.Effect<boolean> =>
+  isFile(`/sys/class/net/${name}/ifindex`).pipe(Effect.map((found) => found && name !== ""))
+
+const prepareIncoming = (host: Host, vm: string, spec: VmSpec, migration: string) =>
+  Effect.gen(function* () {
+    const machine = yield* machineOf(host, vm)
+    const prepare = Effect.gen(function* () {
+      const observed = yield* look(host, machine)
+      const { record, state } = observed
+      const channels: ReadonlyArray<Channel> = incomingChannels(machine, spec)
+      if (record !== null) {
+        if (record.incoming === null) {
+          const reason = `a machine "${vm}" is ${vmState(observed)} on this host`
+          return yield* fail("prepareIncoming", vm, "wrong-state", reason)
+        }
+        if (record.incoming.migration === migration && state === "inmigrate") return channels
+        // An earlier one that never arrived, or broke off: its disks are worth nothing.
+        yield* lifecycle.erase(host, { ...observed, record, machine })
+      }
+      const made = { ...lifecycle.newRecord(vm, spec), incoming: { migration } }
+      const files = yield* diskFiles(host.store, machine.paths, vm, spec)
+      yield* lifecycle.bootFiles(host, vm, spec)
+      yield* makeFolders(machine.paths, vm)
+      // First: what is made after it is known to be a part of something that has not arrived.
+      yield* writeRecord(machine.paths, made)
+      for (const [index, disk] of spec.disks.entries()) {
+        if (disk.storage === "shared") continue
+        yield* createDisk(host.store, vm, disk, files[index]?.path ?? "", false)
+      }
+      yield* lifecycle.writeSeed(machine, spec)
+      const { qmp, process, accelerator } = yield* lifecycle.launch(host, machine, made, true)
+      yield* writeRecord(machine.paths, { ...made, process, accelerator })
+      yield* openIncoming(machine, qmp, spec).pipe(
+        Effect.onError(() => Effect.ignore(endProcess(machine, process)))
+      )
+      return channels
+    })
+    return yield* machine.lock.withPermit(prepare)
+  })
+
+const migrate = (
+  host: Host,
+  vm: string,
+  migration: string,
+  channels: ReadonlyArray<Channel>,
+  policy: MigrationPolicy
+): Stream.Stream<MigrationReport, Failure> =>
+  Stream.unwrap(
+    Effect.gen(function* () {
+      const machine = yield* machineOf(host, vm)
+      const known = host.outgoing.get(vm)
+      if (known !== undefined && known.outcome === null && known.migration !== migration) {
+        return yield* fail("migrate", vm, "wrong-state", `migration ${known.migration} is under way`)
+      }
+      // One that failed may be tried again; one that runs, or is done, is joined.
+      if (known?.migration === migration && known.outcome?._tag !== "Failure") return reports(known)
+      const outgoing = newOutgoing(migration)
+      host.outgoing.set(vm, outgoing)
+      yield* runOutgoing(host, machine, outgoing, channels, policy).pipe(Effect.forkIn(host.scope))
+      return reports(outgoing)
+    })
+  )
+
+const cancelMigration = (host: Host, vm: string, migration: string) =>
+  Effect.gen(function* () {
+    const known = host.outgoing.get(vm)
+    const own = known?.migration === migration ? known : undefined
+    if (own !== undefined && own.outcome === null) {
+      own.cancelRequested = true
+      yield* outcomeOf(own)
+    }
+    yield* lifecycle.withMachine(host, "cancelMigration", vm, (present) =>
+      Effect.gen(function* () {
+        const { record, machine } = present
+        if (record.outgoing?.migration !== migration) return
+        const gone = record.outgoing.handedOver || vmState(present) === "handed-over"
+        if (!gone && (yield* rollBack(machine, present)) === "rolled back") return
+        return yield* fail("cancelMigration", vm, "wrong-state", "the machine was handed over already")
+      })
+    )
+  })
+
+const abandonIncoming = (host: Host, vm: string, migration: string) =>
+  lifecycle
+    .withMachine(host, "abandonIncoming", vm, (present) => {
+      const { incoming } = present.record
+      if (incoming?.migration === migration) return lifecycle.erase(host, present)
+      const what = incoming === null ? vmState(present) : `arriving by migration ${incoming.migration}`
+      return fail("abandonIncoming", vm, "wrong-state", `the machine is ${what}`)
+    })
+    .pipe(
+      Effect.catchIf(
+        (cause) => cause.code === "not-found",
+        () => Effect.void
+      )
+    )
+
+const consoleOf = (host: Host, vm: string) =>
+  lifecycle.withMachine(host, "console", vm, ({ machine, qmp }) =>
+    qmp === null
+      ? fail("console", vm, "wrong-state", "the machine does not run")
+      : Effect.succeed(machine.paths.console)
+  )
+
+/** Ends in the order they were found. What is told is struck off first: it is told once. */
+const ended = (host: Host): Stream.Stream<VmEnded> =>
+  Stream.fromQueue(host.ended).pipe(
+    Stream.mapEffect((vm) =>
+      lifecycle
+        .withMachine(host, "ended", vm, ({ record, machine }) =>
+          record.ended === null
+            ? Effect.succeed([])
+            : Effect.as(writeRecord(machine.paths, { ...record, ended: null }), [{ vm, ...record.ended }])
+        )
+        .pipe(Effect.orElseSucceed((): ReadonlyArray<VmEnded> => []))
+    ),
+    Stream.flatMap((found) => Stream.fromIterable(found))
+  )
+
+/** Find the machines that are there, connect to those that run, and find out which ended meanwhile. */
+const attach = (host: Host) =>
+  Effect.gen(function* () {
+    const names = yield* machineNames(host.folders)
+    yield* Effect.forEach(
+      names,
+      (vm) =>
+        Effect.gen(function* () {
+          yield* inspect(host, yield* machineOf(host, vm))
+        }).pipe(Effect.catch((cause) => Effect.logWarning(`machine ${vm}: ${cause.reason}`))),
+      { concurrency: ATTACHED_AT_ONCE, discard: true }
+    )
+  })
+
+const makeHost = Effect.fn("makeHost")(function* (options: QemuOptions) {
+  const scope = yield* Effect.scope
+  const binary = options.binary ?? "qemu-system-x86_64"
+  const probed = yield* Deferred.make<Probe, Failure>()
+  // Beside everything else: a start waits for it, an attach need not.
+  yield* probe(binary, options.accelerators ?? ["kvm", "tcg"]).pipe(
+    Deferred.into(probed),
+    Effect.forkIn(scope)
+  )
+  const host: Host = {
+    folders: { dataDir: options.dataDir, runDir: options.runDir },
+    machines: new Map(),
+    ended: yield* Queue.bounded<string>(ENDED_MAX),
+    scope,
+    store: {
+      qemuImg: options.qemuImg ?? "qemu-img",
+      imageDir: options.imageDir,
+      sharedDir: options.sharedDir
+    },
+    binary,
+    stopGraceMs: options.stopGraceMs ?? STOP_GRACE_MS,
+    probed: Deferred.await(probed),
+    outgoing: new Map()
+  }
+  return host
+})
+
+/** Attaches to what runs under `dataDir` when it is built; closing it leaves the machines running. */
+export const qemuLayer = (options: QemuOptions): Layer.Layer<Hypervisor, HypervisorError> =>
+  Layer.effect(
+    Hypervisor,
+    Effect.gen(function* () {
+      yield* Effect.tryPromise({
+        try: () => mkdir(options.dataDir, { recursive: true, mode: 0o700 }),
+        catch: (cause) => fail("attach", "", "failed", `${options.dataDir}: ${String(cause)}`)
+      })
+      const host = yield* makeHost(options)
+      yield* attach(host)
+      return Hypervisor.of({
+        facts: facts(host, options),
+        list: list(host),
+        observe: (vm) => observe(host, vm),
+        define: (vm, spec, cloneOf) => lifecycle.define(host, vm, spec, cloneOf),
+        start: (vm) => lifecycle.start(host, vm),
+        stop: (vm, { force }) => lifecycle.stop(host, vm, force),
+        pause: (vm) => lifecycle.pause(host, vm),
+        resume: (vm) => lifecycle.resume(host, vm),
+        reboot: (vm) => lifecycle.reboot(host, vm),
+        remove: (vm) => lifecycle.remove(host, vm),
+        snapshot: (vm, name) => snapshot(host, vm, name),
+        restore: (vm, name) => restore(host, vm, name),
+        checkIncoming: (vm, spec) => checkIncoming(host, options, vm, spec),
+        prepareIncoming: (vm, spec, migration) => prepareIncoming(host, vm, spec, migration),
+        migrate: (vm, migration, channels, policy) => migrate(host, vm, migration, channels, policy),
+        cancelMigration: (vm, migration) => cancelMigration(host, vm, migration),
+        abandonIncoming: (vm, migration) => abandonIncoming(host, vm, migration),
+        console: (vm) => consoleOf(host, vm),
+        ended: ended(host)
+      })
+    })
+  )
