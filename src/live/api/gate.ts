@@ -28,7 +28,7 @@ type App = Effect.Effect<Response, unknown, HttpServerRequest.HttpServerRequest 
 
 /** Render a problem as it stands: its members are plain data. */
 export const render = (problem: Problem): Response => {
-  const { type, title, status, detail, ...rest } = { ...problem } as Record<string, unknown>
+  const { type, title, status, detail, ...rest } = Object.fromEntries(Object.entries(problem))
   const extra: Record<string, string> = {}
   if (problem instanceof Overloaded) extra["retry-after"] = String(problem.retryAfterSeconds)
   if (problem instanceof Unauthenticated) extra["www-authenticate"] = 'Bearer realm="novacron"'

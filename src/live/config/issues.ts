@@ -33,23 +33,13 @@ function walk(
   outer: string | undefined,
   found: Array<Issue>
 ): void {
-  switch (issue._tag) {
-    case "Pointer":
-      return walk(issue.issue, [...path, ...issue.path], outer, found)
-    case "Encoding":
-      return walk(issue.issue, path, outer, found)
-    case "Filter": {
-      const message = messages(issue).issues[0]?.message
-      return walk(issue.issue, path, outer ?? message, found)
-    }
-    case "Composite":
-      for (const inner of issue.issues) walk(inner, path, outer, found)
-      return
-    case "AnyOf":
-      if (issue.issues.length > 0) {
-        for (const inner of issue.issues) walk(inner, path, outer, found)
-        return
-      }
+  const { _tag } = issue
+  if (_tag === "Pointer") return walk(issue.issue, [...path, ...issue.path], outer, found)
+  if (_tag === "Encoding") return walk(issue.issue, path, outer, found)
+  if (_tag === "Filter") return walk(issue.issue, path, outer ?? messages(issue).issues[0]?.message, found)
+  if (_tag === "Composite" || (_tag === "AnyOf" && issue.issues.length > 0)) {
+    for (const inner of issue.issues) walk(inner, path, outer, found)
+    return
   }
   const at = path.map(String).join(".")
   const allowed = issue._tag === "UnexpectedKey" ? keysOf(issue.ast) : allowedOf(outer ?? leaf(issue))
