@@ -38,7 +38,10 @@ import { Waiters } from "./event-store/waiters.ts"
 export interface SqliteOptions {
   /** The file; it and its folder are made when missing. */
   readonly path: string
-  /** `full` (the default) syncs each commit; `normal` may lose the last commits in a power failure. */
+  /**
+   * `full` (the default) syncs each commit. `normal` may lose the last commits in a power failure, which the
+   * next opening may report as damage: they were acknowledged.
+   */
   readonly durability?: "full" | "normal"
   /** How long to wait for another program that has the file in use, 5000 unless told. */
   readonly busyTimeoutMs?: number

@@ -4,7 +4,8 @@
  * SQLite's write-ahead log ends at the first frame whose checksum is wrong: a torn last transaction disappears
  * by design, but so would acknowledged facts behind a flipped bit or in a lost `-wal` file. This file, written
  * after each commit and before it is acknowledged, is what turns that into an error. It is not synced: it is
- * never ahead of the synced log, and after a power failure an older line only checks less.
+ * never ahead of the synced log, and after a power failure an older line only checks less. A missing file is
+ * made again and checks nothing: that is how an operator accepts a store that lost its end.
  */
 import { closeSync, fstatSync, fsyncSync, openSync, readSync, writeSync } from "node:fs"
 import type { Head } from "../../kernel/ports/event-store.ts"

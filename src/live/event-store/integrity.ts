@@ -155,7 +155,11 @@ export function checkAcknowledged(
 ): StoreDamaged | null {
   if (acknowledged === null || acknowledged.position === 0) return null
   if (acknowledged.position > head.position)
-    return damagedAt(source, head.position + 1, `facts up to ${acknowledged.position} were acknowledged`)
+    return damagedAt(
+      source,
+      head.position + 1,
+      `facts up to ${acknowledged.position} were acknowledged, says ${source.path}.head`
+    )
   const hash = source.database
     .prepare("select hash from events where position = ?")
     .get(acknowledged.position)?.["hash"]
