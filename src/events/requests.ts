@@ -47,7 +47,7 @@ export const HypervisorRequest = Schema.Union([
   /** What is there now? Asked after restarts, and when an answer was lost. */
   Schema.Struct({ ...onHost, op: Schema.tag("observe") }),
   Schema.Struct({ ...onHost, op: Schema.tag("checkIncoming"), spec: VmSpec }),
-  Schema.Struct({ ...onHost, op: Schema.tag("prepareIncoming"), spec: VmSpec, ...migration }),
+  Schema.Struct({ ...onHost, op: Schema.tag("prepareIncoming"), spec: VmSpec, ...migration, from: Name }),
   Schema.Struct({
     ...onHost,
     op: Schema.tag("migrate"),

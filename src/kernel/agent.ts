@@ -1,0 +1,252 @@
+/**
+ * What runs on each host: takes the requests for its machines, and performs them through the hypervisor and the
+ * transport. Work belongs to the agent and not to who asked for it: when the link to the kernel breaks it goes on,
+ * and asking again with the same key joins it, or gets the answer it had.
+ */
+import { Context, Effect, FiberSet, Latch, Layer, Stream } from "effect"
+import type { HypervisorReport, HypervisorRequest } from "../events/requests.ts"
+import type { VmCommand } from "../events/vm.ts"
+import { Hypervisor } from "./ports/hypervisor.ts"
+import type { HypervisorError } from "./ports/hypervisor.ts"
+import { Transport } from "./ports/transport.ts"
+import type { TransportError } from "./ports/transport.ts"
+
+export interface Ended {
+  readonly vm: string
+  readonly command: Extract<VmCommand, { type: "vm.reportEnded" }>
+}
+
+export class HostAgent extends Context.Service<
+  HostAgent,
+  {
+    /** The reports of this request, from the first; the last one concludes it. Never fails. */
+    readonly perform: (key: string, request: HypervisorRequest) => Stream.Stream<HypervisorReport>
+    /** What to tell the actors of machines whose guest ended by itself. */
+    readonly ended: Stream.Stream<Ended>
+  }
+>()("novacron/kernel/HostAgent") {
+  static readonly layer = (host: string) => Layer.effect(HostAgent, makeAgent(host))
+}
+
+/** Finished requests whose answer is kept, for who asks again. */
+const finished_max = 512
+/** Reports of one request that are kept for who joins late; of older progress only the latest matters. */
+const reports_max = 64
+
+class Job {
+  readonly changed = Latch.makeUnsafe(false)
+  reports: Array<{ readonly seq: number; readonly report: HypervisorReport }> = []
+  last = 0
+  done = false
+
+  say(report: HypervisorReport): void {
+    if (this.reports.length >= reports_max) {
+      const oldest = this.reports.findIndex((one) => one.report.type === "hypervisor.progressed")
+      if (oldest >= 0) this.reports.splice(oldest, 1)
+    }
+    this.reports.push({ seq: ++this.last, report })
+    this.changed.openUnsafe()
+    this.changed.closeUnsafe()
+  }
+
+  end(): void {
+    this.done = true
+    this.changed.openUnsafe()
+  }
+
+  /** From the first report to the last, for any number of readers. */
+  read(): Stream.Stream<HypervisorReport> {
+    const after = (
+      seen: number
+    ): Effect.Effect<readonly [ReadonlyArray<HypervisorReport>, number | undefined]> =>
+      Effect.suspend(() => {
+        const fresh = this.reports.filter((one) => one.seq > seen)
+        if (fresh.length === 0 && !this.done) return Effect.flatMap(this.changed.await, () => after(seen))
+        const next = fresh.at(-1)?.seq ?? seen
+        return Effect.succeed([
+          fresh.map((one) => one.report),
+          this.done && next >= this.last ? undefined : next
+        ])
+      })
+    return Stream.unfold({ seen: 0 as number | undefined }, ({ seen }) =>
+      seen === undefined
+        ? Effect.succeed(undefined)
+        : Effect.map(after(seen), ([fresh, next]) => [fresh, { seen: next }] as const)
+    ).pipe(Stream.flattenIterable)
+  }
+}
+
+type Failure = HypervisorError | TransportError
+type Work = Stream.Stream<HypervisorReport, Failure>
+
+const makeAgent = Effect.fn("HostAgent.make")(function* (host: string) {
+  const hypervisor = yield* Hypervisor
+  const transport = yield* Transport
+  const run = yield* FiberSet.makeRuntime<never, void, never>()
+  const jobs = new Map<string, Job>()
+
+  /** Transfers into this host, by machine, until the machine runs here and the last byte has come. */
+  const arriving = new Map<string, string>()
+
+  const begin = (key: string, request: HypervisorRequest): Job => {
+    const job = new Job()
+    jobs.set(key, job)
+    if (request.op === "prepareIncoming") arriving.set(request.vm, request.migration)
+    const arrived = request.op === "resume" ? arriving.get(request.vm) : undefined
+    const work = workOf(request, hypervisor, transport).pipe(
+      Stream.runForEach((report) => Effect.sync(() => job.say(report))),
+      Effect.tap(() =>
+        Effect.sync(() => {
+          if (arrived !== undefined) run(closedWhenQuiet(transport, arrived))
+          if (arrived !== undefined || request.op === "remove") arriving.delete(request.vm)
+        })
+      ),
+      Effect.catch((error) => Effect.sync(() => job.say(failureOf(request, error)))),
+      Effect.catchDefect((defect) =>
+        Effect.gen(function* () {
+          yield* Effect.logError(`${request.op} of ${request.vm} met a defect`, defect)
+          const reason = "the agent met a defect; its log has it"
+          job.say({ type: "hypervisor.failed", op: request.op, code: "failed", reason })
+        })
+      ),
+      Effect.ensuring(
+        Effect.sync(() => {
+          job.end()
+          forget(jobs)
+        })
+      )
+    )
+    run(work)
+    return job
+  }
+
+  return HostAgent.of({
+    perform: (key, request) =>
+      Stream.unwrap(Effect.sync(() => (jobs.get(key) ?? begin(key, request)).read())),
+    ended: Stream.map(hypervisor.ended, ({ vm, cause, reason }) => ({
+      vm,
+      command: { type: "vm.reportEnded", host, cause, reason: reason.slice(0, 2000) }
+    }))
+  })
+})
+
+/** The oldest finished ones go; what runs stays. */
+function forget(jobs: Map<string, Job>): void {
+  let surplus = jobs.size - finished_max
+  for (const [key, job] of jobs) {
+    if (surplus <= 0) return
+    if (!job.done) continue
+    jobs.delete(key)
+    surplus--
+  }
+}
+
+function failureOf(request: HypervisorRequest, error: Failure): HypervisorReport {
+  const code = error._tag === "HypervisorError" ? error.code : "lost"
+  const reason = error._tag === "HypervisorError" ? error.reason : `the transfer: ${error.reason}`
+  return { type: "hypervisor.failed", op: request.op, code, reason: reason.slice(0, 2000) }
+}
+
+function workOf(
+  request: HypervisorRequest,
+  hypervisor: Hypervisor["Service"],
+  transport: Transport["Service"]
+): Work {
+  const { vm } = request
+  const then = (done: Effect.Effect<unknown, Failure>, report: HypervisorReport): Work =>
+    Stream.fromEffect(Effect.as(done, report))
+  switch (request.op) {
+    case "define":
+      return then(hypervisor.define(vm, request.spec, request.cloneOf), { type: "hypervisor.defined" })
+    case "start":
+      return Stream.fromEffect(
+        Effect.map(hypervisor.start(vm), (started) => ({ type: "hypervisor.started" as const, ...started }))
+      )
+    case "stop":
+      return then(hypervisor.stop(vm, { force: request.force }), { type: "hypervisor.stopped" })
+    case "pause":
+      return then(hypervisor.pause(vm), { type: "hypervisor.paused" })
+    case "resume":
+      return then(hypervisor.resume(vm), { type: "hypervisor.resumed" })
+    case "reboot":
+      return then(hypervisor.reboot(vm), { type: "hypervisor.rebooted" })
+    case "remove":
+      return then(hypervisor.remove(vm), { type: "hypervisor.removed" })
+    case "snapshot":
+      return Stream.fromEffect(
+        Effect.map(hypervisor.snapshot(vm, request.snapshot), (taken) => ({
+          type: "hypervisor.snapshotTaken" as const,
+          ...taken
+        }))
+      )
+    case "restore":
+      return then(hypervisor.restore(vm, request.snapshot), { type: "hypervisor.restored" })
+    case "observe":
+      return Stream.fromEffect(
+        Effect.map(hypervisor.observe(vm), (state) => ({ type: "hypervisor.observed" as const, state }))
+      )
+    case "checkIncoming":
+      return Stream.fromEffect(
+        Effect.map(hypervisor.checkIncoming(vm, request.spec), (blockers) => ({
+          type: "hypervisor.checked" as const,
+          blockers
+        }))
+      )
+    case "prepareIncoming":
+      return Stream.fromEffect(
+        Effect.gen(function* () {
+          const channels = yield* hypervisor.prepareIncoming(vm, request.spec, request.migration)
+          yield* transport.accept(request.migration, request.from, channels)
+          return { type: "hypervisor.incomingPrepared" as const, channels: channels.map(({ name }) => name) }
+        })
+      )
+    case "migrate":
+      return migrate(request, hypervisor, transport)
+    case "cancelMigration":
+      return then(
+        Effect.ensuring(
+          hypervisor.cancelMigration(vm, request.migration),
+          closed(transport, request.migration)
+        ),
+        { type: "hypervisor.migrationCancelled" }
+      )
+    case "abandonIncoming":
+      return then(
+        Effect.andThen(
+          closed(transport, request.migration),
+          hypervisor.abandonIncoming(vm, request.migration)
+        ),
+        { type: "hypervisor.incomingAbandoned" }
+      )
+  }
+}
+
+const closed = (transport: Transport["Service"], transfer: string) => Effect.ignore(transport.close(transfer))
+
+const quietMs = 10_000
+const quietChecks_max = 8640
+
+/** The destination can't see that the source has sent its last byte, so it waits until nothing has come for a while. */
+const closedWhenQuiet = Effect.fnUntraced(function* (transport: Transport["Service"], transfer: string) {
+  let before = -1
+  for (let check = 0; check < quietChecks_max; check++) {
+    const statistics = yield* Effect.option(transport.statistics(transfer))
+    if (statistics._tag === "None" || statistics.value.receivedBytes === before) break
+    before = statistics.value.receivedBytes
+    yield* Effect.sleep(quietMs)
+  }
+  yield* closed(transport, transfer)
+})
+
+function migrate(
+  request: Extract<HypervisorRequest, { op: "migrate" }>,
+  hypervisor: Hypervisor["Service"],
+  transport: Transport["Service"]
+): Work {
+  const { vm, migration, address, channels, policy } = request
+  return Stream.unwrap(
+    Effect.map(transport.open(migration, address, channels), (opened) =>
+      hypervisor.migrate(vm, migration, opened, policy)
+    )
+  ).pipe(Stream.ensuring(closed(transport, migration)))
+}

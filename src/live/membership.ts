@@ -1,0 +1,156 @@
+/**
+ * How a host comes to be known, and known to be gone. Its node registers it at every start and whenever the link
+ * to the kernel's node is new; the kernel's node says that a host is lost when its link stays down.
+ */
+import { Clock, Effect, Random, Schedule, Schema, Stream } from "effect"
+import { Stream as StreamName, text } from "../events/fields.ts"
+import { HostCommand } from "../events/host.ts"
+import type { Message } from "../events/envelope.ts"
+import { VmCommand } from "../events/vm.ts"
+import { HostAgent } from "../kernel/agent.ts"
+import { Kernel } from "../kernel/kernel.ts"
+import { Hypervisor } from "../kernel/ports/hypervisor.ts"
+import { HandlerFailed, Link } from "../kernel/ports/link.ts"
+
+const kind = "node.say"
+const Said = Schema.Struct({
+  stream: StreamName,
+  id: text(256),
+  message: Schema.Union([HostCommand, VmCommand])
+})
+type Said = typeof Said.Type
+const decodeSaid = Schema.decodeUnknownEffect(Said, { onExcessProperty: "error" })
+
+/** A node may register the host of its own name, and say what became of machines there; nothing else. */
+function mayNotSay(peer: string, { stream, message }: Said): string | null {
+  if (message.type === "host.register" && stream === `host/${peer}`) return null
+  if (message.type === "vm.reportEnded" && message.host === peer && stream.startsWith("vm/")) return null
+  return `${peer} may not say ${message.type} to ${stream}`
+}
+
+/** At the node with the kernel: take what other nodes say. */
+export const serveMembership = Effect.fn("serveMembership")(function* () {
+  const kernel = yield* Kernel
+  const link = yield* Link
+  yield* link.serve(kind, (peer, payload) =>
+    Stream.fromEffect(
+      Effect.gen(function* () {
+        const said = yield* decodeSaid(payload)
+        const refusal = mayNotSay(peer, said)
+        if (refusal !== null) return yield* new HandlerFailed({ reason: refusal })
+        yield* kernel.submit(commandOf(peer, said))
+        return { accepted: true }
+      }).pipe(Effect.mapError((error) => new HandlerFailed({ reason: error.message.slice(0, 2000) })))
+    )
+  )
+})
+
+const commandOf = (node: string, { stream, id, message }: Said) => ({
+  stream,
+  message: message as Message,
+  id,
+  correlation: id,
+  principal: { kind: "node" as const, name: node }
+})
+
+export type Say = (said: Said) => Effect.Effect<void, { readonly message: string }>
+
+/** Say it to the kernel in this process. */
+export const sayHere = Effect.fn("sayHere")(function* (node: string) {
+  const kernel = yield* Kernel
+  const say: Say = (said) => Effect.asVoid(kernel.submit(commandOf(node, said)))
+  return say
+})
+
+/** Say it to the kernel's node over the link. */
+export const sayOver = Effect.fn("sayOver")(function* (kernelNode: string) {
+  const link = yield* Link
+  const say: Say = (said) =>
+    link.call(kernelNode, kind, said).pipe(
+      Stream.runDrain,
+      Effect.mapError((error) => ({ message: `${error.code}: ${error.reason}` }))
+    )
+  return say
+})
+
+export interface RegisterOptions {
+  readonly host: string
+  readonly address: string
+  readonly labels: Readonly<Record<string, string>>
+  /** Changes when the link to the kernel's node is a new one; a constant where the kernel is in this process. */
+  readonly linkedSince: Effect.Effect<number | null>
+}
+
+const watchMs = 250
+const endedTries = 60
+
+/** Register, register again after every new link, and forward what ended. Runs until interrupted. */
+export const takePart = Effect.fn("takePart")(function* (say: Say, options: RegisterOptions) {
+  const hypervisor = yield* Hypervisor
+  const agent = yield* HostAgent
+  const facts = { ...(yield* hypervisor.facts), labels: options.labels }
+  const start = `${yield* Clock.currentTimeMillis}-${yield* Random.nextIntBetween(0, 2 ** 31)}`
+  const stream = `host/${options.host}`
+  const message = { type: "host.register" as const, address: options.address, facts }
+
+  const forward = agent.ended.pipe(
+    Stream.runForEach((message) => {
+      const { vm, command } = message
+      return Effect.gen(function* () {
+        const id = `ended/${options.host}/${vm}/${yield* Clock.currentTimeMillis}`
+        // Refused while the machine is between two places: asked again, within a limit.
+        yield* say({ stream: `vm/${vm}`, id, message: command }).pipe(
+          Effect.retry({
+            schedule: Schedule.max([Schedule.spaced("1 second"), Schedule.recurs(endedTries)])
+          }),
+          Effect.catch((error) => Effect.logWarning(`the end of ${vm} was not taken: ${error.message}`)),
+          Effect.forkScoped
+        )
+      })
+    }),
+    Effect.scoped
+  )
+  const register = Effect.gen(function* () {
+    let registeredFor: number | null = null
+    for (;;) {
+      const since = yield* options.linkedSince
+      if (since !== null && since !== registeredFor) {
+        const said = yield* Effect.exit(
+          say({ stream, id: `register/${options.host}/${start}/${since}`, message })
+        )
+        if (said._tag === "Success") registeredFor = since
+        else yield* Effect.logWarning(`not registered yet: ${said.cause}`)
+      }
+      yield* Effect.sleep(watchMs)
+    }
+  })
+  yield* Effect.all([register, forward], { concurrency: 2, discard: true })
+})
+
+/** At the node with the kernel: a registered host whose link is down for `lostAfterMs` is lost. */
+export const watchHosts = Effect.fn("watchHosts")(function* (own: string, lostAfterMs: number) {
+  const kernel = yield* Kernel
+  const link = yield* Link
+  const downSince = new Map<string, number>()
+  for (;;) {
+    const now = yield* Clock.currentTimeMillis
+    const connected = new Set(
+      (yield* link.peers).filter((peer) => peer.state === "connected").map((peer) => peer.node)
+    )
+    for (const actor of kernel.resident().values()) {
+      if (!actor.stream.startsWith("host/")) continue
+      const host = actor.stream.slice("host/".length)
+      const gone = host !== own && !connected.has(host) && actor.chart.value !== "lost"
+      if (!gone) downSince.delete(host)
+      else if (!downSince.has(host)) downSince.set(host, now)
+      else if (now - (downSince.get(host) ?? now) >= lostAfterMs) {
+        const reason = `no link for ${Math.round(lostAfterMs / 1000)} s`
+        const id = `lose/${host}/${downSince.get(host)}`
+        const said: Said = { stream: actor.stream, id, message: { type: "host.lose", reason } }
+        yield* kernel.submit(commandOf(own, said)).pipe(Effect.ignore)
+        downSince.delete(host)
+      }
+    }
+    yield* Effect.sleep(watchMs)
+  }
+})
