@@ -1,0 +1,156 @@
+/** The API's client, typed from the same definition as the server, over TCP, TLS or a unix socket. */
+import { NodeHttpClient } from "@effect/platform-node"
+import { Context, Effect, Layer, Schema, Stream } from "effect"
+import { HttpClient, HttpClientRequest } from "effect/http"
+import { HttpApiClient } from "effect/http-api"
+import { Recorded } from "../../events/envelope.ts"
+import { Api } from "./api.ts"
+
+export interface ClientOptions {
+  /** `http://127.0.0.1:7070`; with a socket only its path matters. */
+  readonly url: string
+  readonly socket?: string
+  readonly token: string
+  /** PEM text of the authority that signed the server's certificate, when it is none of the system's. */
+  readonly authority?: string
+}
+
+/** The link to the server broke and did not come back within the limit. */
+export class EventsLost extends Schema.TaggedError<EventsLost>()("EventsLost", {
+  reason: Schema.String,
+  attempts: Schema.Int
+}) {
+  override get message(): string {
+    return `the events were lost after ${this.attempts} attempts: ${this.reason}`
+  }
+}
+
+export interface EventsOptions {
+  /** Begin after this position; at the present head when left out. */
+  readonly after?: number
+  readonly stream?: string
+  /** Failures in a row before it gives up, 20 unless told. */
+  readonly attempts_max?: number
+  /** Silence after which the link counts as dead; the server says something every 15 s. */
+  readonly silenceMs?: number
+}
+
+const pauseMs = (failures: number) => Math.min(5000, 100 * 2 ** failures)
+
+const prepared = (options: ClientOptions) =>
+  HttpClient.mapRequest((request: HttpClientRequest.HttpClientRequest) =>
+    request.pipe(HttpClientRequest.prependUrl(options.url), HttpClientRequest.bearerToken(options.token))
+  )
+
+/** The typed client of every endpoint. */
+const typed = (options: ClientOptions) => HttpApiClient.make(Api, { transformClient: prepared(options) })
+export type ApiCalls = Effect.Success<ReturnType<typeof typed>>
+
+export class ApiClient extends Context.Service<
+  ApiClient,
+  {
+    readonly calls: ApiCalls
+    /** Facts as they happen, each once and in order; comes back by position when the link breaks. */
+    readonly events: (options?: EventsOptions) => Stream.Stream<Recorded, EventsLost>
+  }
+>()("novacron/live/api/ApiClient") {
+  static readonly layer = (options: ClientOptions): Layer.Layer<ApiClient> =>
+    Layer.effect(
+      ApiClient,
+      Effect.gen(function* () {
+        const http = (yield* HttpClient.HttpClient).pipe(prepared(options))
+        return ApiClient.of({ calls: yield* typed(options), events: follow(http) })
+      })
+    ).pipe(
+      Layer.provide(
+        NodeHttpClient.layerNodeHttpOptions({
+          keepAlive: true,
+          ...(options.socket === undefined ? {} : { socketPath: options.socket }),
+          ...(options.authority === undefined ? {} : { ca: options.authority })
+        })
+      )
+    )
+}
+
+class Broken extends Schema.TaggedError<Broken>()("Broken", {
+  reason: Schema.String,
+  final: Schema.Boolean
+}) {}
+
+interface Place {
+  after: number | undefined
+  failures: number
+}
+
+const follow =
+  (http: HttpClient.HttpClient) =>
+  (options: EventsOptions = {}): Stream.Stream<Recorded, EventsLost> => {
+    const attempts_max = options.attempts_max ?? 20
+    const place: Place = { after: options.after, failures: 0 }
+    const again = (broken: Broken): Stream.Stream<Recorded, EventsLost> => {
+      place.failures += 1
+      if (broken.final || place.failures >= attempts_max) {
+        return Stream.fail(new EventsLost({ reason: broken.reason, attempts: place.failures }))
+      }
+      return Stream.unwrap(Effect.as(Effect.sleep(pauseMs(place.failures)), attempt()))
+    }
+    const ended = Stream.fail(new Broken({ reason: "the server ended the stream", final: false }))
+    const attempt = (): Stream.Stream<Recorded, EventsLost> =>
+      connect(http, place, options).pipe(
+        Stream.concat(ended),
+        Stream.catch((broken) => again(broken))
+      )
+    return Stream.suspend(attempt)
+  }
+
+const connect = (http: HttpClient.HttpClient, place: Place, options: EventsOptions) =>
+  Stream.unwrap(
+    Effect.gen(function* () {
+      const query = {
+        ...(place.after === undefined ? {} : { after: String(place.after) }),
+        ...(options.stream === undefined ? {} : { stream: options.stream })
+      }
+      const request = HttpClientRequest.get("/v1/events").pipe(HttpClientRequest.setUrlParams(query))
+      const response = yield* http
+        .execute(request)
+        .pipe(Effect.mapError((error) => new Broken({ reason: error.message, final: false })))
+      if (response.status !== 200) {
+        const reason = `status ${response.status}`
+        return yield* new Broken({ reason, final: response.status < 500 && response.status !== 429 })
+      }
+      return response.stream.pipe(
+        Stream.mapError((error) => new Broken({ reason: error.message, final: false })),
+        Stream.timeout(options.silenceMs ?? 45_000),
+        Stream.decodeText(),
+        Stream.splitLines,
+        factsOf(place)
+      )
+    })
+  )
+
+const decodeFact = Schema.decodeUnknownEffect(Schema.fromJsonString(Recorded))
+
+/** Lines to facts. The first comment says where the stream begins, so that a break before any fact loses none. */
+const factsOf =
+  (place: Place) =>
+  <E, R>(lines: Stream.Stream<string, E, R>): Stream.Stream<Recorded, E | Broken, R> =>
+    lines.pipe(
+      Stream.tap((line) =>
+        Effect.sync(() => {
+          const start = /^: facts after (\d+)$/.exec(line)?.[1]
+          if (start === undefined) return
+          place.after ??= Number(start)
+          place.failures = 0
+        })
+      ),
+      Stream.filter((line) => line.startsWith("data: ")),
+      Stream.mapEffect((line) => decodeFact(line.slice("data: ".length))),
+      Stream.mapError((error) =>
+        Schema.isSchemaError(error) ? new Broken({ reason: error.message, final: true }) : error
+      ),
+      Stream.tap((fact) =>
+        Effect.sync(() => {
+          place.after = fact.position
+        })
+      )
+    ) as Stream.Stream<Recorded, E | Broken, R>
