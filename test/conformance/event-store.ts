@@ -55,7 +55,9 @@ export function eventStoreConformance(world: string, makePlace: () => StorePlace
     })
   describe(`event store in ${world}: appending`, () => {
     appending(behaves)
+    repeating(behaves)
     refusing(behaves)
+    refusingUnstorable(behaves)
   })
   describe(`event store in ${world}: reading`, () => reading(behaves))
   describe(`event store in ${world}: subscribing`, () => subscribing(behaves))
@@ -139,6 +141,9 @@ function appending(behaves: Behaves): void {
       assert.deepEqual(yield* store.verify, { position: 4, hash: previousHash })
     })
   )
+}
+
+function repeating(behaves: Behaves): void {
   behaves("what append returns is what a read returns, also where JSON is narrower", (store) =>
     Effect.gen(function* () {
       const data = { gone: undefined, zero: -0, none: Number.NaN, ["__proto__"]: { own: true } }
@@ -172,14 +177,16 @@ function appending(behaves: Behaves): void {
   )
 }
 
+/** Append `facts` behind two good ones of another stream; the batch must fail as a whole. */
+const refused = (store: Store, stream: string, expectedRevision: number, facts: ReadonlyArray<Draft>) =>
+  Effect.flip(
+    store.append([
+      { stream: "vm/new", expectedRevision: -1, facts: drafts("new", 2) },
+      { stream, expectedRevision, facts }
+    ])
+  )
+
 function refusing(behaves: Behaves): void {
-  const refused = (store: Store, stream: string, expectedRevision: number, facts: ReadonlyArray<Draft>) =>
-    Effect.flip(
-      store.append([
-        { stream: "vm/new", expectedRevision: -1, facts: drafts("new", 2) },
-        { stream, expectedRevision, facts }
-      ])
-    )
   behaves("a wrong revision is a conflict that says both, and nothing of the batch is kept", (store) =>
     Effect.gen(function* () {
       yield* store.append([{ stream: "vm/a", expectedRevision: -1, facts: drafts("a", 3) }])
@@ -216,6 +223,9 @@ function refusing(behaves: Behaves): void {
       assert.deepEqual(yield* store.readStream("vm/new"), [])
     })
   )
+}
+
+function refusingUnstorable(behaves: Behaves): void {
   behaves("what can't be stored as it is, is refused and nothing is kept", (store) =>
     Effect.gen(function* () {
       const bad: ReadonlyArray<readonly [string, ReadonlyArray<Draft>]> = [
