@@ -1,0 +1,303 @@
+/**
+ * `novacron up`: one node as its components. With `cluster.join` it is an agent of another node's kernel; without
+ * it has a kernel of its own, with the journal, the API and the authority that issues the nodes' certificates.
+ */
+import { mkdir, readFile } from "node:fs/promises"
+import { join } from "node:path"
+import { Context, Effect, Layer } from "effect"
+import { HttpServer } from "effect/http"
+import { actorKinds } from "../actors/kinds.ts"
+import { HostAgent } from "../kernel/agent.ts"
+import { Kernel } from "../kernel/kernel.ts"
+import { EventStore } from "../kernel/ports/event-store.ts"
+import { Link } from "../kernel/ports/link.ts"
+import { agentsLayer, serveAgent } from "../live/agents.ts"
+import { readOrMakeToken } from "../live/api/authentication.ts"
+import { apiServer } from "../live/api/server.ts"
+import { caInit, caOpen, issueIdentity, loadIdentity, saveIdentity } from "../live/ca.ts"
+import type { Authority, NodeIdentity } from "../live/ca.ts"
+import { joinCluster, renewHandler, renewKind, serveJoins } from "../live/ca/join.ts"
+import type { Loaded } from "../live/config.ts"
+import * as digest from "../live/digest.ts"
+import * as eventStore from "../live/event-store.ts"
+import { qemuLayer } from "../live/hypervisor/qemu.ts"
+import { parseAddress } from "../live/link/address.ts"
+import { Agent as LinkAgent, protocols } from "../live/link/agent.ts"
+import { linkLayer } from "../live/link.ts"
+import { sayHere, sayOver, serveMembership, takePart, watchHosts } from "../live/membership.ts"
+import { measureAppends, Metrics } from "../live/metrics.ts"
+import { layer as projectorLayer, Projector } from "../live/projector.ts"
+import { startUp } from "../live/start-up.ts"
+import type { Component, Phase } from "../live/start-up.ts"
+import { transportLayer } from "../live/transport.ts"
+import { allProjections, queriesLayer, readsLayer, viewsLayer } from "../live/views.ts"
+
+/** Who this node is to others; `authority` is null on a node that joined. */
+class Identity extends Context.Service<
+  Identity,
+  { readonly node: NodeIdentity; readonly authority: Authority | null }
+>()("novacron/cli/Identity") {}
+
+/** The node with the kernel, and where its link is; null where that is this node. */
+class KernelNode extends Context.Service<KernelNode, { readonly name: string } | null>()(
+  "novacron/cli/KernelNode"
+) {}
+
+const startLimitMs = 30_000
+const hostLostAfterMs = 10_000
+
+export interface Up {
+  readonly node: string
+  /** Base URL of the API; null on a node that joined another's kernel. */
+  readonly url: string | null
+  readonly tokenFile: string | null
+  readonly linkAddress: string
+  /** Since this process began. */
+  readonly readySeconds: number
+}
+
+/** Start the node in the surrounding scope; it runs until that closes. */
+export const up = Effect.fn("up")(function* (loaded: Loaded, version: string) {
+  const { config, resolved } = loaded
+  const joins = config.cluster.join !== ""
+  const metrics = yield* Effect.service(Metrics).pipe(Effect.provide(Metrics.layer))
+  const components = [...base(loaded), ...(joins ? joined(loaded) : own(loaded, version, metrics))]
+  const offered = yield* startUp(
+    components,
+    {
+      component: (one, state, seconds) => {
+        metrics.componentStatus(one.name, state === "up" ? "running" : state)
+        if (state === "up") metrics.componentStarted(one.name, seconds)
+      },
+      phase: (phase, seconds) => metrics.phase(phase, seconds),
+      error: (one) => metrics.initializationError(one.name, one.phase)
+    },
+    startLimitMs
+  )
+  const readySeconds = process.uptime()
+  metrics.bootTime(readySeconds)
+  const address = joins
+    ? null
+    : Context.get(offered as Context.Context<HttpServer.HttpServer>, HttpServer.HttpServer)
+  const link = Context.get(offered as Context.Context<LinkAgent>, LinkAgent)
+  const result: Up = {
+    node: resolved.nodeId,
+    url: address === null ? null : HttpServer.formatAddress(address.address),
+    tokenFile: joins ? null : resolved.tokenFile,
+    linkAddress: link.address,
+    readySeconds
+  }
+  yield* Effect.logInfo("ready", { ...result, driver: config.hypervisor.driver })
+  return result
+})
+
+const component = (
+  name: string,
+  phase: Phase,
+  needs: ReadonlyArray<string>,
+  layer: Layer.Any
+): Component => ({ name, phase, level: "critical", needs, layer })
+
+const layerOf = <A, E, R>(effect: Effect.Effect<A, E, R>) => Layer.effectDiscard(effect)
+
+/** What every node has: folders, an identity, links, machines and their agent. */
+function base({ config, resolved }: Loaded): ReadonlyArray<Component> {
+  const { dataDir, imageDir, nodeId } = resolved
+  const runDir = join(dataDir, "run")
+  return [
+    component(
+      "environment",
+      "pre-init",
+      [],
+      layerOf(
+        Effect.tryPromise(async () => {
+          for (const folder of [dataDir, imageDir, runDir])
+            await mkdir(folder, { recursive: true, mode: 0o700 })
+        })
+      )
+    ),
+    component(
+      "security",
+      "core",
+      ["environment"],
+      Layer.effect(Identity, identityOf(config.cluster, dataDir, nodeId))
+    ),
+    component(
+      "network",
+      "core",
+      ["security"],
+      Layer.unwrap(
+        Effect.map(Identity, ({ node }) => {
+          const { listen_address: host, bind_port: port } = config.network
+          const agent = LinkAgent.layer({ identity: node, host, port })
+          return linkLayer().pipe(Layer.provideMerge(agent))
+        })
+      )
+    ),
+    component("transport", "core", ["network"], transportLayer({ folder: runDir })),
+    component("hypervisor", "core", ["environment"], qemuLayer({ dataDir, imageDir, runDir })),
+    component("agent", "core", ["hypervisor", "transport"], HostAgent.layer(nodeId))
+  ]
+}
+
+/** The node of a kernel: journal, views, actors, API. */
+function own(
+  { config, resolved }: Loaded,
+  version: string,
+  metrics: Metrics["Service"]
+): ReadonlyArray<Component> {
+  const { dataDir, nodeId } = resolved
+  const store = eventStore.layer({ path: join(dataDir, "journal.db") }).pipe(Layer.provide(digest.layer))
+  const measured = Layer.effect(
+    EventStore,
+    Effect.map(EventStore, (one) => measureAppends(one, metrics))
+  )
+  return [
+    component("database", "core", ["security"], measured.pipe(Layer.provide(store))),
+    component(
+      "cache",
+      "core",
+      ["database"],
+      Layer.mergeAll(viewsLayer(), queriesLayer).pipe(
+        Layer.provideMerge(projectorLayer({ path: join(dataDir, "views.db"), projections: allProjections }))
+      )
+    ),
+    component(
+      "orchestration",
+      "service",
+      ["cache", "agent"],
+      Kernel.layer({ kinds: actorKinds, node: nodeId }).pipe(Layer.provideMerge(agentsLayer(nodeId)))
+    ),
+    component("monitoring", "service", ["cache"], monitoring(metrics)),
+    component(
+      "api",
+      "service",
+      ["orchestration", "monitoring"],
+      Layer.unwrap(
+        Effect.map(apiOptions({ config, resolved }, version), (options) =>
+          apiServer(options).pipe(Layer.provide(readsLayer), Layer.provide(Layer.succeed(Metrics, metrics)))
+        )
+      )
+    ),
+    component(
+      "discovery",
+      "post-init",
+      ["orchestration"],
+      layerOf(
+        Effect.gen(function* () {
+          yield* serveMembership()
+          const { authority } = yield* Identity
+          const link = yield* Link
+          if (authority) {
+            yield* serveJoins(authority)
+            yield* link.serve(renewKind, renewHandler(authority))
+          }
+          const say = yield* sayHere(nodeId)
+          yield* Effect.forkScoped(
+            takePart(say, { ...(yield* registration({ config, resolved })), linkedSince: Effect.succeed(0) })
+          )
+          yield* Effect.forkScoped(watchHosts(nodeId, hostLostAfterMs))
+        })
+      )
+    )
+  ]
+}
+
+const monitoring = (metrics: Metrics["Service"]) =>
+  layerOf(
+    Effect.gen(function* () {
+      yield* metrics.observe(yield* Projector)
+    })
+  )
+
+const apiOptions = Effect.fnUntraced(function* (
+  { config, resolved }: Pick<Loaded, "config" | "resolved">,
+  version: string
+) {
+  const token = yield* readOrMakeToken(resolved.tokenFile)
+  const tls = resolved.tls
+  const read = (path: string) => Effect.tryPromise(() => readFile(path, "utf8"))
+  return {
+    listen:
+      resolved.socket === null
+        ? { host: config.api.listen_address, port: config.api.port }
+        : { path: resolved.socket },
+    ...(tls ? { tls: { certificate: yield* read(tls.certificate), key: yield* read(tls.key) } } : {}),
+    token,
+    node: resolved.nodeId,
+    version,
+    inFlight_max: config.system.max_concurrency
+  }
+})
+
+/** The node without a kernel: it dials the one that has it, and does what that one asks. */
+function joined({ config, resolved }: Loaded): ReadonlyArray<Component> {
+  const address = config.cluster.join
+  return [
+    component("kernel-link", "service", ["network"], Layer.effect(KernelNode, kernelNodeAt(address))),
+    component(
+      "discovery",
+      "post-init",
+      ["kernel-link", "agent"],
+      layerOf(
+        Effect.gen(function* () {
+          const kernelNode = yield* KernelNode
+          if (kernelNode === null) return
+          yield* serveAgent(resolved.nodeId, kernelNode.name)
+          const link = yield* Link
+          yield* link.connect(kernelNode.name, address)
+          const linkedSince = Effect.map(link.peers, (peers) => {
+            const peer = peers.find((one) => one.node === kernelNode.name && one.state === "connected")
+            return peer?.sinceMs ?? null
+          })
+          const say = yield* sayOver(kernelNode.name)
+          yield* Effect.forkScoped(
+            takePart(say, { ...(yield* registration({ config, resolved })), linkedSince })
+          )
+        })
+      )
+    )
+  ]
+}
+
+const registration = Effect.fnUntraced(function* ({ config, resolved }: Pick<Loaded, "config" | "resolved">) {
+  const agent = yield* LinkAgent
+  const address = config.cluster.advertise_address || agent.address
+  return {
+    host: resolved.nodeId,
+    address: address.includes("@") ? address : `${resolved.nodeId}@${address}`,
+    labels: config.hypervisor.labels
+  }
+})
+
+/** The name of the node at this address: told by the address itself, or by the certificate that it shows. */
+const kernelNodeAt = Effect.fnUntraced(function* (address: string) {
+  const named = parseAddress(address)?.node
+  if (named) return { name: named }
+  const agent = yield* LinkAgent
+  const { socket, peer } = yield* agent.dial(address, protocols.link, null)
+  socket.destroy()
+  return { name: peer }
+})
+
+const identityOf = Effect.fnUntraced(function* (
+  cluster: Loaded["config"]["cluster"],
+  dataDir: string,
+  node: string
+) {
+  const folder = join(dataDir, "identity")
+  const known = yield* Effect.option(loadIdentity(folder))
+  if (cluster.join !== "") {
+    if (known._tag === "Some") return { node: known.value, authority: null }
+    const token = (yield* Effect.tryPromise(() => readFile(cluster.join_token_file, "utf8"))).trim()
+    const identity = yield* joinCluster(cluster.join, token, node)
+    yield* saveIdentity(folder, identity)
+    return { node: identity, authority: null }
+  }
+  const authorityFolder = join(dataDir, "ca")
+  const authority = yield* caOpen(authorityFolder).pipe(Effect.catch(() => caInit(authorityFolder)))
+  if (known._tag === "Some" && known.value.node === node) return { node: known.value, authority }
+  const identity = yield* issueIdentity(authority, node)
+  yield* saveIdentity(folder, identity)
+  return { node: identity, authority }
+})
