@@ -105,21 +105,22 @@ const auditPage = Effect.fn("Queries.audit")(function* (
   const lastKnown = latest.at(-1)?.position ?? 0
   const oldestKnown = latest[0]?.position ?? 1
   let next = Math.min(query.from ?? lastKnown, lastKnown)
-  let scanned = 0
-  const take = (entry: AuditEntry) => {
+  let left = scanned_max
+  /** Whether there is to be more. */
+  const take = (entry: AuditEntry): boolean => {
     next = entry.position - 1
-    scanned += 1
+    left -= 1
     if (matches(entry, query)) found.push(entry)
-    return found.length < limit && scanned < scanned_max
+    return found.length < limit && left > 0 && next > 0
   }
-  for (let index = next - oldestKnown; index >= 0; index--) {
+  let isMore = next > 0
+  for (let index = next - oldestKnown; index >= 0 && isMore; index--) {
     const entry = latest[index]
-    if (entry !== undefined && !take(entry)) break
+    isMore = entry !== undefined && take(entry)
   }
-  while (next > 0 && found.length < limit && scanned < scanned_max) {
+  while (isMore) {
     const older = yield* store.readAll({ from: next, direction: "backwards", limit: page_max })
-    if (older.length === 0) break
-    for (const fact of older) if (!take(entryOf(fact))) break
+    isMore = older.length > 0 && older.every((fact) => take(entryOf(fact)))
     yield* Effect.yieldNow
   }
   return { entries: found, next: next > 0 ? next : null }

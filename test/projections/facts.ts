@@ -1,5 +1,6 @@
 /** Facts for tests: recorded ones from (stream, fact), and whole random histories of a small fleet. */
-import fc from "fast-check"
+import { array, constantFrom, integer, oneof, record } from "fast-check"
+import type { Arbitrary } from "fast-check"
 import type { Draft, Recorded } from "../../src/events/envelope.ts"
 import { typePrefix } from "../../src/events/envelope.ts"
 import type { HostFact } from "../../src/events/host.ts"
@@ -166,22 +167,20 @@ const migrationFacts = (vm: string, percent: number): ReadonlyArray<MigrationFac
 ]
 
 /** Histories of up to `lengthMax` facts in which anything may follow anything. */
-export const histories = (lengthMax: number): fc.Arbitrary<ReadonlyArray<Said>> =>
-  fc.array(
-    fc
-      .record({
-        vm: fc.constantFrom(...names),
-        host: fc.constantFrom(...hosts),
-        id: fc.constantFrom(...ids),
-        percent: fc.integer({ min: 0, max: 100 })
-      })
-      .chain(({ vm, host, id, percent }) =>
-        fc.oneof(
-          fc.constantFrom(...vmFacts(vm)).map((fact): Said => [`vm/${vm}`, fact]),
-          fc.constantFrom(...hostFactsOf(host, vm)).map((fact): Said => [`host/${host}`, fact]),
-          fc.constantFrom(...placementFacts(`d-${id}`, vm)).map((fact): Said => [`placement/d-${id}`, fact]),
-          fc.constantFrom(...migrationFacts(vm, percent)).map((fact): Said => [`migration/${id}`, fact])
-        )
-      ),
+export const histories = (lengthMax: number): Arbitrary<ReadonlyArray<Said>> =>
+  array(
+    record({
+      vm: constantFrom(...names),
+      host: constantFrom(...hosts),
+      id: constantFrom(...ids),
+      percent: integer({ min: 0, max: 100 })
+    }).chain(({ vm, host, id, percent }) =>
+      oneof(
+        constantFrom(...vmFacts(vm)).map((fact): Said => [`vm/${vm}`, fact]),
+        constantFrom(...hostFactsOf(host, vm)).map((fact): Said => [`host/${host}`, fact]),
+        constantFrom(...placementFacts(`d-${id}`, vm)).map((fact): Said => [`placement/d-${id}`, fact]),
+        constantFrom(...migrationFacts(vm, percent)).map((fact): Said => [`migration/${id}`, fact])
+      )
+    ),
     { maxLength: lengthMax, size: "max" }
   )

@@ -1,13 +1,14 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import fc from "fast-check"
+import { array, assert as check, boolean, nat, property } from "fast-check"
 import type { Recorded } from "../../src/events/envelope.ts"
 import { audit, auditLatest_max, causeOf, latestOf } from "../../src/projections/audit.ts"
 import { hostViewsOf, inventory } from "../../src/projections/inventory.ts"
 import { migrations, migrations_max } from "../../src/projections/migrations.ts"
 import { decisionsOf, decisionsPerVm_max, placement } from "../../src/projections/placement.ts"
 import type { Projection } from "../../src/projections/projection.ts"
-import { Table, textOf } from "../../src/projections/table.ts"
+import { textOf } from "../../src/projections/table.ts"
+import type { Table } from "../../src/projections/table.ts"
 import { histories, hostFacts, policy, progress, recorded, spec } from "./facts.ts"
 import type { Said } from "./facts.ts"
 
@@ -293,8 +294,8 @@ test("storing only what changed, at any moments, stores the same rows in the sam
   const projections = [inventory, placement, migrations] as ReadonlyArray<Projection<unknown>>
   const seed = 20_260_101
   console.log(`seed ${seed}`)
-  const cuts = fc.array(fc.boolean(), { minLength: 120, maxLength: 120 })
-  const property = fc.property(histories(120), cuts, (history, store) => {
+  const cuts = array(boolean(), { minLength: 120, maxLength: 120 })
+  const always = property(histories(120), cuts, (history, store) => {
     for (const projection of projections) {
       let state = projection.initial()
       const files = new Map<string, Map<string, string>>()
@@ -310,14 +311,14 @@ test("storing only what changed, at any moments, stores the same rows in the sam
       assert.equal(textOf(projection.tables(restored)), textOf(projection.tables(state)))
     }
   })
-  fc.assert(property, { seed, numRuns: 200 })
+  check(always, { seed, numRuns: 200 })
 })
 
 test("a fold that goes on from a stored state ends where one from the first fact ends", () => {
   const projections = [inventory, placement, migrations] as ReadonlyArray<Projection<unknown>>
   const seed = 20_260_102
   console.log(`seed ${seed}`)
-  const property = fc.property(histories(150), fc.nat(150), (history, cut) => {
+  const always = property(histories(150), nat(150), (history, cut) => {
     for (const projection of projections) {
       const facts = recorded(history)
       const whole = facts.reduce((state, fact) => projection.apply(state, fact), projection.initial())
@@ -329,5 +330,5 @@ test("a fold that goes on from a stored state ends where one from the first fact
       assert.equal(textOf(projection.tables(second)), textOf(projection.tables(whole)))
     }
   })
-  fc.assert(property, { seed, numRuns: 200 })
+  check(always, { seed, numRuns: 200 })
 })
