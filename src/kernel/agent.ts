@@ -3,7 +3,7 @@
  * transport. Work belongs to the agent and not to who asked for it: when the link to the kernel breaks it goes on,
  * and asking again with the same key joins it, or gets the answer it had.
  */
-import { Context, Effect, FiberSet, Latch, Layer, Stream } from "effect"
+import { Clock, Context, Effect, FiberSet, Latch, Layer, Stream } from "effect"
 import type { HypervisorReport, HypervisorRequest } from "../events/requests.ts"
 import type { VmCommand } from "../events/vm.ts"
 import { Hypervisor } from "./ports/hypervisor.ts"
@@ -94,6 +94,7 @@ const makeAgent = Effect.fn("HostAgent.make")(function* (host: string) {
     if (request.op === "prepareIncoming") arriving.set(request.vm, request.migration)
     const arrived = request.op === "resume" ? arriving.get(request.vm) : undefined
     const work = workOf(request, hypervisor, transport).pipe(
+      Stream.filterEffect(worthTelling()),
       Stream.runForEach((report) => Effect.sync(() => job.say(report))),
       Effect.tap(() =>
         Effect.sync(() => {
@@ -222,6 +223,21 @@ function workOf(
 }
 
 const closed = (transport: Transport["Service"], transfer: string) => Effect.ignore(transport.close(transfer))
+
+/** Each report becomes a fact: progress is told when the phase changes, and twice a second. */
+const progressEveryMs = 500
+
+function worthTelling(): (report: HypervisorReport) => Effect.Effect<boolean> {
+  let told = { phase: "", atMs: 0 }
+  return (report) =>
+    Effect.map(Clock.currentTimeMillis, (atMs) => {
+      if (report.type !== "hypervisor.progressed") return true
+      const { phase } = report.progress
+      if (phase === told.phase && atMs - told.atMs < progressEveryMs) return false
+      told = { phase, atMs }
+      return true
+    })
+}
 
 const quietMs = 10_000
 const quietChecks_max = 8640

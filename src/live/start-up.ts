@@ -166,4 +166,10 @@ const startOne = Effect.fnUntraced(function* (
   )
 })
 
-const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
+/** Many typed errors carry `reason` and `path` and no message of their own. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  if (error.message !== "") return error.message
+  const { reason, path } = error as { reason?: unknown; path?: unknown }
+  return [path, reason ?? error.name].filter((part) => typeof part === "string").join(": ")
+}

@@ -53,6 +53,8 @@ export const receiveFrame = (
     socket.on("data", onData)
     socket.on("end", onEnd)
     socket.on("close", onEnd)
+    // A listener alone does not start a stream again that the previous exchange has paused.
+    socket.resume()
     return Effect.sync(stop)
   }).pipe(
     Effect.timeoutOrElse({
