@@ -163,7 +163,7 @@ const runLink = (state: State, accepted: Accepted, dialler: string): Effect.Effe
         hello: helloOf(state),
         peer: accepted.peer,
         dialler,
-        certificateEndsMs: accepted.certificateEndsMs,
+        certificateEndsMs: Date.parse(accepted.certificate.validTo),
         helloTimeoutMs: settings.helloTimeoutMs,
         heartbeatMs: settings.heartbeatMs,
         heartbeatMissesMax: settings.heartbeatMissesMax,

@@ -171,6 +171,9 @@ const dialForJoin = (address: string) =>
 export const renewKind = "ca.renew"
 const RenewRequest = Schema.Struct({ request: JoinRequest.fields.request })
 
+const reasonOf = (error: CaError | LinkError | Schema.SchemaError) =>
+  "reason" in error ? error.reason : error.message
+
 /** Serves `ca.renew` on the authority's node: a new certificate for whoever the link says is asking. */
 export const renewHandler =
   (authority: Authority): LinkHandler =>
@@ -179,7 +182,7 @@ export const renewHandler =
       Schema.decodeUnknownEffect(RenewRequest)(payload).pipe(
         Effect.flatMap(({ request }) => authority.renew(peer, Buffer.from(request, "base64"))),
         Effect.map((certificate): typeof JoinAnswer.Type => ({ certificate })),
-        Effect.mapError((error) => new HandlerFailed({ reason: String(error.message) }))
+        Effect.mapError((error) => new HandlerFailed({ reason: reasonOf(error) }))
       )
     )
 
@@ -192,11 +195,7 @@ export const renewIdentity = Effect.fn("ca.renewIdentity")(function* (
   const keys = generateKeys()
   const request = signingRequest(keys, identity.node).toString("base64")
   const failed = (error: LinkError | Schema.SchemaError) =>
-    new CaError({
-      code: "failed",
-      path: authorityNode,
-      reason: "reason" in error ? error.reason : error.message
-    })
+    new CaError({ code: "failed", path: authorityNode, reason: reasonOf(error) })
   const replies = yield* link
     .call(authorityNode, renewKind, { request })
     .pipe(Stream.take(1), Stream.runCollect, Effect.mapError(failed))

@@ -34,7 +34,7 @@ export interface AgentOptions {
 export interface Accepted {
   readonly socket: TLSSocket
   readonly peer: string
-  readonly certificateEndsMs: number
+  readonly certificate: X509Certificate
 }
 
 /** A connection on the join protocol, where the dialler has no certificate yet. */
@@ -178,7 +178,7 @@ function authenticate(socket: TLSSocket, identity: NodeIdentity): Accepted | str
   }
   const peer = nodeOf(certificate)
   if (peer === null) return "the certificate names no node"
-  return { socket, peer, certificateEndsMs: Date.parse(certificate.validTo) }
+  return { socket, peer, certificate }
 }
 
 const dial = (
