@@ -1,0 +1,157 @@
+/** The way to a node's API: where it is, with which token, and its problems as ends of a command. */
+import { existsSync, readFileSync } from "node:fs"
+import { homedir } from "node:os"
+import { join, resolve } from "node:path"
+import { Effect } from "effect"
+import type { Loaded } from "../live/config.ts"
+import type { ApiCalls, ApiClient } from "../live/api/client.ts"
+import { CliFailure, failure } from "./exit.ts"
+import type { ExitName } from "./exit.ts"
+import { Authority, ConfigFile, TokenFile, Url } from "./global.ts"
+import { Surroundings } from "./output.ts"
+
+/** `--config`, NOVACRON_CONFIG, or the standard file when it is there; null for none. */
+export const configFile = Effect.gen(function* () {
+  const { environment } = yield* Surroundings
+  const named = (yield* ConfigFile) || environment["NOVACRON_CONFIG"] || ""
+  if (named !== "") return resolve(named)
+  const home = environment["HOME"] ?? homedir()
+  const standard = join(environment["XDG_CONFIG_HOME"] || join(home, ".config"), "novacron", "config.yaml")
+  return existsSync(standard) ? standard : null
+})
+
+/** The configuration as `up` would see it. */
+export const loadedConfig = Effect.gen(function* (): Effect.fn.Return<Loaded, CliFailure, any> {
+  const { environment } = yield* Surroundings
+  const file = yield* configFile
+  const { loadConfig } = yield* Effect.promise(() => import("../live/config.ts"))
+  return yield* loadConfig(file, environment).pipe(
+    Effect.mapError((error) =>
+      failure(
+        "usage",
+        error.message,
+        "novacron config validate shows the same; config generate, a good file",
+        {
+          file: error.file,
+          issues: error.issues
+        }
+      )
+    )
+  )
+}) as Effect.Effect<Loaded, CliFailure, ConfigFileContext>
+type ConfigFileContext = Effect.Services<typeof configFile>
+
+const readFile = (path: string, what: string) =>
+  Effect.try({
+    try: () => readFileSync(path, "utf8"),
+    catch: (cause) => failure("usage", `${what} ${path} can't be read: ${(cause as Error).message}`)
+  })
+
+interface Target {
+  readonly url: string
+  readonly socket?: string
+}
+
+const targetOf = (named: string): Effect.Effect<Target, CliFailure> =>
+  Effect.suspend(() => {
+    if (named.startsWith("unix:")) {
+      return Effect.succeed({ url: "http://localhost", socket: resolve(named.slice("unix:".length)) })
+    }
+    if (URL.canParse(named) && /^https?:$/.test(new URL(named).protocol)) {
+      return Effect.succeed({ url: named.replace(/\/+$/, "") })
+    }
+    return Effect.fail(
+      failure("usage", `${JSON.stringify(named)} is no address; allowed: http://…, https://… or unix:/path`)
+    )
+  })
+
+function targetOfConfig({ config, resolved }: Loaded): Target {
+  if (resolved.socket !== null) return { url: "http://localhost", socket: resolved.socket }
+  const { listen_address: host, port } = config.api
+  const shown = host.includes(":") ? `[${host}]` : host
+  return { url: `${resolved.tls === null ? "http" : "https"}://${shown}:${port}` }
+}
+
+const tokenOf = Effect.fnUntraced(function* (path: string) {
+  const { readToken } = yield* Effect.promise(() => import("../live/api/authentication.ts"))
+  return yield* readToken(path).pipe(
+    Effect.mapError((error) =>
+      failure(
+        "unauthorised",
+        error.message,
+        "the node makes this file at its first start; name another with --token-file, or give NOVACRON_TOKEN"
+      )
+    )
+  )
+})
+
+/** The client for the node that flags, environment and configuration name. */
+export const connect = Effect.gen(function* () {
+  const { environment } = yield* Surroundings
+  const url = (yield* Url) || environment["NOVACRON_URL"] || ""
+  const tokenFile = (yield* TokenFile) || environment["NOVACRON_TOKEN_FILE"] || ""
+  const secret = environment["NOVACRON_TOKEN"] ?? ""
+  const needsConfig = url === "" || (secret === "" && tokenFile === "")
+  const loaded = needsConfig ? yield* loadedConfig : null
+  const target = url === "" ? targetOfConfig(loaded!) : yield* targetOf(url)
+  const token = secret !== "" ? secret.trim() : yield* tokenOf(tokenFile || loaded!.resolved.tokenFile)
+  const authority = yield* Authority
+  const trusted = authority === "" ? {} : { authority: yield* readFile(authority, "the authority's file") }
+  const { ApiClient } = yield* Effect.promise(() => import("../live/api/client.ts"))
+  const options = { ...target, ...trusted, token }
+  return { ApiClient, layer: ApiClient.layer(options), shown: target.socket ?? target.url }
+})
+
+const exitOf: Readonly<Record<string, ExitName>> = {
+  "invalid-request": "usage",
+  unauthenticated: "unauthorised",
+  "not-found": "notFound",
+  refused: "refused",
+  "idempotency-key-reused": "refused",
+  conflict: "refused"
+}
+const hintOf: Readonly<Record<string, string>> = {
+  unauthenticated: "name the node's token file with --token-file, or give NOVACRON_TOKEN",
+  overloaded: "try again in a moment",
+  internal: "the node's log has it"
+}
+
+/** Any error of a call as the command's end. */
+export function failureOf(error: unknown, shown: string): CliFailure {
+  if (error instanceof CliFailure) return error
+  const problem = error as {
+    type?: unknown
+    title?: unknown
+    detail?: unknown
+    _tag?: unknown
+    errors?: unknown
+  }
+  if (typeof problem.type === "string" && problem.type.startsWith("urn:novacron:problem:")) {
+    const name = problem.type.slice("urn:novacron:problem:".length)
+    const reason = typeof problem.detail === "string" ? problem.detail : String(problem.title)
+    const details = Object.fromEntries(Object.entries(problem))
+    return failure(exitOf[name] ?? "failure", reason, hintOf[name], details)
+  }
+  const text = error instanceof Error ? error.message : String(error)
+  if (problem._tag === "HttpClientError") {
+    return failure(
+      "unreachable",
+      `${shown} can't be reached: ${text}`,
+      "start a node with novacron up, or name one with --url"
+    )
+  }
+  if (problem._tag === "EventsLost") return failure("unreachable", text)
+  return failure("failure", `${shown} answered what this version does not understand: ${text}`)
+}
+
+/** Run calls against the node, with every error as a `CliFailure`. */
+export const withApi = <A, E, R>(
+  use: (calls: ApiCalls, client: ApiClient["Service"]) => Effect.Effect<A, E, R>
+) =>
+  Effect.gen(function* () {
+    const { ApiClient, layer, shown } = yield* connect
+    return yield* Effect.flatMap(ApiClient, (client) => use(client.calls, client)).pipe(
+      Effect.provide(layer),
+      Effect.mapError((error) => failureOf(error, shown))
+    )
+  })

@@ -1,0 +1,82 @@
+/** `novacron host …` */
+import { Effect } from "effect"
+import { Argument, Command, Flag } from "effect/cli"
+import { withApi } from "./connection.ts"
+import { mutate, mutationFlags } from "./mutate.ts"
+import { output } from "./output.ts"
+import { showRow } from "./vm.ts"
+
+const hostArgument = Argument.String("host").pipe(Argument.withDescription("Name of the host"))
+
+type Row = Readonly<Record<string, unknown>>
+interface Room {
+  readonly cpus?: number
+  readonly memoryMib?: number
+}
+const share = (row: Row, key: keyof Room) => {
+  const used = (row["used"] ?? {}) as Room
+  const total = (row["total"] ?? {}) as Room
+  return `${used[key] ?? 0}/${total[key] ?? "?"}`
+}
+
+const list = Command.make(
+  "list",
+  {},
+  Effect.fnUntraced(function* () {
+    const to = yield* output
+    const hosts = yield* withApi((calls) => calls.hosts.list())
+    to.either(hosts, () =>
+      to.table(hosts as ReadonlyArray<Row>, [
+        { head: "NAME", of: (row) => row["name"] as string },
+        { head: "STATE", of: (row) => row["state"] as string },
+        { head: "DRIVER", of: (row) => (row["facts"] as { driver?: string } | undefined)?.driver },
+        { head: "CPUS USED", of: (row) => share(row, "cpus") },
+        { head: "MEMORY MIB USED", of: (row) => share(row, "memoryMib") },
+        { head: "VMS", of: (row) => (row["vms"] as ReadonlyArray<string> | undefined)?.length }
+      ])
+    )
+  })
+).pipe(Command.withDescription("List the hosts"), Command.withAlias("ls"))
+
+const show = Command.make(
+  "show",
+  { host: hostArgument },
+  Effect.fnUntraced(function* ({ host }) {
+    const to = yield* output
+    const row = yield* withApi((calls) => calls.hosts.show({ params: { name: host } }))
+    to.either(row, () => showRow(to, row))
+  })
+).pipe(Command.withDescription("Show everything about a host"))
+
+const drain = Command.make(
+  "drain",
+  {
+    host: hostArgument,
+    reason: Flag.String("reason").pipe(
+      Flag.withDescription("Why, for the journal"),
+      Flag.withMetavar("TEXT"),
+      Flag.withDefault("")
+    ),
+    ...mutationFlags
+  },
+  Effect.fnUntraced(function* ({ host, reason, ...flags }) {
+    yield* mutate(flags, `drain host ${host}`, (calls, request) =>
+      calls.hosts.drain({ ...request, params: { name: host }, payload: { reason } })
+    )
+  })
+).pipe(Command.withDescription("Place nothing more on a host"))
+
+const activate = Command.make(
+  "activate",
+  { host: hostArgument, ...mutationFlags },
+  Effect.fnUntraced(function* ({ host, ...flags }) {
+    yield* mutate(flags, `activate host ${host}`, (calls, request) =>
+      calls.hosts.activate({ ...request, params: { name: host } })
+    )
+  })
+).pipe(Command.withDescription("Place machines on a drained host again"))
+
+export const host = Command.make("host").pipe(
+  Command.withDescription("See and drain hosts"),
+  Command.withSubcommands([list, show, drain, activate])
+)
