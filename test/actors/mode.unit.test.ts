@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import test from "node:test"
-import fc from "fast-check"
+import * as fc from "fast-check"
 import type { Message } from "../../src/events/envelope.ts"
 import type { Mode, ModeSample } from "../../src/events/link.ts"
 import { modeActor } from "../../src/actors/mode/chart.ts"

@@ -44,9 +44,11 @@ export const receiver = (path: string, onConnection: (socket: Socket) => void) =
     ({ server, sockets }) => Effect.promise(() => closeServer(server, sockets))
   )
 
-function closeServer(server: Server, sockets: ReadonlyArray<Socket>): Promise<void> {
+async function closeServer(server: Server, sockets: ReadonlyArray<Socket>): Promise<void> {
   for (const socket of sockets) socket.destroy()
-  return new Promise((resolve) => server.close(() => resolve()))
+  const closing = once(server, "close")
+  server.close()
+  await closing
 }
 
 export const dialSocket = (path: string) =>
@@ -106,7 +108,10 @@ export function transportConformance(world: string, makePair: MakePair): void {
       // What is provoked here is logged as a warning; nobody needs to read it.
       await Effect.runPromise(body.pipe(Effect.provideService(References.MinimumLogLevel, "None")))
     })
-  describe(`transport in ${world}: carrying`, () => carrying(behaves))
+  describe(`transport in ${world}: carrying`, () => {
+    carrying(behaves)
+    holdingBack(behaves)
+  })
   describe(`transport in ${world}: refusing`, () => refusing(behaves))
   describe(`transport in ${world}: ending`, () => ending(behaves))
 }
@@ -162,6 +167,9 @@ function carrying(behaves: Behaves): void {
       yield* Effect.all(talks, { concurrency: "unbounded" })
     })
   )
+}
+
+function holdingBack(behaves: Behaves): void {
   behaves("a reader that does not read holds the writer back", (pair) =>
     Effect.gen(function* () {
       const { channel, end } = yield* openOne(pair, (socket) => socket.pause())

@@ -62,7 +62,9 @@ const middleman = (address: string) =>
     ({ server, sockets }) =>
       Effect.promise(async () => {
         for (const socket of sockets) socket.destroy()
-        await new Promise((resolve) => server.close(resolve))
+        const closing = once(server, "close")
+        server.close()
+        await closing
       })
   )
 
