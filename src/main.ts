@@ -1,16 +1,109 @@
-/** The composition root: `up` and `lab` run here, every other command is a client of the API. */
-import { NodeRuntime } from "@effect/platform-node"
+/**
+ * The composition root. Every command is parsed in one tree; `up` and `lab` only say what is to be run, and run here
+ * after the parsing, with their own answer to signals and without having loaded a server for anyone's `--help`.
+ */
 import { Effect, Logger, References } from "effect"
-import { loadConfig } from "./live/config.ts"
-import { up } from "./cli/up.ts"
+import { Command, Flag } from "effect/cli"
+import { loadedConfig } from "./cli/connection.ts"
+import { exitCodes } from "./cli/exit.ts"
+import { runCli, version } from "./cli/main.ts"
+import type { Loaded } from "./live/config.ts"
 
-const file = process.argv[process.argv.indexOf("--config") + 1] ?? null
+type Server = (signal: AbortSignal) => Promise<void>
+
+let server: Server | null = null
+
 const levels = { debug: "Debug", info: "Info", warn: "Warn", error: "Error" } as const
-const program = Effect.gen(function* () {
-  const loaded = yield* loadConfig(process.argv.includes("--config") ? file : null, process.env)
-  yield* up(loaded, "0.1.0").pipe(
-    Effect.provideService(References.MinimumLogLevel, levels[loaded.config.system.log_level])
-  )
-  return yield* Effect.never
-}).pipe(Effect.scoped, Effect.provide(Logger.layer([Logger.withConsoleError(Logger.formatJson)])))
-NodeRuntime.runMain(program as Effect.Effect<never, unknown>)
+
+const runUp =
+  (loaded: Loaded): Server =>
+  async (signal) => {
+    const { up } = await import("./cli/up.ts")
+    const { notify } = await import("./live/systemd.ts")
+    const program = Effect.gen(function* () {
+      yield* up(loaded, version())
+      yield* notify("--ready")
+      yield* Effect.callback<void>((resume) => {
+        const stop = () => resume(Effect.void)
+        if (signal.aborted) stop()
+        else signal.addEventListener("abort", stop)
+      })
+      yield* notify("--stopping")
+    }).pipe(
+      Effect.scoped,
+      Effect.provideService(References.MinimumLogLevel, levels[loaded.config.system.log_level]),
+      Effect.provide(Logger.layer([Logger.withConsoleError(Logger.formatJson)]))
+    )
+    await Effect.runPromise(program as Effect.Effect<void, unknown>)
+  }
+
+const runLab =
+  (once: boolean): Server =>
+  async (signal) => {
+    const { lab } = await import("./cli/lab.ts")
+    const terminal = process.stdout.isTTY === true
+    let width = 0
+    const clearLine = () => {
+      if (width > 0) process.stdout.write(`\r${" ".repeat(width)}\r`)
+      width = 0
+    }
+    await lab(
+      {
+        once,
+        environment: process.env,
+        print: (line) => {
+          clearLine()
+          process.stdout.write(`${line}\n`)
+        },
+        progress: terminal
+          ? (text) => {
+              process.stdout.write(`\r${text.padEnd(width)}`)
+              width = text.length
+            }
+          : null
+      },
+      signal
+    )
+  }
+
+const upCommand = Command.make("up", {}, () =>
+  Effect.map(loadedConfig, (loaded) => {
+    server = runUp(loaded)
+  })
+).pipe(Command.withDescription("Run a node: with a kernel of its own, or joined to another node's"))
+
+const labCommand = Command.make(
+  "lab",
+  {
+    once: Flag.Boolean("once").pipe(
+      Flag.withDescription("End everything and exit after the tour"),
+      Flag.withDefault(false)
+    )
+  },
+  ({ once }) =>
+    Effect.sync(() => {
+      server = runLab(once)
+    })
+).pipe(Command.withDescription("Two nodes on this machine, a guest, and its live move from one to the other"))
+
+/** Run it until it ends, or until a signal asks it to; a second signal does not wait. */
+async function serve(run: Server): Promise<number> {
+  const controller = new AbortController()
+  const stop = () => {
+    if (controller.signal.aborted) process.exit(130)
+    controller.abort()
+  }
+  process.on("SIGINT", stop)
+  process.on("SIGTERM", stop)
+  try {
+    await run(controller.signal)
+    return exitCodes.success
+  } catch (error) {
+    if (controller.signal.aborted) return exitCodes.success
+    process.stderr.write(`novacron: ${error instanceof Error ? error.message : String(error)}\n`)
+    return exitCodes.failure
+  }
+}
+
+const parsed = await runCli(process.argv.slice(2), { up: upCommand, lab: labCommand })
+process.exitCode = server === null ? parsed : await serve(server)

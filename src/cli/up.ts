@@ -18,6 +18,7 @@ import { caInit, caOpen, issueIdentity, loadIdentity, saveIdentity } from "../li
 import type { Authority, NodeIdentity } from "../live/ca.ts"
 import { joinCluster, renewHandler, renewKind, serveJoins } from "../live/ca/join.ts"
 import type { Loaded } from "../live/config.ts"
+import { journalFile } from "./offline.ts"
 import * as digest from "../live/digest.ts"
 import * as eventStore from "../live/event-store.ts"
 import { qemuLayer } from "../live/hypervisor/qemu.ts"
@@ -147,7 +148,7 @@ function own(
   metrics: Metrics["Service"]
 ): ReadonlyArray<Component> {
   const { dataDir, nodeId } = resolved
-  const store = eventStore.layer({ path: join(dataDir, "journal.db") }).pipe(Layer.provide(digest.layer))
+  const store = eventStore.layer({ path: join(dataDir, journalFile) }).pipe(Layer.provide(digest.layer))
   const measured = Layer.effect(
     EventStore,
     Effect.map(EventStore, (one) => measureAppends(one, metrics))
