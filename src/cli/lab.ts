@@ -120,17 +120,17 @@ interface Fact {
   readonly data: Record<string, unknown>
 }
 
+interface Candidate {
+  readonly host: string
+  readonly total: number
+  readonly excluded: ReadonlyArray<{ readonly filter: string; readonly reason: string }>
+  readonly scores: Readonly<Record<string, number>>
+}
+
 interface Decision {
   readonly decision: string
-  readonly purpose: string
-  readonly chosen: string | null
-  readonly reason: string
-  readonly candidates: ReadonlyArray<{
-    readonly host: string
-    readonly total: number
-    readonly excluded: ReadonlyArray<{ readonly filter: string; readonly reason: string }>
-    readonly scores: Readonly<Record<string, number>>
-  }>
+  readonly host: string | null
+  readonly facts: ReadonlyArray<Fact>
 }
 
 async function story(print: LabOptions["print"], api: Api, migration: Migration): Promise<void> {
@@ -148,14 +148,15 @@ async function story(print: LabOptions["print"], api: Api, migration: Migration)
   print(`Why it is where it is (novacron why ${vm}):`)
   const decisions = await api.get<ReadonlyArray<Decision>>(`/v1/vms/${vm}/why`)
   const moved = decisions.find((one) => one.decision === migration.id) ?? decisions.at(-1)
-  for (const candidate of moved?.candidates ?? []) {
+  const decided = moved?.facts.find((fact) => "candidates" in fact.data)
+  for (const candidate of (decided?.data["candidates"] ?? []) as ReadonlyArray<Candidate>) {
     const why =
       candidate.excluded.length > 0
         ? `left out: ${candidate.excluded.map((one) => one.reason).join("; ")}`
         : `score ${candidate.total}: ${Object.entries(candidate.scores)
             .map(([name, value]) => `${name} ${value}`)
             .join(", ")}`
-    print(`  ${candidate.host === moved?.chosen ? "→" : " "} ${candidate.host}  ${why}`)
+    print(`  ${candidate.host === moved?.host ? "→" : " "} ${candidate.host}  ${why}`)
   }
 }
 
