@@ -21,25 +21,19 @@ export const configFile = Effect.gen(function* () {
 })
 
 /** The configuration as `up` would see it. */
-export const loadedConfig = Effect.gen(function* (): Effect.fn.Return<Loaded, CliFailure, any> {
+export const loadedConfig = Effect.gen(function* () {
   const { environment } = yield* Surroundings
   const file = yield* configFile
   const { loadConfig } = yield* Effect.promise(() => import("../live/config.ts"))
   return yield* loadConfig(file, environment).pipe(
     Effect.mapError((error) =>
-      failure(
-        "usage",
-        error.message,
-        "novacron config validate shows the same; config generate, a good file",
-        {
-          file: error.file,
-          issues: error.issues
-        }
-      )
+      failure("usage", error.message, "novacron config generate writes a good one", {
+        file: error.file,
+        issues: error.issues
+      })
     )
   )
-}) as Effect.Effect<Loaded, CliFailure, ConfigFileContext>
-type ConfigFileContext = Effect.Services<typeof configFile>
+})
 
 const readFile = (path: string, what: string) =>
   Effect.try({
@@ -91,10 +85,13 @@ export const connect = Effect.gen(function* () {
   const url = (yield* Url) || environment["NOVACRON_URL"] || ""
   const tokenFile = (yield* TokenFile) || environment["NOVACRON_TOKEN_FILE"] || ""
   const secret = environment["NOVACRON_TOKEN"] ?? ""
-  const needsConfig = url === "" || (secret === "" && tokenFile === "")
-  const loaded = needsConfig ? yield* loadedConfig : null
-  const target = url === "" ? targetOfConfig(loaded!) : yield* targetOf(url)
-  const token = secret !== "" ? secret.trim() : yield* tokenOf(tokenFile || loaded!.resolved.tokenFile)
+  const target = url === "" ? targetOfConfig(yield* loadedConfig) : yield* targetOf(url)
+  const fileOf = Effect.suspend(() =>
+    tokenFile === ""
+      ? Effect.map(loadedConfig, ({ resolved }) => resolved.tokenFile)
+      : Effect.succeed(tokenFile)
+  )
+  const token = secret !== "" ? secret.trim() : yield* Effect.flatMap(fileOf, tokenOf)
   const authority = yield* Authority
   const trusted = authority === "" ? {} : { authority: yield* readFile(authority, "the authority's file") }
   const { ApiClient } = yield* Effect.promise(() => import("../live/api/client.ts"))

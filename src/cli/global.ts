@@ -1,10 +1,23 @@
 /** Flags that every command takes, wherever they stand on the line. */
 import { Flag, GlobalFlag } from "effect/cli"
 
-const on = (name: string, about: string) =>
-  Flag.Boolean(name).pipe(Flag.withDescription(about), Flag.withoutNegation, Flag.withDefault(false))
-const text = (name: string, metavar: string, about: string) =>
-  Flag.String(name).pipe(Flag.withDescription(about), Flag.withMetavar(metavar), Flag.withDefault(""))
+interface Described {
+  readonly name: string
+  readonly value: string
+  readonly about: string
+}
+const known: Array<Described> = []
+/** Name, placeholder of its value and meaning of each, for the reference. */
+export const describedFlags: ReadonlyArray<Described> = known
+
+const on = (name: string, about: string) => {
+  known.push({ name, value: "", about })
+  return Flag.Boolean(name).pipe(Flag.withDescription(about), Flag.withoutNegation, Flag.withDefault(false))
+}
+const text = (name: string, metavar: string, about: string) => {
+  known.push({ name, value: metavar, about })
+  return Flag.String(name).pipe(Flag.withDescription(about), Flag.withMetavar(metavar), Flag.withDefault(""))
+}
 
 export const Json = GlobalFlag.Setting("json")({ flag: on("json", "Print JSON, and errors as JSON too") })
 export const Plain = GlobalFlag.Setting("plain")({

@@ -1,7 +1,7 @@
 /** The command line: all commands in one tree, run with exit codes. Nothing of the server is loaded to show help. */
 import { readFileSync } from "node:fs"
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Cause, Effect, Exit, Layer } from "effect"
+import { Cause, Console, Effect, Exit, Layer } from "effect"
 import { CliConfig, CliError, Command, GlobalFlag } from "effect/cli"
 import { makeCompletion } from "./completion.ts"
 import { config } from "./config.ts"
@@ -38,6 +38,17 @@ export const version = (): string => {
   return (JSON.parse(text) as { version: string }).version
 }
 
+/** The parser's help and errors go to the console; given surroundings take it over. */
+const layerOf = (surroundings: Surroundings) => {
+  const text = (values: ReadonlyArray<unknown>) => `${values.map(String).join(" ")}\n`
+  const own: Console.Console = {
+    ...globalThis.console,
+    log: (...values) => surroundings.out(text(values)),
+    error: (...values) => surroundings.err(text(values))
+  }
+  return Layer.merge(Layer.succeed(Surroundings, surroundings), Layer.succeed(Console.Console, own))
+}
+
 /**
  * Run one command line, without the program's own name, and give its exit code. Errors of the user are told on
  * stderr, as JSON with `--json`; a programmer's error is told with its trace.
@@ -50,11 +61,17 @@ export async function runCli(
   const services = Layer.mergeAll(
     NodeServices.layer,
     CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version] }),
-    surroundings === undefined ? Layer.empty : Layer.succeed(Surroundings, surroundings)
+    surroundings === undefined ? Layer.empty : layerOf(surroundings)
   )
   const program = Command.runWith(makeCli(own), { version: version() })(argv).pipe(Effect.provide(services))
   const controller = new AbortController()
   const stop = () => controller.abort()
+  // The reader of a pipe may leave first, as head does; that is no error.
+  const onPipe = (error: NodeJS.ErrnoException) => {
+    if (error.code === "EPIPE") process.exit(exitCodes.success)
+    throw error
+  }
+  if (surroundings === undefined) process.stdout.on("error", onPipe)
   process.once("SIGINT", stop)
   process.once("SIGTERM", stop)
   try {

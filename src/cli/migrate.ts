@@ -72,7 +72,7 @@ const policyFlags = {
     Flag.withDefault("0"),
     Flag.filterMap(
       (text) => Option.fromNullishOr(parseBandwidth(text)),
-      (text) => `${JSON.stringify(text)} is no rate; allowed: 100M, 1Gi, 100Mbit, 0`
+      () => "a rate: 100M, 1Gi, 100Mbit, 0"
     )
   )
 }

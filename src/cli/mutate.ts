@@ -18,7 +18,7 @@ export const duration = (name: string, about: string, standard: string) =>
     Flag.withDefault(standard),
     Flag.filterMap(
       (text) => Option.fromNullishOr(parseDuration(text)),
-      (text) => `${JSON.stringify(text)} is no duration; allowed: 500ms, 30s, 5m, 2h`
+      () => "a duration: 500ms, 30s, 5m, 2h"
     )
   )
 

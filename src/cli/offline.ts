@@ -30,7 +30,7 @@ export const withJournal = <A, E, R>(dataDir: string, use: (store: Store) => Eff
           Effect.mapError((error) =>
             error._tag === "StoreLocked"
               ? failure("refused", error.message, "ask the running node: leave out --data-dir")
-              : failure("failure", `${path}: ${error.message || error._tag}`, undefined, { ...error })
+              : failure("failure", `${path}: ${error.message || error._tag}`)
           )
         )
         return yield* use(store)

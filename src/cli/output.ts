@@ -107,13 +107,12 @@ export const output = Effect.gen(function* () {
       around.err(value === null ? "\r\u001b[K" : `\r\u001b[K${harmless(value)}`)
     },
     paint: (value, colour) => (hasColour ? `\u001b[${colours[colour]}m${value}\u001b[0m` : value),
-    confirm: (question) =>
-      noInput || around.ask === null
-        ? Effect.succeed(null)
-        : Effect.map(
-            Effect.promise(() => around.ask!(`${question} [y/N] `)),
-            (answer) => /^y(es)?$/i.test(answer.trim())
-          )
+    confirm: (question) => {
+      const { ask } = around
+      if (noInput || ask === null) return Effect.succeed(null)
+      const answered = Effect.promise(() => ask(`${question} [y/N] `))
+      return Effect.map(answered, (answer) => /^y(es)?$/i.test(answer.trim()))
+    }
   }
   return made
 })

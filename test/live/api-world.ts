@@ -3,15 +3,15 @@ import type { AddressInfo } from "node:net"
 import { Context, Effect, Exit, Layer, Scope, Stream } from "effect"
 import { HttpServer } from "effect/http"
 import { actorKinds as kinds } from "../../src/actors/kinds.ts"
-import type { HostView } from "../../src/events/placement.ts"
 import type { HypervisorReport, HypervisorRequest } from "../../src/events/requests.ts"
 import { Kernel } from "../../src/kernel/kernel.ts"
 import { Agents } from "../../src/kernel/ports/agents.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
-import { Views } from "../../src/kernel/ports/views.ts"
-import { Reads } from "../../src/live/api/reads.ts"
 import { apiServer } from "../../src/live/api/server.ts"
 import type { ApiServerOptions } from "../../src/live/api/server.ts"
+import { Metrics } from "../../src/live/metrics.ts"
+import { layer as projectorLayer } from "../../src/live/projector.ts"
+import { allProjections, queriesLayer, readsLayer, viewsLayer } from "../../src/live/views.ts"
 import { layer as digest } from "../../simulations/world/digest.ts"
 import { layer as memoryStore } from "../../simulations/world/event-store.ts"
 
@@ -47,55 +47,6 @@ const agents = Layer.succeed(
   })
 )
 
-/** The hosts and machines as the kernel has them in memory: what the views of a running node say too. */
-const readsOf = Layer.effect(
-  Reads,
-  Effect.gen(function* () {
-    const kernel = yield* Kernel
-    const rows = (kind: string) =>
-      [...kernel.resident().values()]
-        .filter((actor) => actor.stream.startsWith(`${kind}/`) && actor.revision >= 0)
-        .map((actor) => ({
-          name: actor.stream.slice(kind.length + 1),
-          id: actor.stream.slice(kind.length + 1),
-          vm: "",
-          decision: actor.stream,
-          position: actor.position,
-          state: String(actor.chart.value)
-        }))
-    const one = (kind: string, name: string) => rows(kind).find((row) => row.name === name) ?? null
-    return Reads.of({
-      vms: Effect.sync(() => rows("vm")),
-      vm: (name) => Effect.sync(() => one("vm", name)),
-      hosts: Effect.sync(() => rows("host")),
-      host: (name) => Effect.sync(() => one("host", name)),
-      migrations: () => Effect.sync(() => rows("migration")),
-      migration: (id) => Effect.sync(() => one("migration", id)),
-      decisions: () => Effect.sync(() => rows("placement")),
-      audit: () => Effect.succeed([]),
-      metrics: Effect.succeed("novacron_test 1\n")
-    })
-  })
-)
-
-const total = { cpus: 8, memoryMib: 16_384, diskMib: 102_400 }
-const hostView = (name: string): HostView => ({
-  name,
-  address: "127.0.0.1:0",
-  state: "up",
-  total,
-  used: { cpus: 0, memoryMib: 0, diskMib: 0 },
-  driver: "sim",
-  machines: ["pc", "q35"],
-  cpuModels: ["qemu64"],
-  labels: {},
-  vms: []
-})
-const views = Layer.succeed(
-  Views,
-  Views.of({ hosts: (position) => Effect.succeed({ hosts: [hostView("a"), hostView("b")], position }) })
-)
-
 export interface World {
   readonly url: string
   readonly kernel: Context.Service.Shape<typeof Kernel>
@@ -119,8 +70,11 @@ export interface Answer {
 /** Two hosts `a` and `b` are registered. */
 export async function openWorld(options: Partial<ApiServerOptions> = {}): Promise<World> {
   const scope = Scope.makeUnsafe()
+  const projector = projectorLayer({ path: ":memory:", projections: allProjections })
   const kernel = Kernel.layer({ kinds, node: "test" }).pipe(
-    Layer.provideMerge(Layer.mergeAll(memoryStore(), agents, views)),
+    Layer.provideMerge(Layer.mergeAll(viewsLayer(), queriesLayer, agents, Metrics.layer)),
+    Layer.provideMerge(projector),
+    Layer.provideMerge(memoryStore()),
     Layer.provide(digest)
   )
   const served = apiServer({
@@ -129,7 +83,7 @@ export async function openWorld(options: Partial<ApiServerOptions> = {}): Promis
     node: "test",
     version: "0.0.0",
     ...options
-  }).pipe(Layer.provideMerge(readsOf), Layer.provideMerge(kernel))
+  }).pipe(Layer.provideMerge(readsLayer), Layer.provideMerge(kernel))
   const context = await Effect.runPromise(Layer.buildWithScope(served, scope))
   const server = Context.get(context, HttpServer.HttpServer)
   const address = server.address as unknown as AddressInfo
@@ -161,7 +115,9 @@ const register = (world: World, name: string) =>
       type: "host.register",
       address: "127.0.0.1:0",
       facts: {
-        ...total,
+        cpus: 8,
+        memoryMib: 16_384,
+        diskMib: 102_400,
         driver: "sim",
         driverVersion: "1",
         accelerators: ["tcg"],
