@@ -93,7 +93,7 @@ const makeAgent = Effect.fn("HostAgent.make")(function* (host: string) {
     jobs.set(key, job)
     if (request.op === "prepareIncoming") arriving.set(request.vm, request.migration)
     const arrived = request.op === "resume" ? arriving.get(request.vm) : undefined
-    const work = workOf(request, hypervisor, transport).pipe(
+    const work = workOf(request, { hypervisor, transport }).pipe(
       Stream.filterEffect(worthTelling()),
       Stream.runForEach((report) => Effect.sync(() => job.say(report))),
       Effect.tap(() =>
@@ -148,79 +148,72 @@ function failureOf(request: HypervisorRequest, error: Failure): HypervisorReport
   return { type: "hypervisor.failed", op: request.op, code, reason: reason.slice(0, 2000) }
 }
 
-function workOf(
-  request: HypervisorRequest,
-  hypervisor: Hypervisor["Service"],
-  transport: Transport["Service"]
-): Work {
-  const { vm } = request
-  const then = (done: Effect.Effect<unknown, Failure>, report: HypervisorReport): Work =>
-    Stream.fromEffect(Effect.as(done, report))
-  switch (request.op) {
-    case "define":
-      return then(hypervisor.define(vm, request.spec, request.cloneOf), { type: "hypervisor.defined" })
-    case "start":
-      return Stream.fromEffect(
-        Effect.map(hypervisor.start(vm), (started) => ({ type: "hypervisor.started" as const, ...started }))
-      )
-    case "stop":
-      return then(hypervisor.stop(vm, { force: request.force }), { type: "hypervisor.stopped" })
-    case "pause":
-      return then(hypervisor.pause(vm), { type: "hypervisor.paused" })
-    case "resume":
-      return then(hypervisor.resume(vm), { type: "hypervisor.resumed" })
-    case "reboot":
-      return then(hypervisor.reboot(vm), { type: "hypervisor.rebooted" })
-    case "remove":
-      return then(hypervisor.remove(vm), { type: "hypervisor.removed" })
-    case "snapshot":
-      return Stream.fromEffect(
-        Effect.map(hypervisor.snapshot(vm, request.snapshot), (taken) => ({
-          type: "hypervisor.snapshotTaken" as const,
-          ...taken
-        }))
-      )
-    case "restore":
-      return then(hypervisor.restore(vm, request.snapshot), { type: "hypervisor.restored" })
-    case "observe":
-      return Stream.fromEffect(
-        Effect.map(hypervisor.observe(vm), (state) => ({ type: "hypervisor.observed" as const, state }))
-      )
-    case "checkIncoming":
-      return Stream.fromEffect(
-        Effect.map(hypervisor.checkIncoming(vm, request.spec), (blockers) => ({
-          type: "hypervisor.checked" as const,
-          blockers
-        }))
-      )
-    case "prepareIncoming":
-      return Stream.fromEffect(
-        Effect.gen(function* () {
-          const channels = yield* hypervisor.prepareIncoming(vm, request.spec, request.migration)
-          yield* transport.accept(request.migration, request.from, channels)
-          return { type: "hypervisor.incomingPrepared" as const, channels: channels.map(({ name }) => name) }
-        })
-      )
-    case "migrate":
-      return migrate(request, hypervisor, transport)
-    case "cancelMigration":
-      return then(
-        Effect.ensuring(
-          hypervisor.cancelMigration(vm, request.migration),
-          closed(transport, request.migration)
-        ),
-        { type: "hypervisor.migrationCancelled" }
-      )
-    case "abandonIncoming":
-      return then(
-        Effect.andThen(
-          closed(transport, request.migration),
-          hypervisor.abandonIncoming(vm, request.migration)
-        ),
-        { type: "hypervisor.incomingAbandoned" }
-      )
-  }
+interface Ports {
+  readonly hypervisor: Hypervisor["Service"]
+  readonly transport: Transport["Service"]
 }
+type Of<Op extends HypervisorRequest["op"]> = Extract<HypervisorRequest, { readonly op: Op }>
+
+/** Done, and then always the same answer. */
+const then = (done: Effect.Effect<unknown, Failure>, report: HypervisorReport): Work =>
+  Stream.fromEffect(Effect.as(done, report))
+
+const answer = (report: Effect.Effect<HypervisorReport, Failure>): Work => Stream.fromEffect(report)
+
+const operations: {
+  readonly [Op in HypervisorRequest["op"]]: (request: Of<Op>, ports: Ports) => Work
+} = {
+  define: ({ vm, spec, cloneOf }, { hypervisor }) =>
+    then(hypervisor.define(vm, spec, cloneOf), { type: "hypervisor.defined" }),
+  start: ({ vm }, { hypervisor }) =>
+    answer(Effect.map(hypervisor.start(vm), (started) => ({ type: "hypervisor.started", ...started }))),
+  stop: ({ vm, force }, { hypervisor }) =>
+    then(hypervisor.stop(vm, { force }), { type: "hypervisor.stopped" }),
+  pause: ({ vm }, { hypervisor }) => then(hypervisor.pause(vm), { type: "hypervisor.paused" }),
+  resume: ({ vm }, { hypervisor }) => then(hypervisor.resume(vm), { type: "hypervisor.resumed" }),
+  reboot: ({ vm }, { hypervisor }) => then(hypervisor.reboot(vm), { type: "hypervisor.rebooted" }),
+  remove: ({ vm }, { hypervisor }) => then(hypervisor.remove(vm), { type: "hypervisor.removed" }),
+  snapshot: ({ vm, snapshot }, { hypervisor }) =>
+    answer(
+      Effect.map(hypervisor.snapshot(vm, snapshot), (taken) => ({
+        type: "hypervisor.snapshotTaken",
+        ...taken
+      }))
+    ),
+  restore: ({ vm, snapshot }, { hypervisor }) =>
+    then(hypervisor.restore(vm, snapshot), { type: "hypervisor.restored" }),
+  observe: ({ vm }, { hypervisor }) =>
+    answer(Effect.map(hypervisor.observe(vm), (state) => ({ type: "hypervisor.observed", state }))),
+  checkIncoming: ({ vm, spec }, { hypervisor }) =>
+    answer(
+      Effect.map(hypervisor.checkIncoming(vm, spec), (blockers) => ({ type: "hypervisor.checked", blockers }))
+    ),
+  prepareIncoming: ({ vm, spec, migration, from }, { hypervisor, transport }) =>
+    answer(
+      Effect.gen(function* () {
+        const channels = yield* hypervisor.prepareIncoming(vm, spec, migration)
+        yield* transport.accept(migration, from, channels)
+        return { type: "hypervisor.incomingPrepared", channels: channels.map(({ name }) => name) } as const
+      })
+    ),
+  migrate: ({ vm, migration, address, channels, policy }, { hypervisor, transport }) =>
+    Stream.unwrap(
+      Effect.map(transport.open(migration, address, channels), (opened) =>
+        hypervisor.migrate(vm, migration, opened, policy)
+      )
+    ).pipe(Stream.ensuring(closed(transport, migration))),
+  cancelMigration: ({ vm, migration }, { hypervisor, transport }) =>
+    then(Effect.ensuring(hypervisor.cancelMigration(vm, migration), closed(transport, migration)), {
+      type: "hypervisor.migrationCancelled"
+    }),
+  abandonIncoming: ({ vm, migration }, { hypervisor, transport }) =>
+    then(Effect.andThen(closed(transport, migration), hypervisor.abandonIncoming(vm, migration)), {
+      type: "hypervisor.incomingAbandoned"
+    })
+}
+
+const workOf = <Op extends HypervisorRequest["op"]>(request: Of<Op>, ports: Ports): Work =>
+  (operations[request.op] as (request: Of<Op>, ports: Ports) => Work)(request, ports)
 
 const closed = (transport: Transport["Service"], transfer: string) => Effect.ignore(transport.close(transfer))
 
@@ -253,16 +246,3 @@ const closedWhenQuiet = Effect.fnUntraced(function* (transport: Transport["Servi
   }
   yield* closed(transport, transfer)
 })
-
-function migrate(
-  request: Extract<HypervisorRequest, { op: "migrate" }>,
-  hypervisor: Hypervisor["Service"],
-  transport: Transport["Service"]
-): Work {
-  const { vm, migration, address, channels, policy } = request
-  return Stream.unwrap(
-    Effect.map(transport.open(migration, address, channels), (opened) =>
-      hypervisor.migrate(vm, migration, opened, policy)
-    )
-  ).pipe(Stream.ensuring(closed(transport, migration)))
-}
