@@ -48,13 +48,19 @@ export async function lab(options: LabOptions, signal: AbortSignal): Promise<voi
     }
     await mkdir(folder, { recursive: true, mode: 0o700 })
     await tour(options, folder, imageDir, signal)
-    if (!options.once && !signal.aborted)
-      await new Promise((resolve) => signal.addEventListener("abort", resolve))
+    if (!options.once) await aborted(signal)
   } finally {
     options.print("Ending the lab.")
     await clear(folder)
     await release()
   }
+}
+
+const dayMs = 86_400_000
+
+/** A listener alone would not keep the process alive. */
+async function aborted(signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) await sleep(dayMs, undefined, { signal }).catch(() => {})
 }
 
 async function tour(
