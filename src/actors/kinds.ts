@@ -2,7 +2,14 @@
 import type { ActorKind } from "../kernel/actor.ts"
 import { hostActor } from "./host/chart.ts"
 import { migrationActor } from "./migration/chart.ts"
+import { modeActor } from "./mode/chart.ts"
 import { placementActor } from "./placement/chart.ts"
 import { vmActor } from "./vm/chart.ts"
 
-export const actorKinds: ReadonlyArray<ActorKind> = [vmActor, hostActor, placementActor, migrationActor]
+export const actorKinds: ReadonlyArray<ActorKind> = [
+  vmActor,
+  hostActor,
+  placementActor,
+  migrationActor,
+  modeActor
+]

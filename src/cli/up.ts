@@ -27,7 +27,9 @@ import { Agent as LinkAgent, protocols } from "../live/link/agent.ts"
 import { linkLayer } from "../live/link.ts"
 import { sayHere, sayOver, serveMembership, takePart, watchHosts } from "../live/membership.ts"
 import { measureAppends, Metrics } from "../live/metrics.ts"
+import { measureLinks } from "../live/modes.ts"
 import { layer as projectorLayer, Projector } from "../live/projector.ts"
+import { keepCertificate } from "../live/renewal.ts"
 import { startUp } from "../live/start-up.ts"
 import type { Component, Phase } from "../live/start-up.ts"
 import { transportLayer } from "../live/transport.ts"
@@ -187,7 +189,7 @@ function own(
       layerOf(
         Effect.gen(function* () {
           yield* serveMembership()
-          const { authority } = yield* Identity
+          const { authority, node } = yield* Identity
           const link = yield* Link
           if (authority) {
             yield* serveJoins(authority)
@@ -198,6 +200,22 @@ function own(
             takePart(say, { ...(yield* registration({ config, resolved })), linkedSince: Effect.succeed(0) })
           )
           yield* Effect.forkScoped(watchHosts(nodeId, hostLostAfterMs))
+          const { dwcp } = config
+          const forced = dwcp.forced_mode === "" ? null : dwcp.forced_mode
+          yield* Effect.forkScoped(
+            measureLinks(
+              {
+                node: nodeId,
+                intervalMs: dwcp.detection_interval,
+                detects: dwcp.enable_auto_detection,
+                forced
+              },
+              metrics
+            )
+          )
+          if (authority) {
+            yield* Effect.forkScoped(keepCertificate(join(dataDir, "identity"), node, authority))
+          }
         })
       )
     )
@@ -251,6 +269,10 @@ function joined({ config, resolved }: Loaded): ReadonlyArray<Component> {
             const peer = peers.find((one) => one.node === kernelNode.name && one.state === "connected")
             return peer?.sinceMs ?? null
           })
+          const { node } = yield* Identity
+          yield* Effect.forkScoped(
+            keepCertificate(join(resolved.dataDir, "identity"), node, { node: kernelNode.name })
+          )
           const say = yield* sayOver(kernelNode.name)
           yield* Effect.forkScoped(
             takePart(say, { ...(yield* registration({ config, resolved })), linkedSince })
