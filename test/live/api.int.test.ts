@@ -1,0 +1,298 @@
+import assert from "node:assert/strict"
+import { mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises"
+import { request } from "node:http"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { after, before, test } from "node:test"
+import { Effect, Stream } from "effect"
+import { authenticator, readOrMakeToken, readToken } from "../../src/live/api/authentication.ts"
+import { ApiClient } from "../../src/live/api/client.ts"
+import { apiServer, isLoopback } from "../../src/live/api/server.ts"
+import { openWorld, token } from "./api-world.ts"
+import type { World } from "./api-world.ts"
+
+let world: World
+before(async () => {
+  world = await openWorld({ heartbeatMs: 20, subscribers_max: 3 })
+})
+after(() => world.close())
+
+const head = async () => (await Effect.runPromise(world.store.head)).position
+
+let made = 0
+async function machine(state: "stopped" | "running" = "stopped"): Promise<string> {
+  const name = `vm-${++made}`
+  const answer = await world.call("POST", "/v1/vms?wait=10s", { name, spec: {}, start: state === "running" })
+  assert.equal(answer.body.state, "succeeded")
+  return name
+}
+
+const withClient = <A, E>(use: (client: ApiClient["Service"]) => Effect.Effect<A, E>): Promise<A> =>
+  Effect.runPromise(
+    Effect.flatMap(ApiClient, use).pipe(Effect.provide(ApiClient.layer({ url: world.url, token })))
+  )
+
+test("a command is accepted with its operation's address, which tells its end", async () => {
+  const name = await machine()
+  const accepted = await world.call("POST", `/v1/vms/${name}/start`)
+  assert.ok(accepted.status === 202 || accepted.status === 200)
+  const place = accepted.headers.get("location") ?? ""
+  assert.equal(place, `/v1/operations/${accepted.body.id}`)
+  const ended = await world.call("GET", `${place}?wait=10s`)
+  assert.equal(ended.body.state, "succeeded")
+  assert.equal(ended.body.began, "vm.startRequested")
+  assert.equal((await world.call("GET", `/v1/vms/${name}`)).body.state, "running")
+})
+
+test("an operation that fails says why", async () => {
+  const name = await machine()
+  const answer = await world.call("POST", `/v1/vms/${name}/snapshots?wait=10s`, { snapshot: "full" })
+  assert.equal(answer.status, 200)
+  assert.equal(answer.body.state, "failed")
+  assert.match(answer.body.reason, /no room/)
+})
+
+test("the same key is the same command, and for another command it is refused", async () => {
+  const name = await machine()
+  const key = { "idempotency-key": `key-${name}` }
+  const first = await world.call("POST", `/v1/vms/${name}/start?wait=10s`, undefined, key)
+  const position = await head()
+  const second = await world.call("POST", `/v1/vms/${name}/start?wait=10s`, undefined, key)
+  assert.deepEqual(second.body, first.body)
+  assert.equal(await head(), position)
+  const other = await world.call("POST", `/v1/vms/${name}/stop`, undefined, key)
+  assert.equal(other.status, 422)
+  assert.equal(other.body.type, "urn:novacron:problem:idempotency-key-reused")
+  assert.equal(await head(), position)
+})
+
+test("what the state does not allow is refused with what it allows", async () => {
+  const name = await machine("running")
+  const answer = await world.call("POST", `/v1/vms/${name}/start`)
+  assert.equal(answer.status, 409)
+  assert.equal(answer.headers.get("content-type"), "application/problem+json")
+  assert.equal(answer.body.type, "urn:novacron:problem:refused")
+  assert.equal(answer.body.state, "running.idle")
+  assert.deepEqual(answer.body.allowed, ["vm.stop", "vm.pause", "vm.reboot", "vm.snapshot"])
+})
+
+test("a machine, host, migration, operation, kind or path that is not there is not found", async () => {
+  const absent: ReadonlyArray<readonly [string, string]> = [
+    ["GET", "/v1/vms/none"],
+    ["POST", "/v1/vms/none/start"],
+    ["DELETE", "/v1/vms/none"],
+    ["POST", "/v1/vms/none/migrate"],
+    ["GET", "/v1/vms/none/why"],
+    ["GET", "/v1/hosts/none"],
+    ["POST", "/v1/hosts/none/drain"],
+    ["GET", "/v1/migrations/none"],
+    ["POST", "/v1/migrations/none/cancel"],
+    ["GET", "/v1/operations/none"],
+    ["GET", "/v1/streams/volume/x/facts"],
+    ["PUT", "/v1/vms"],
+    ["GET", "/"]
+  ]
+  for (const [method, path] of absent) {
+    const answer = await world.call(method, path)
+    assert.equal(answer.status, 404, `${method} ${path}`)
+    assert.equal(answer.body.type, "urn:novacron:problem:not-found")
+  }
+})
+
+test("a dry run says what would happen, and nothing does", async () => {
+  const name = await machine("running")
+  const position = await head()
+  const stop = await world.call("POST", `/v1/vms/${name}/stop?dryRun=true`)
+  assert.equal(stop.status, 200)
+  assert.deepEqual(stop.body.wouldRecord, [{ type: "vm.stopRequested", force: false }])
+  assert.equal(stop.body.wouldAsk[0].op, "stop")
+  const create = await world.call("POST", "/v1/vms?dryRun=true", { name: "never", spec: {} })
+  assert.ok(["a", "b"].includes(create.body.placement.chosen))
+  assert.equal(create.body.placement.candidates.length, 2)
+  const move = await world.call("POST", `/v1/vms/${name}/migrate?dryRun=true`, { to: "b" })
+  assert.ok(Array.isArray(move.body.blockers))
+  const refused = await world.call("POST", `/v1/vms/${name}/start?dryRun=true`)
+  assert.equal(refused.status, 409)
+  assert.equal(await head(), position)
+})
+
+test("what is in a migration's way is told before it begins", async () => {
+  const stopped = await machine()
+  const { body } = await world.call("POST", `/v1/vms/${stopped}/migrate?dryRun=true`)
+  assert.equal(body.blockers.length, 1)
+  assert.match(body.blockers[0], /stopped/)
+})
+
+test("a migration that fails is an operation that failed, and the machine stays", async () => {
+  const name = await machine("running")
+  const answer = await world.call("POST", `/v1/vms/${name}/migrate?wait=10s`)
+  assert.equal(answer.body.state, "failed")
+  const id = answer.body.stream.slice("migration/".length)
+  assert.equal((await world.call("GET", `/v1/migrations/${id}`)).body.state, "failed")
+  assert.equal((await world.call("GET", `/v1/migrations?vm=${name}&state=failed`)).body.length, 1)
+  assert.equal((await world.call("GET", `/v1/vms/${name}`)).body.state, "running")
+})
+
+test("a bad body is refused with every path, value and what is allowed", async () => {
+  const answer = await world.call("POST", "/v1/vms", { name: "A", spec: { cpus: 0, disks: [{}] }, colour: 1 })
+  assert.equal(answer.status, 400)
+  const paths = answer.body.errors.map((one: { path: string }) => one.path)
+  assert.deepEqual(paths.sort(), ["colour", "name", "spec.cpus", "spec.disks.0.name", "spec.disks.0.sizeMib"])
+  const cpus = answer.body.errors.find((one: { path: string }) => one.path === "spec.cpus")
+  assert.deepEqual(cpus, { path: "spec.cpus", value: 0, allowed: "a whole number from 1 to 256" })
+  const query = await world.call("POST", "/v1/vms/a/start?wait=soon&x=1")
+  assert.deepEqual(query.body.errors.map((one: { path: string }) => one.path).sort(), [
+    "query.wait",
+    "query.x"
+  ])
+})
+
+test("only /health is open, and a wrong token opens nothing", async () => {
+  assert.equal((await fetch(`${world.url}/health`)).status, 200)
+  for (const path of ["/v1/vms", "/metrics", "/ready", "/openapi.json", "/v1/events", "/nothing"]) {
+    for (const authorization of [undefined, "", "Bearer", `Bearer ${token}x`, `Basic ${token}`]) {
+      const response = await fetch(
+        world.url + path,
+        authorization === undefined ? {} : { headers: { authorization } }
+      )
+      assert.equal(response.status, 401, `${path} with ${authorization}`)
+      assert.match(response.headers.get("www-authenticate") ?? "", /^Bearer/)
+      assert.equal((await response.text()).includes(token), false)
+    }
+  }
+})
+
+test("large bodies are refused, announced or not", async () => {
+  const announced = await world.call("POST", "/v1/vms", "x".repeat(1024 * 1024 + 1))
+  assert.equal(announced.status, 413)
+  const status = await new Promise<number>((resolve, reject) => {
+    const sent = request(
+      `${world.url}/v1/vms`,
+      { method: "POST", headers: { authorization: `Bearer ${token}`, "content-type": "application/json" } },
+      (response) => {
+        response.resume()
+        resolve(response.statusCode ?? 0)
+      }
+    )
+    sent.on("error", reject)
+    for (let part = 0; part < 17; part++) sent.write(" ".repeat(64 * 1024))
+    sent.end()
+  })
+  assert.equal(status, 413)
+})
+
+test("facts come in pages, and the state of any moment can be asked for", async () => {
+  const name = await machine("running")
+  const path = `/v1/streams/vm/${name}/facts`
+  const first = (await world.call("GET", `${path}?limit=2`)).body
+  assert.equal(first.facts.length, 2)
+  const rest = (await world.call("GET", `${path}?from=${first.next}&limit=1000`)).body
+  assert.equal(rest.next, null)
+  const created = first.facts[0]
+  const then = (await world.call("GET", `${path}?at=${created.position}`)).body
+  assert.equal(then.state, "placing")
+  assert.equal(then.revision, 0)
+  const later = new Date(rest.facts.at(-1).timeMs + 1000).toISOString()
+  assert.equal((await world.call("GET", `${path}?at=${later}`)).body.state, "running.idle")
+  assert.equal((await world.call("GET", `${path}?at=yesterday`)).status, 400)
+})
+
+test("live facts come in order from a position, and stay in step after the link broke", async () => {
+  const name = await machine("running")
+  const facts = await withClient(({ events }) =>
+    events({ after: 0, stream: `vm/${name}` }).pipe(Stream.take(3), Stream.runCollect)
+  )
+  assert.deepEqual(
+    facts.map((fact) => fact.revision),
+    [0, 1, 2]
+  )
+  const from = facts[1]?.position ?? 0
+  const resumed = await fetch(`${world.url}/v1/events?after=0&stream=vm/${name}`, {
+    headers: { authorization: `Bearer ${token}`, "last-event-id": String(from) }
+  })
+  const reader = resumed.body?.getReader()
+  let text = ""
+  while (reader && !(text.includes("data: ") && text.includes(": heartbeat"))) {
+    text += new TextDecoder().decode((await reader.read()).value)
+  }
+  await reader?.cancel()
+  assert.match(text, new RegExp(`^retry: \\d+\\n: facts after ${from}\\n`))
+  assert.equal(/^id: (\d+)$/m.exec(text)?.[1], String(facts[2]?.position))
+})
+
+test("subscribers are bounded, and those who left make room", async () => {
+  const open = () => fetch(`${world.url}/v1/events`, { headers: { authorization: `Bearer ${token}` } })
+  const held = []
+  for (;;) {
+    const response = await open()
+    if (response.status !== 200) {
+      assert.equal(response.status, 503)
+      assert.equal(((await response.json()) as { type: string }).type, "urn:novacron:problem:overloaded")
+      break
+    }
+    await response.body
+      ?.getReader()
+      .read()
+      .catch(() => {})
+    held.push(response)
+    assert.ok(held.length <= 3)
+  }
+})
+
+test("the chain is verified, the metrics are text, and the node is ready", async () => {
+  const verified = await world.call("POST", "/v1/audit/verify")
+  assert.equal(verified.body.valid, true)
+  const metrics = await world.call("GET", "/metrics")
+  assert.match(metrics.headers.get("content-type") ?? "", /^text\/plain/)
+  assert.match(metrics.body, /^# HELP /m)
+  assert.equal((await world.call("GET", "/ready")).body.ready, true)
+  const audited = await world.call("GET", "/v1/audit?limit=5")
+  assert.equal(audited.body.length, 5)
+})
+
+test("the client is typed from the same definition, over a unix socket too", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "novacron-api-"))
+  const path = join(folder, "api.sock")
+  const other = await openWorld({ listen: { path } })
+  try {
+    const names = await Effect.runPromise(
+      Effect.flatMap(ApiClient, ({ calls }) => calls.hosts.list()).pipe(
+        Effect.map((hosts) => hosts.map((host) => host.name)),
+        Effect.provide(ApiClient.layer({ url: "http://localhost", socket: path, token }))
+      )
+    )
+    assert.deepEqual(names, ["a", "b"])
+  } finally {
+    await other.close()
+    await rm(folder, { recursive: true, force: true })
+  }
+})
+
+test("a token is made once, for its owner only, and a file others may read is refused", async () => {
+  const folder = await mkdtemp(join(tmpdir(), "novacron-token-"))
+  try {
+    const path = join(folder, "sub", "token")
+    const first = await Effect.runPromise(readOrMakeToken(path))
+    assert.match(first, /^nct_[A-Za-z0-9_-]{43}$/)
+    assert.equal((await stat(path)).mode & 0o777, 0o600)
+    assert.equal(await Effect.runPromise(readOrMakeToken(path)), first)
+    assert.equal((await readFile(path, "utf8")).trim(), first)
+    assert.equal(authenticator(first)(`Bearer ${first}`)?.kind, "operator")
+    assert.equal(authenticator(first)("Bearer nct_x"), null)
+    await writeFile(join(folder, "open"), first, { mode: 0o644 })
+    const refused = await Effect.runPromise(Effect.flip(readToken(join(folder, "open"))))
+    assert.match(refused.message, /0600/)
+    assert.equal(refused.message.includes(first), false)
+  } finally {
+    await rm(folder, { recursive: true, force: true })
+  }
+})
+
+test("it does not listen beyond this machine without certificates", () => {
+  const options = { token, node: "n", version: "0" }
+  assert.throws(() => apiServer({ ...options, listen: { host: "0.0.0.0", port: 0 } }), /TLS/)
+  assert.deepEqual(
+    ["127.0.0.1", "127.1.2.3", "::1", "localhost", "0.0.0.0", "::", "10.0.0.1"].map(isLoopback),
+    [...[true, true, true, true], ...[false, false, false]]
+  )
+})
