@@ -8,6 +8,7 @@ import type { HypervisorReport, Report, Request } from "../events/requests.ts"
 import type { Mailbox } from "./mailbox.ts"
 import { Agents } from "./ports/agents.ts"
 import { Views } from "./ports/views.ts"
+import type { SubmitError } from "./refusals.ts"
 import type { Outstanding } from "./turn.ts"
 
 export interface PerformOptions {
@@ -17,141 +18,159 @@ export interface PerformOptions {
   readonly concurrent_max?: number
 }
 
-type Concluding = { readonly report: Message; readonly final: boolean }
+type Of<Port extends Request["port"]> = Extract<Request, { readonly port: Port }>
 
 const retryPause = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("2 seconds")])
 
-/** Begin to perform what the mailbox hands on. Returns the function that performs outstanding requests again. */
+interface Performing {
+  readonly mailbox: Mailbox["Service"]
+  readonly agents: Agents["Service"]
+  readonly views: Views["Service"]
+  readonly places: Semaphore.Semaphore
+  readonly unreachableMs: number
+}
+
+const mayPass = (error: SubmitError) => error._tag === "StoreFailure" || error._tag === "Overloaded"
+
+/** Submit a report until the mailbox has it: an answer that is lost would leave its request open for ever. */
+const report = (
+  { mailbox }: Performing,
+  stream: string,
+  asked: Outstanding,
+  message: Message,
+  final: boolean
+): Effect.Effect<void> =>
+  mailbox
+    .submit({
+      stream,
+      message,
+      id: asked.key,
+      correlation: asked.correlation,
+      principal: { kind: "system", name: asked.request.port },
+      answers: { key: asked.key, final }
+    })
+    .pipe(Effect.retry({ schedule: retryPause, while: mayPass }), Effect.ignore)
+
+/** Tell another actor; its acceptance or refusal is the answer. */
+const tell = (
+  { mailbox }: Performing,
+  stream: string,
+  asked: Outstanding,
+  { to, command }: Of<"actor">
+): Effect.Effect<Report> =>
+  mailbox
+    .submit({
+      stream: to,
+      message: command as Message,
+      id: asked.key,
+      correlation: asked.correlation,
+      principal: { kind: "actor", name: stream },
+      answers: null
+    })
+    .pipe(
+      Effect.retry({ schedule: retryPause, while: mayPass }),
+      Effect.match({
+        onSuccess: (): Report => ({ type: "actor.accepted", to, command: command.type }),
+        onFailure: (error): Report => ({
+          type: "actor.refused",
+          to,
+          command: command.type,
+          reason: error.message.slice(0, 2000)
+        })
+      })
+    )
+
+/** Ask the host's agent, again and again while it is out of reach, until `unreachableMs` have gone by. */
+const askHost = (
+  performing: Performing,
+  stream: string,
+  asked: Outstanding,
+  request: Of<"hypervisor">
+): Effect.Effect<void> => {
+  let firstFailureMs: number | null = null
+  return performing.agents.perform(asked.key, request).pipe(
+    Stream.runForEach((message) => {
+      firstFailureMs = null
+      return report(performing, stream, asked, message, concludes(message))
+    }),
+    Effect.catchTag("AgentUnreachable", (error) =>
+      Effect.gen(function* () {
+        const now = yield* Clock.currentTimeMillis
+        firstFailureMs ??= now
+        if (now - firstFailureMs < performing.unreachableMs) return yield* error
+        const reason = error.reason.slice(0, 2000)
+        const lost: Report = { type: "hypervisor.failed", op: request.op, code: "lost", reason }
+        yield* report(performing, stream, asked, lost, true)
+      })
+    ),
+    Effect.retry({ schedule: retryPause }),
+    performing.places.withPermit,
+    Effect.ignore
+  )
+}
+
+const awaitTimer = Effect.fnUntraced(function* (
+  performing: Performing,
+  stream: string,
+  asked: Outstanding,
+  request: Extract<Of<"timer">, { op: "start" }>
+) {
+  const now = yield* Clock.currentTimeMillis
+  yield* Effect.sleep(Math.max(0, asked.askedMs + request.afterMs - now))
+  yield* report(performing, stream, asked, { type: "timer.fired", name: request.name }, true)
+})
+
+/** The work of a request, and under which name it runs: a new timer of a name takes the old one's place. */
+function workOf(
+  performing: Performing,
+  stream: string,
+  asked: Outstanding
+): readonly [string, Effect.Effect<void>] {
+  const { request, key } = asked
+  switch (request.port) {
+    case "timer":
+      return [
+        `${stream}!${request.name}`,
+        request.op === "start" ? awaitTimer(performing, stream, asked, request) : Effect.void
+      ]
+    case "actor":
+      return [
+        key,
+        Effect.flatMap(tell(performing, stream, asked, request), (answer) =>
+          report(performing, stream, asked, answer, true)
+        )
+      ]
+    case "view": {
+      const position = performing.mailbox.resident().get(stream)?.position ?? 0
+      return [
+        key,
+        Effect.flatMap(performing.views.hosts(position), (view) =>
+          report(performing, stream, asked, { type: "view.hosts", ...view }, true)
+        )
+      ]
+    }
+    case "hypervisor":
+      return [key, askHost(performing, stream, asked, request)]
+  }
+}
+
+/** Begin to perform what the mailbox hands on. `recover` performs again what was outstanding at the start. */
 export const makePerformer = Effect.fn("Performer.make")(function* (
   mailbox: Mailbox["Service"],
   options: PerformOptions = {}
 ) {
-  const agents = yield* Agents
-  const views = yield* Views
-  const running = yield* FiberMap.make<string>()
-  const places = Semaphore.makeUnsafe(options.concurrent_max ?? 256)
-  const unreachableMs = options.unreachableMs ?? 30_000
-  const run = yield* FiberMap.runtime(running)<never>()
-
-  /** Submit a report until the mailbox has it: an answer that is lost would leave its request open for ever. */
-  const report = (stream: string, asked: Outstanding, { report, final }: Concluding) =>
-    mailbox
-      .submit({
-        stream,
-        message: report,
-        id: asked.key,
-        correlation: asked.correlation,
-        principal: { kind: "system", name: asked.request.port },
-        answers: { key: asked.key, final }
-      })
-      .pipe(
-        Effect.retry({
-          schedule: retryPause,
-          while: (error) => error._tag === "StoreFailure" || error._tag === "Overloaded"
-        }),
-        Effect.ignore
-      )
-
-  const tell = (stream: string, asked: Outstanding, request: Extract<Request, { port: "actor" }>) =>
-    mailbox
-      .submit({
-        stream: request.to,
-        message: request.command as Message,
-        id: asked.key,
-        correlation: asked.correlation,
-        principal: { kind: "actor", name: stream },
-        answers: null
-      })
-      .pipe(
-        Effect.retry({
-          schedule: retryPause,
-          while: (error) => error._tag === "StoreFailure" || error._tag === "Overloaded"
-        }),
-        Effect.match({
-          onSuccess: (): Report => ({
-            type: "actor.accepted",
-            to: request.to,
-            command: request.command.type
-          }),
-          onFailure: (error): Report => ({
-            type: "actor.refused",
-            to: request.to,
-            command: request.command.type,
-            reason: error.message.slice(0, 2000)
-          })
-        })
-      )
-
-  const atHost = (stream: string, asked: Outstanding, request: Extract<Request, { port: "hypervisor" }>) => {
-    let firstFailureMs: number | null = null
-    const attempt = agents.perform(asked.key, request).pipe(
-      Stream.runForEach((message) => {
-        firstFailureMs = null
-        return report(stream, asked, { report: message, final: concludes(message) })
-      })
-    )
-    return attempt.pipe(
-      Effect.catchTag("AgentUnreachable", (error) =>
-        Effect.gen(function* () {
-          const now = yield* Clock.currentTimeMillis
-          firstFailureMs ??= now
-          if (now - firstFailureMs < unreachableMs) return yield* error
-          const lost: Report = {
-            type: "hypervisor.failed",
-            op: request.op,
-            code: "lost",
-            reason: error.reason
-          }
-          yield* report(stream, asked, { report: lost, final: true })
-        })
-      ),
-      Effect.retry({ schedule: retryPause }),
-      places.withPermit,
-      Effect.ignore
-    )
+  const performing: Performing = {
+    mailbox,
+    agents: yield* Agents,
+    views: yield* Views,
+    places: Semaphore.makeUnsafe(options.concurrent_max ?? 256),
+    unreachableMs: options.unreachableMs ?? 30_000
   }
-
-  const timer = Effect.fnUntraced(function* (
-    stream: string,
-    asked: Outstanding,
-    request: Extract<Request, { port: "timer"; op: "start" }>
-  ) {
-    const now = yield* Clock.currentTimeMillis
-    yield* Effect.sleep(Math.max(0, asked.askedMs + request.afterMs - now))
-    yield* report(stream, asked, { report: { type: "timer.fired", name: request.name }, final: true })
-  })
-
+  const run = yield* FiberMap.runtime(yield* FiberMap.make<string>())<never>()
   const perform = (stream: string, asked: Outstanding): void => {
-    const { request } = asked
-    switch (request.port) {
-      case "timer": {
-        const name = `${stream}!${request.name}`
-        if (request.op === "start") run(name, timer(stream, asked, request))
-        else run(name, Effect.void)
-        return
-      }
-      case "actor": {
-        const told = tell(stream, asked, request)
-        run(
-          asked.key,
-          Effect.flatMap(told, (answer) => report(stream, asked, { report: answer, final: true }))
-        )
-        return
-      }
-      case "view": {
-        const position = mailbox.resident().get(stream)?.position ?? 0
-        const seen = Effect.map(views.hosts(position), (view) => ({ type: "view.hosts", ...view }))
-        run(
-          asked.key,
-          Effect.flatMap(seen, (answer) => report(stream, asked, { report: answer, final: true }))
-        )
-        return
-      }
-      case "hypervisor":
-        run(asked.key, atHost(stream, asked, request))
-    }
+    const [name, work] = workOf(performing, stream, asked)
+    run(name, work)
   }
-
   mailbox.onRequests((stream, asked) => {
     for (const one of asked) perform(stream, one)
   })

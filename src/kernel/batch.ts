@@ -1,0 +1,149 @@
+/** The turns of one batch, on copies of the states: nothing of them is visible before `settle`. */
+import { Effect } from "effect"
+import type { Draft, Recorded } from "../events/envelope.ts"
+import type { ActorKind } from "./actor.ts"
+import type { StreamAppend } from "./ports/event-store.ts"
+import { CommandRefused, UnknownKind } from "./refusals.ts"
+import type { Accepted, SubmitError } from "./refusals.ts"
+import { emptyActor, takeTurn } from "./turn.ts"
+import type { ActorState, Input, Outstanding, Turn } from "./turn.ts"
+
+export type Kinds = ReadonlyMap<string, ActorKind>
+export type RequestsTaker = (stream: string, asked: ReadonlyArray<Outstanding>) => void
+
+export interface Waiting {
+  readonly input: Input
+  readonly resume: (answer: Effect.Effect<Accepted, SubmitError>) => void
+}
+
+export const kindOf = (kinds: Kinds, stream: string): ActorKind | undefined =>
+  kinds.get(stream.slice(0, stream.indexOf("/")))
+
+export const unknownKind = (kinds: Kinds, stream: string) =>
+  new UnknownKind({ stream, allowed: [...kinds.keys()] })
+
+export const refusal = (input: Input, turn: Extract<Turn, { outcome: "refuse" }>) =>
+  new CommandRefused({
+    stream: input.stream,
+    command: input.message.type,
+    state: turn.state,
+    allowed: turn.allowed,
+    unmet: turn.unmet
+  })
+
+type Taken =
+  | { readonly one: Waiting; readonly turn: Turn }
+  /** No turn was taken: the answer is known, or a chart threw. */
+  | { readonly one: Waiting; readonly turn: null; readonly answer: Effect.Effect<never, UnknownKind> }
+
+interface Append extends StreamAppend {
+  readonly facts: Array<Draft>
+}
+
+export interface Staged {
+  readonly states: ReadonlyMap<string, ActorState>
+  readonly appends: ReadonlyMap<string, Append>
+  readonly taken: ReadonlyArray<Taken>
+}
+
+/** Take the turns in order; each sees what the earlier ones of the batch made of its actor. */
+export function stageBatch(
+  batch: ReadonlyArray<Waiting>,
+  residents: ReadonlyMap<string, ActorState>,
+  kinds: Kinds,
+  timeMs: number,
+  node: string
+): Staged {
+  const states = new Map<string, ActorState>()
+  const appends = new Map<string, Append>()
+  const taken: Array<Taken> = []
+  for (const one of batch) {
+    const { stream } = one.input
+    const kind = kindOf(kinds, stream)
+    if (!kind) {
+      taken.push({ one, turn: null, answer: Effect.fail(unknownKind(kinds, stream)) })
+      continue
+    }
+    const actor = states.get(stream) ?? residents.get(stream) ?? emptyActor(kind, stream)
+    try {
+      const turn = takeTurn(kind, actor, one.input, timeMs, node)
+      taken.push({ one, turn })
+      if (turn.outcome !== "record") continue
+      states.set(stream, turn.next)
+      const append = appends.get(stream) ?? { stream, expectedRevision: actor.revision, facts: [] }
+      append.facts.push(...turn.drafts)
+      appends.set(stream, append)
+    } catch (defect) {
+      // One actor's bug must not take the others' turns with it; its caller sees the defect.
+      taken.push({ one, turn: null, answer: Effect.die(defect) })
+    }
+  }
+  return { states, appends, taken }
+}
+
+function answerRefused({ taken }: Staged): void {
+  for (const entry of taken) {
+    if (entry.turn === null) entry.one.resume(entry.answer)
+    else if (entry.turn.outcome === "refuse") {
+      entry.one.resume(Effect.fail(refusal(entry.one.input, entry.turn)))
+    }
+  }
+}
+
+/** Nothing was kept: whoever would have recorded something is told why not. */
+export function failBatch(staged: Staged, error: SubmitError): void {
+  answerRefused(staged)
+  for (const { one, turn } of staged.taken) {
+    if (turn !== null && turn.outcome !== "refuse") one.resume(Effect.fail(error))
+  }
+}
+
+const placeOf = (stream: string, id: string) => `${stream} ${id}`
+
+/** The facts are durable: the states become visible, callers are answered, and requests handed on. */
+export function settle(
+  staged: Staged,
+  recorded: ReadonlyArray<Recorded>,
+  residents: Map<string, ActorState>,
+  onRequests: RequestsTaker
+): void {
+  const places = new Map(recorded.map((fact) => [placeOf(fact.stream, fact.id), fact]))
+  for (const [stream, state] of staged.states) {
+    const last = staged.appends.get(stream)?.facts.at(-1)
+    const place = last && places.get(placeOf(stream, last.id))
+    if (place?.revision === state.revision) residents.set(stream, { ...state, position: place.position })
+    // The store had these facts already, older than the actor remembers: its own state stands, and is loaded again.
+    else residents.delete(stream)
+  }
+  answerRefused(staged)
+  for (const { one, turn } of staged.taken) {
+    if (turn === null || turn.outcome === "refuse") continue
+    one.resume(Effect.succeed(acceptedOf(one.input.stream, turn, residents, places)))
+  }
+  for (const { one, turn } of staged.taken) {
+    const { stream } = one.input
+    if (turn?.outcome === "record" && turn.requests.length > 0 && residents.has(stream)) {
+      onRequests(stream, turn.requests)
+    }
+  }
+}
+
+function acceptedOf(
+  stream: string,
+  turn: Turn,
+  residents: ReadonlyMap<string, ActorState>,
+  places: ReadonlyMap<string, Recorded>
+): Accepted {
+  const drafts = turn.outcome === "record" ? turn.drafts : []
+  const facts = drafts
+    .map((draft) => places.get(placeOf(stream, draft.id)))
+    .filter((fact) => fact !== undefined)
+  const state = residents.get(stream)
+  return {
+    stream,
+    revision: facts.at(-1)?.revision ?? state?.revision ?? -1,
+    position: facts.at(-1)?.position ?? state?.position ?? 0,
+    facts,
+    duplicate: turn.outcome === "duplicate" || (turn.outcome === "record" && state === undefined)
+  }
+}
