@@ -33,6 +33,7 @@ const agents = Layer.succeed(
   Agents,
   Agents.of({
     perform: (_key, request) => {
+      if (request.op === "reboot" && request.vm.startsWith("slow-")) return Stream.never
       if (request.op === "snapshot" && request.snapshot !== "full") {
         return Stream.make({ type: "hypervisor.snapshotTaken", bytes: 4096 } as const)
       }

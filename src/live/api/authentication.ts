@@ -1,5 +1,5 @@
 /** Bearer tokens: one per file, made at first start, compared in constant time, never logged. */
-import { createHash, randomBytes, timingSafeEqual } from "node:crypto"
+import { hash, randomBytes, timingSafeEqual } from "node:crypto"
 import {
   chmodSync,
   closeSync,
@@ -69,7 +69,7 @@ export const readToken = (path: string): Effect.Effect<string, TokenFileError> =
     catch: (cause) => failed(path, cause)
   })
 
-const digest = (text: string) => createHash("sha256").update(text).digest()
+const digest = (text: string) => hash("sha256", text, "buffer")
 
 /** Who shows this `Authorization` header; null for nobody we know. */
 export type Authenticate = (authorization: string | undefined) => Principal | null

@@ -67,14 +67,17 @@ export interface Operations {
   readonly wait: (id: string, timeoutMs: number) => Effect.Effect<Operation | null>
 }
 
-const operations_max = 10_000
+/** Half of what is kept: two generations, of which the older is dropped whole, cost nothing per operation. */
+const generation_max = 5_000
 /** So many facts are read again at start. */
 const history_max = 20_000
 
 /** Keeps the latest operations, from the journal, in the surrounding scope. */
 export const makeOperations = Effect.fn("Operations.make")(function* () {
   const store = yield* EventStore
-  const entries = new Map<string, Entry>()
+  let older = new Map<string, Entry>()
+  let newer = new Map<string, Entry>()
+  const entryOf = (id: string) => newer.get(id) ?? older.get(id)
   const running = new Map<string, Set<Entry>>()
   const waiting = new Map<string, Set<(operation: Operation) => void>>()
 
@@ -100,22 +103,23 @@ export const makeOperations = Effect.fn("Operations.make")(function* () {
       updatedMs: fact.timeMs
     }
     const entry = { operation, ends }
-    entries.set(operation.id, entry)
+    newer.set(operation.id, entry)
     if (ends.done.length === 0) {
       end(entry, "succeeded", fact)
     } else {
       const open = running.get(fact.stream) ?? new Set()
       running.set(fact.stream, open.add(entry))
     }
-    if (entries.size > operations_max) forgetOldest()
+    if (newer.size >= generation_max) forgetOlder()
     return entry
   }
 
-  const forgetOldest = () => {
-    const oldest = entries.values().next().value
-    if (!oldest) return
-    entries.delete(oldest.operation.id)
-    running.get(oldest.operation.stream)?.delete(oldest)
+  const forgetOlder = () => {
+    for (const entry of older.values()) {
+      if (entry.operation.state === "running") running.get(entry.operation.stream)?.delete(entry)
+    }
+    older = newer
+    newer = new Map()
   }
 
   const take = (fact: Recorded) => {
@@ -128,7 +132,7 @@ export const makeOperations = Effect.fn("Operations.make")(function* () {
       else if (entry.ends.failed.includes(type)) end(entry, "failed", fact)
     }
     if (open?.size === 0) running.delete(fact.stream)
-    if (fact.principal.kind === "operator" && !entries.has(fact.correlation)) begin(fact)
+    if (fact.principal.kind === "operator" && entryOf(fact.correlation) === undefined) begin(fact)
   }
 
   const head = yield* store.head
@@ -139,15 +143,15 @@ export const makeOperations = Effect.fn("Operations.make")(function* () {
   )
 
   const operations: Operations = {
-    get: (id) => entries.get(id)?.operation,
-    commandOf: (id) => entries.get(id)?.ends.command,
+    get: (id) => entryOf(id)?.operation,
+    commandOf: (id) => entryOf(id)?.ends.command,
     begin: (facts) => {
       const first = facts[0]
       if (first === undefined) return undefined
-      return (entries.get(first.correlation) ?? begin(first)).operation
+      return (entryOf(first.correlation) ?? begin(first)).operation
     },
     wait: Effect.fnUntraced(function* (id, timeoutMs) {
-      const now = entries.get(id)?.operation
+      const now = entryOf(id)?.operation
       if (now === undefined) return null
       if (now.state !== "running") return now
       const ended = Effect.callback<Operation>((resume) => {
@@ -164,7 +168,7 @@ export const makeOperations = Effect.fn("Operations.make")(function* () {
         return Effect.sync(leave)
       })
       yield* Effect.timeoutOption(ended, timeoutMs)
-      return entries.get(id)?.operation ?? now
+      return entryOf(id)?.operation ?? now
     })
   }
   return operations

@@ -4,7 +4,7 @@ import { createServer as createTlsServer } from "node:https"
 import { isIP } from "node:net"
 import { NodeHttpServer } from "@effect/platform-node"
 import { ByteSize, Effect, Layer } from "effect"
-import { HttpIncomingMessage, HttpRouter, HttpServer } from "effect/http"
+import { HttpIncomingMessage, HttpMiddleware, HttpRouter, HttpServer } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { Kernel } from "../../kernel/kernel.ts"
 import { Agents } from "../../kernel/ports/agents.ts"
@@ -102,6 +102,8 @@ export const apiServer = (options: ApiServerOptions) => {
     Layer.provideMerge(
       NodeHttpServer.layer(() => makeServer(options), { ...listen, gracefulShutdownTimeout: shutdownMs })
     ),
-    Layer.provide(Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(bodyBytes_max)))
+    Layer.provide(Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(bodyBytes_max))),
+    // Nothing takes the spans yet, and making them for every request is not free.
+    Layer.provide(Layer.succeed(HttpMiddleware.TracerDisabledWhen, () => true))
   )
 }

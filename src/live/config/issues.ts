@@ -17,7 +17,20 @@ export const strict = { errors: "all", onExcessProperty: "error", reportInput: t
 const valueCharacters_max = 200
 const issues_max = 100
 
-const messages = SchemaIssue.makeFormatterStandardSchemaV1()
+const format = SchemaIssue.makeFormatterStandardSchemaV1()
+
+/** Values from outside may be nested so deeply that writing them down overflows the stack. */
+function unlessTooDeep<A>(write: () => A, otherwise: A): A {
+  try {
+    return write()
+  } catch (error) {
+    if (error instanceof RangeError) return otherwise
+    throw error
+  }
+}
+
+const messageOf = (issue: SchemaIssue.Issue): string | undefined =>
+  unlessTooDeep(() => format(issue).issues[0]?.message, "a value that is not nested so deeply")
 
 /** At most `issues_max` issues, in the order of the schema. */
 export function issuesOf(issue: SchemaIssue.Issue): ReadonlyArray<Issue> {
@@ -36,7 +49,7 @@ function walk(
   const { _tag } = issue
   if (_tag === "Pointer") return walk(issue.issue, [...path, ...issue.path], outer, found)
   if (_tag === "Encoding") return walk(issue.issue, path, outer, found)
-  if (_tag === "Filter") return walk(issue.issue, path, outer ?? messages(issue).issues[0]?.message, found)
+  if (_tag === "Filter") return walk(issue.issue, path, outer ?? messageOf(issue), found)
   if (_tag === "Composite" || (_tag === "AnyOf" && issue.issues.length > 0)) {
     for (const inner of issue.issues) walk(inner, path, outer, found)
     return
@@ -46,13 +59,14 @@ function walk(
   found.push({ path: at, ...shown(issue), allowed })
 }
 
-const leaf = (issue: SchemaIssue.Issue) => messages(issue).issues[0]?.message ?? "something else"
+const leaf = (issue: SchemaIssue.Issue) => messageOf(issue) ?? "something else"
 
 function shown(issue: SchemaIssue.Issue): { value?: unknown } {
   if (issue._tag === "MissingKey" || !SchemaIssue.hasInput(issue)) return {}
-  const text = JSON.stringify(issue.input)
+  const { input } = issue
+  const text = unlessTooDeep<string | undefined>(() => JSON.stringify(input), undefined)
   if (text === undefined) return {}
-  return { value: text.length > valueCharacters_max ? `${text.slice(0, valueCharacters_max)}…` : issue.input }
+  return { value: text.length > valueCharacters_max ? `${text.slice(0, valueCharacters_max)}…` : input }
 }
 
 /** `Expected a number, got "x"` → `a number`. */
