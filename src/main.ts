@@ -41,7 +41,7 @@ const runLab =
   (once: boolean): Server =>
   async (signal) => {
     const { lab } = await import("./cli/lab.ts")
-    const terminal = process.stdout.isTTY === true
+    const terminal = process.stdout.isTTY
     let width = 0
     const clearLine = () => {
       if (width > 0) process.stdout.write(`\r${" ".repeat(width)}\r`)

@@ -186,41 +186,32 @@ function own(
       "discovery",
       "post-init",
       ["orchestration"],
-      layerOf(
-        Effect.gen(function* () {
-          yield* serveMembership()
-          const { authority, node } = yield* Identity
-          const link = yield* Link
-          if (authority) {
-            yield* serveJoins(authority)
-            yield* link.serve(renewKind, renewHandler(authority))
-          }
-          const say = yield* sayHere(nodeId)
-          yield* Effect.forkScoped(
-            takePart(say, { ...(yield* registration({ config, resolved })), linkedSince: Effect.succeed(0) })
-          )
-          yield* Effect.forkScoped(watchHosts(nodeId, hostLostAfterMs))
-          const { dwcp } = config
-          const forced = dwcp.forced_mode === "" ? null : dwcp.forced_mode
-          yield* Effect.forkScoped(
-            measureLinks(
-              {
-                node: nodeId,
-                intervalMs: dwcp.detection_interval,
-                detects: dwcp.enable_auto_detection,
-                forced
-              },
-              metrics
-            )
-          )
-          if (authority) {
-            yield* Effect.forkScoped(keepCertificate(join(dataDir, "identity"), node, authority))
-          }
-        })
-      )
+      layerOf(takeMembers({ config, resolved }, metrics))
     )
   ]
 }
+
+type Parts = Pick<Loaded, "config" | "resolved">
+
+/** Let nodes join and speak, watch them and the links to them, and take part with the machines of this node. */
+const takeMembers = Effect.fnUntraced(function* (parts: Parts, metrics: Metrics["Service"]) {
+  const { config, resolved } = parts
+  const { dataDir, nodeId } = resolved
+  const { authority, node } = yield* Identity
+  const link = yield* Link
+  yield* serveMembership()
+  if (authority) {
+    yield* serveJoins(authority)
+    yield* link.serve(renewKind, renewHandler(authority))
+    yield* Effect.forkScoped(keepCertificate(join(dataDir, "identity"), node, authority))
+  }
+  const here = { ...(yield* registration(parts)), linkedSince: Effect.succeed(0) }
+  yield* Effect.forkScoped(takePart(yield* sayHere(nodeId), here))
+  yield* Effect.forkScoped(watchHosts(nodeId, hostLostAfterMs))
+  const { forced_mode, detection_interval: intervalMs, enable_auto_detection: detects } = config.dwcp
+  const forced = forced_mode === "" ? null : forced_mode
+  yield* Effect.forkScoped(measureLinks({ node: nodeId, intervalMs, detects, forced }, metrics))
+})
 
 const monitoring = (metrics: Metrics["Service"]) =>
   layerOf(
@@ -229,10 +220,7 @@ const monitoring = (metrics: Metrics["Service"]) =>
     })
   )
 
-const apiOptions = Effect.fnUntraced(function* (
-  { config, resolved }: Pick<Loaded, "config" | "resolved">,
-  version: string
-) {
+const apiOptions = Effect.fnUntraced(function* ({ config, resolved }: Parts, version: string) {
   const token = yield* readOrMakeToken(resolved.tokenFile)
   const tls = resolved.tls
   const read = (path: string) => Effect.tryPromise(() => readFile(path, "utf8"))
@@ -283,7 +271,7 @@ function joined({ config, resolved }: Loaded): ReadonlyArray<Component> {
   ]
 }
 
-const registration = Effect.fnUntraced(function* ({ config, resolved }: Pick<Loaded, "config" | "resolved">) {
+const registration = Effect.fnUntraced(function* ({ config, resolved }: Parts) {
   const agent = yield* LinkAgent
   const address = config.cluster.advertise_address || agent.address
   return {

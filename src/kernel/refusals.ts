@@ -24,13 +24,21 @@ export class CommandRefused extends Schema.TaggedError<CommandRefused>()("Comman
 export class Overloaded extends Schema.TaggedError<Overloaded>()("Overloaded", {
   waiting: Schema.Int,
   waiting_max: Schema.Int
-}) {}
+}) {
+  override get message(): string {
+    return `${this.waiting} inputs wait already, ${this.waiting_max} at most; send it again later`
+  }
+}
 
 /** No actor of this kind. */
 export class UnknownKind extends Schema.TaggedError<UnknownKind>()("UnknownKind", {
   stream: Schema.String,
   allowed: Schema.Array(Schema.String)
-}) {}
+}) {
+  override get message(): string {
+    return `${this.stream} is no actor; kinds: ${this.allowed.join(", ")}`
+  }
+}
 
 export interface Accepted {
   readonly stream: string

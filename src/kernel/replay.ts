@@ -100,7 +100,7 @@ export const saveCheckpoint = Effect.fn("saveCheckpoint")(function* (
     stream: actor.stream,
     revision: actor.revision,
     position: actor.position,
-    version: known.get(actor.stream.slice(0, actor.stream.indexOf("/")))!.snapshotVersion,
+    version: known.get(actor.stream.slice(0, actor.stream.indexOf("/")))?.snapshotVersion ?? 0,
     state: serialize(actor)
   }))
   yield* store.saveSnapshots([

@@ -7,7 +7,11 @@ import type { HypervisorReport, HypervisorRequest } from "../../events/requests.
 export class AgentUnreachable extends Schema.TaggedError<AgentUnreachable>()("AgentUnreachable", {
   host: Schema.String,
   reason: Schema.String
-}) {}
+}) {
+  override get message(): string {
+    return `the agent of ${this.host} is out of reach: ${this.reason}`
+  }
+}
 
 export class Agents extends Context.Service<
   Agents,

@@ -37,20 +37,32 @@ export class RevisionConflict extends Schema.TaggedError<RevisionConflict>()("Re
   stream: Schema.String,
   expected: Schema.Int,
   actual: Schema.Int
-}) {}
+}) {
+  override get message(): string {
+    return `${this.stream} is at revision ${this.actual}, not at ${this.expected}`
+  }
+}
 
 /** The store can't do its work: disk full, file locked, file damaged. Nothing of the call was kept. */
 export class StoreFailure extends Schema.TaggedError<StoreFailure>()("StoreFailure", {
   operation: Schema.String,
   reason: Schema.String
-}) {}
+}) {
+  override get message(): string {
+    return `the event store could not ${this.operation}: ${this.reason}`
+  }
+}
 
 /** What is stored is not what was written: `position` is the first fact that does not verify. */
 export class StoreDamaged extends Schema.TaggedError<StoreDamaged>()("StoreDamaged", {
   path: Schema.String,
   position: Schema.Int,
   reason: Schema.String
-}) {}
+}) {
+  override get message(): string {
+    return `${this.path} is damaged at position ${this.position}: ${this.reason}`
+  }
+}
 
 export class EventStore extends Context.Service<
   EventStore,

@@ -13,7 +13,11 @@ export class HypervisorError extends Schema.TaggedError<HypervisorError>()("Hype
   vm: Schema.String,
   code: Schema.Literals(["not-found", "wrong-state", "unsupported", "no-room", "timeout", "lost", "failed"]),
   reason: Schema.String
-}) {}
+}) {
+  override get message(): string {
+    return `${this.op} of ${this.vm}: ${this.code}: ${this.reason}`
+  }
+}
 
 export interface VmObservation {
   readonly vm: string

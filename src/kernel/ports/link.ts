@@ -23,12 +23,20 @@ export class LinkError extends Schema.TaggedError<LinkError>()("LinkError", {
     "failed"
   ]),
   reason: Schema.String
-}) {}
+}) {
+  override get message(): string {
+    return `the link to ${this.node}: ${this.code}: ${this.reason}`
+  }
+}
 
 /** How a handler says that it failed. */
 export class HandlerFailed extends Schema.TaggedError<HandlerFailed>()("HandlerFailed", {
   reason: Schema.String
-}) {}
+}) {
+  override get message(): string {
+    return this.reason
+  }
+}
 
 /** `peer` is the name in the caller's certificate. Interrupted when the caller cancels or the link breaks. */
 export type LinkHandler = (peer: string, payload: unknown) => Stream.Stream<unknown, HandlerFailed>

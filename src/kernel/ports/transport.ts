@@ -10,7 +10,11 @@ export class TransportError extends Schema.TaggedError<TransportError>()("Transp
   transfer: Schema.String,
   code: Schema.Literals(["unreachable", "refused", "lost", "unknown", "failed"]),
   reason: Schema.String
-}) {}
+}) {
+  override get message(): string {
+    return `transfer ${this.transfer}: ${this.code}: ${this.reason}`
+  }
+}
 
 export interface TransferStatistics {
   readonly sentBytes: number

@@ -1,0 +1,131 @@
+import assert from "node:assert/strict"
+import { test } from "node:test"
+import { Effect, Layer, Stream } from "effect"
+import { actorKinds } from "../../src/actors/kinds.ts"
+import { Kernel } from "../../src/kernel/kernel.ts"
+import { Agents } from "../../src/kernel/ports/agents.ts"
+import { EventStore } from "../../src/kernel/ports/event-store.ts"
+import { Link } from "../../src/kernel/ports/link.ts"
+import type { LinkHandler, Peer } from "../../src/kernel/ports/link.ts"
+import { Views } from "../../src/kernel/ports/views.ts"
+import { serveMembership, watchHosts } from "../../src/live/membership.ts"
+import * as digest from "../../simulations/world/digest.ts"
+import * as eventStore from "../../simulations/world/event-store.ts"
+
+const facts = {
+  cpus: 4,
+  memoryMib: 4096,
+  diskMib: 10_000,
+  driver: "test",
+  driverVersion: "1",
+  accelerators: ["tcg"],
+  machines: ["q35"],
+  cpuModels: ["qemu64"],
+  capabilities: [],
+  labels: {}
+}
+const register = { type: "host.register", address: "b@127.0.0.1:1", facts }
+
+const peer = (node: string, state: Peer["state"]): Peer => ({
+  node,
+  state,
+  sinceMs: 0,
+  address: null,
+  version: 1,
+  features: [],
+  sample: null,
+  lastError: null
+})
+
+/** A kernel, and a link whose other ends are this test. */
+const run = <A, E>(
+  use: (handlers: Map<string, LinkHandler>, peers: Array<Peer>) => Effect.Effect<A, E, any>
+): Promise<A> => {
+  const handlers = new Map<string, LinkHandler>()
+  const peers: Array<Peer> = []
+  const link = Layer.mock(Link, {
+    node: "a",
+    serve: (kind, handler) => Effect.sync(() => void handlers.set(kind, handler)),
+    peers: Effect.sync(() => peers)
+  })
+  const ports = Layer.mergeAll(
+    link,
+    Layer.succeed(Agents, { perform: () => Stream.empty }),
+    Layer.succeed(Views, { hosts: (position) => Effect.succeed({ hosts: [], position }) }),
+    eventStore.layer().pipe(Layer.provide(digest.layer))
+  )
+  const layer = Kernel.layer({ kinds: actorKinds, node: "a" }).pipe(Layer.provideMerge(ports))
+  return Effect.runPromise(
+    Effect.scoped(use(handlers, peers)).pipe(Effect.provide(layer)) as Effect.Effect<A, E>
+  )
+}
+
+const say = (handlers: Map<string, LinkHandler>, from: string, payload: unknown) =>
+  Effect.result(Stream.runDrain(handlers.get("node.say")!(from, payload)))
+
+test("a node registers the host of its own name", () =>
+  run((handlers) =>
+    Effect.gen(function* () {
+      yield* serveMembership()
+      const result = yield* say(handlers, "b", { stream: "host/b", id: "1", message: register })
+      assert.equal(result._tag, "Success")
+      const kernel = yield* Kernel
+      assert.equal((yield* kernel.state("host/b")).chart.value, "up")
+    })
+  ))
+
+for (const [what, from, payload, pattern] of [
+  [
+    "another node's host",
+    "b",
+    { stream: "host/c", id: "1", message: register },
+    /b may not say host.register to host\/c/
+  ],
+  [
+    "a command that is not a node's",
+    "b",
+    { stream: "host/b", id: "1", message: { type: "host.drain", reason: "" } },
+    /b may not say host.drain/
+  ],
+  [
+    "the end of a machine on another host",
+    "b",
+    {
+      stream: "vm/x",
+      id: "1",
+      message: { type: "vm.reportEnded", host: "c", cause: "crash", reason: "killed" }
+    },
+    /b may not say vm.reportEnded/
+  ],
+  ["no message at all", "b", { stream: "host/b", id: "1" }, /message/],
+  ["a key nobody knows", "b", { stream: "host/b", id: "1", message: register, more: 1 }, /more/]
+] as const) {
+  test(`a node may not say ${what}, and nothing is recorded`, () =>
+    run((handlers) =>
+      Effect.gen(function* () {
+        yield* serveMembership()
+        const result = yield* say(handlers, from, payload)
+        assert.equal(result._tag, "Failure")
+        if (result._tag === "Failure") assert.match(result.failure.reason, pattern)
+        assert.equal((yield* (yield* EventStore).head).position, 0)
+      })
+    ))
+}
+
+test("a host whose link stays down is lost, and up again when it registers anew", () =>
+  run((handlers, peers) =>
+    Effect.gen(function* () {
+      yield* serveMembership()
+      const kernel = yield* Kernel
+      yield* say(handlers, "b", { stream: "host/b", id: "1", message: register })
+      peers.push(peer("b", "connected"))
+      yield* Effect.forkScoped(watchHosts("a", 300))
+      yield* Effect.sleep(700)
+      assert.equal((yield* kernel.state("host/b")).chart.value, "up")
+      peers.length = 0
+      while ((yield* kernel.state("host/b")).chart.value === "up") yield* Effect.sleep(20)
+      assert.equal((yield* kernel.state("host/b")).chart.value, "lost")
+      yield* say(handlers, "b", { stream: "host/b", id: "2", message: register })
+      assert.equal((yield* kernel.state("host/b")).chart.value, "up")
+    })
+  ))
