@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 import { after, before, test } from "node:test"
 import { Effect } from "effect"
-import fc from "fast-check"
+import * as fc from "fast-check"
 import { exitCodes } from "../../src/cli/exit.ts"
 import { openCliWorld } from "./cli-world.ts"
 import type { CliWorld } from "./cli-world.ts"

@@ -2,7 +2,7 @@ import assert from "node:assert/strict"
 import { connect } from "node:net"
 import { after, before, test } from "node:test"
 import { Effect } from "effect"
-import fc from "fast-check"
+import * as fc from "fast-check"
 import { Api } from "../../src/live/api/api.ts"
 import { openWorld, token } from "./api-world.ts"
 import type { World } from "./api-world.ts"
@@ -87,7 +87,7 @@ test("no path, query or header makes the server fail, and nothing is recorded", 
       fc.constantFrom(...routes.filter(({ path }) => path.startsWith("/v1/") && path !== "/v1/events")),
       fc.string({ minLength: 1, unit: "grapheme" }).filter((name) => name !== "." && name !== ".."),
       query,
-      fc.string({ unit: fc.constantFrom(..."abcXYZ019_.:- /\\\"'") }),
+      fc.string({ unit: fc.constantFrom("a", "Z", "0", "_", ".", ":", "-", " ", "/", "\\", '"', "'") }),
       async ({ method, path, identifier }, name, search, key) => {
         if (identifier === "verify") return
         const answer = await world.call(method, `${fill(path, name)}?${search}`, undefined, {

@@ -212,10 +212,12 @@ test("live facts come in order from a position, and stay in step after the link 
   })
   const reader = resumed.body?.getReader()
   let text = ""
-  while (reader && !(text.includes("data: ") && text.includes(": heartbeat"))) {
+  assert.ok(reader)
+  for (;;) {
     text += new TextDecoder().decode((await reader.read()).value)
+    if (text.includes("data: ") && text.includes(": heartbeat")) break
   }
-  await reader?.cancel()
+  await reader.cancel()
   assert.match(text, new RegExp(`^retry: \\d+\\n: facts after ${from}\\n`))
   assert.equal(/^id: (\d+)$/m.exec(text)?.[1], String(facts[2]?.position))
 })

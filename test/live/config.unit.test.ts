@@ -1,7 +1,7 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
 import { Effect } from "effect"
-import fc from "fast-check"
+import * as fc from "fast-check"
 import { ConfigError, configOf, nodeNameOf } from "../../src/live/config.ts"
 import type { Environment, Loaded } from "../../src/live/config.ts"
 import { formatDuration, parseDuration } from "../../src/live/config/duration.ts"
@@ -9,7 +9,9 @@ import { keyAt, keyPaths, variablesOf } from "../../src/live/config/keys.ts"
 import { commentedYaml } from "../../src/live/config/render.ts"
 
 const read = (text: string, environment: Environment = {}): Promise<Loaded | ConfigError> =>
-  Effect.runPromise(Effect.catch(configOf("c.yaml", text, environment), (error) => Effect.succeed(error)))
+  Effect.runPromise(
+    Effect.match(configOf("c.yaml", text, environment), { onFailure: (e) => e, onSuccess: (l) => l })
+  )
 
 async function good(text: string, environment: Environment = {}): Promise<Loaded> {
   const loaded = await read(text, environment)

@@ -19,6 +19,8 @@ export interface EventsQuery {
 export interface EventsLimits {
   readonly subscribers_max: number
   readonly heartbeatMs: number
+  /** When this ends the streams end: a server that stops would wait for its subscribers else. */
+  readonly stopping: Effect.Effect<void>
 }
 
 const encoder = new TextEncoder()
@@ -53,7 +55,9 @@ export const makeEvents = (store: Context.Service.Shape<typeof EventStore>, limi
       Stream.drop(1),
       Stream.map(() => ": heartbeat\n\n")
     )
-    const live = Stream.merge(facts, heartbeats, { haltStrategy: "left" })
+    const live = Stream.merge(facts, heartbeats, { haltStrategy: "left" }).pipe(
+      Stream.interruptWhen(limits.stopping)
+    )
     const counted = Stream.unwrap(
       Effect.acquireRelease(
         Effect.sync(() => {

@@ -72,23 +72,17 @@ const generation_max = 5_000
 /** So many facts are read again at start. */
 const history_max = 20_000
 
-/** Keeps the latest operations, from the journal, in the surrounding scope. */
-export const makeOperations = Effect.fn("Operations.make")(function* () {
-  const store = yield* EventStore
-  let older = new Map<string, Entry>()
-  let newer = new Map<string, Entry>()
-  const entryOf = (id: string) => newer.get(id) ?? older.get(id)
-  const running = new Map<string, Set<Entry>>()
-  const waiting = new Map<string, Set<(operation: Operation) => void>>()
+class Log {
+  #older = new Map<string, Entry>()
+  #newer = new Map<string, Entry>()
+  readonly #running = new Map<string, Set<Entry>>()
+  readonly #waiting = new Map<string, Set<(operation: Operation) => void>>()
 
-  const end = (entry: Entry, state: "succeeded" | "failed", fact: Recorded) => {
-    const reason = state === "failed" ? reasonOf(fact) : null
-    entry.operation = { ...entry.operation, state, reason }
-    running.get(fact.stream)?.delete(entry)
-    for (const resume of waiting.get(entry.operation.id) ?? []) resume(entry.operation)
+  entryOf(id: string): Entry | undefined {
+    return this.#newer.get(id) ?? this.#older.get(id)
   }
 
-  const begin = (fact: Recorded): Entry => {
+  begin(fact: Recorded): Entry {
     const began = fact.type.slice(typePrefix.length)
     const ends = endsOf(began, fact.data)
     const operation: Operation = {
@@ -103,72 +97,91 @@ export const makeOperations = Effect.fn("Operations.make")(function* () {
       updatedMs: fact.timeMs
     }
     const entry = { operation, ends }
-    newer.set(operation.id, entry)
-    if (ends.done.length === 0) {
-      end(entry, "succeeded", fact)
-    } else {
-      const open = running.get(fact.stream) ?? new Set()
-      running.set(fact.stream, open.add(entry))
+    this.#newer.set(operation.id, entry)
+    if (ends.done.length === 0) this.#end(entry, "succeeded", fact)
+    else {
+      const open = this.#running.get(fact.stream) ?? new Set()
+      this.#running.set(fact.stream, open.add(entry))
     }
-    if (newer.size >= generation_max) forgetOlder()
+    if (this.#newer.size >= generation_max) this.#forgetOlder()
     return entry
   }
 
-  const forgetOlder = () => {
-    for (const entry of older.values()) {
-      if (entry.operation.state === "running") running.get(entry.operation.stream)?.delete(entry)
-    }
-    older = newer
-    newer = new Map()
-  }
-
-  const take = (fact: Recorded) => {
-    const open = running.get(fact.stream)
+  take(fact: Recorded): void {
+    const open = this.#running.get(fact.stream)
     const type = fact.type.slice(typePrefix.length)
     for (const entry of open ?? []) {
       if (fact.position <= entry.operation.lastPosition) continue
       entry.operation = { ...entry.operation, lastPosition: fact.position, updatedMs: fact.timeMs }
-      if (entry.ends.done.includes(type)) end(entry, "succeeded", fact)
-      else if (entry.ends.failed.includes(type)) end(entry, "failed", fact)
+      if (entry.ends.done.includes(type)) this.#end(entry, "succeeded", fact)
+      else if (entry.ends.failed.includes(type)) this.#end(entry, "failed", fact)
     }
-    if (open?.size === 0) running.delete(fact.stream)
-    if (fact.principal.kind === "operator" && entryOf(fact.correlation) === undefined) begin(fact)
+    if (fact.principal.kind === "operator" && this.entryOf(fact.correlation) === undefined) this.begin(fact)
   }
 
+  /** Resolves when the operation ends; an operation that is forgotten meanwhile never does. */
+  ended(id: string): Effect.Effect<Operation> {
+    return Effect.callback((resume) => {
+      const others = this.#waiting.get(id) ?? new Set()
+      const leave = () => {
+        others.delete(done)
+        if (others.size === 0) this.#waiting.delete(id)
+      }
+      const done = (operation: Operation) => {
+        leave()
+        resume(Effect.succeed(operation))
+      }
+      this.#waiting.set(id, others.add(done))
+      return Effect.sync(leave)
+    })
+  }
+
+  #end(entry: Entry, state: "succeeded" | "failed", fact: Recorded): void {
+    const reason = state === "failed" ? reasonOf(fact) : null
+    entry.operation = { ...entry.operation, state, reason }
+    this.#close(entry)
+    for (const resume of this.#waiting.get(entry.operation.id) ?? []) resume(entry.operation)
+  }
+
+  #close(entry: Entry): void {
+    const { stream } = entry.operation
+    const open = this.#running.get(stream)
+    open?.delete(entry)
+    if (open?.size === 0) this.#running.delete(stream)
+  }
+
+  #forgetOlder(): void {
+    for (const entry of this.#older.values()) this.#close(entry)
+    this.#older = this.#newer
+    this.#newer = new Map()
+  }
+}
+
+/** Keeps the latest operations, from the journal, in the surrounding scope. */
+export const makeOperations = Effect.fn("Operations.make")(function* () {
+  const store = yield* EventStore
+  const log = new Log()
   const head = yield* store.head
   yield* store.subscribe(Math.max(0, head.position - history_max)).pipe(
-    Stream.runForEach((fact) => Effect.sync(() => take(fact))),
+    Stream.runForEach((fact) => Effect.sync(() => log.take(fact))),
     Effect.catch((error) => Effect.logError("operations no longer follow the journal", error)),
     Effect.forkScoped
   )
 
   const operations: Operations = {
-    get: (id) => entryOf(id)?.operation,
-    commandOf: (id) => entryOf(id)?.ends.command,
+    get: (id) => log.entryOf(id)?.operation,
+    commandOf: (id) => log.entryOf(id)?.ends.command,
     begin: (facts) => {
       const first = facts[0]
       if (first === undefined) return undefined
-      return (entryOf(first.correlation) ?? begin(first)).operation
+      return (log.entryOf(first.correlation) ?? log.begin(first)).operation
     },
     wait: Effect.fnUntraced(function* (id, timeoutMs) {
-      const now = entryOf(id)?.operation
+      const now = log.entryOf(id)?.operation
       if (now === undefined) return null
       if (now.state !== "running") return now
-      const ended = Effect.callback<Operation>((resume) => {
-        const others = waiting.get(id) ?? new Set()
-        const leave = () => {
-          others.delete(done)
-          if (others.size === 0) waiting.delete(id)
-        }
-        const done = (operation: Operation) => {
-          leave()
-          resume(Effect.succeed(operation))
-        }
-        waiting.set(id, others.add(done))
-        return Effect.sync(leave)
-      })
-      yield* Effect.timeoutOption(ended, timeoutMs)
-      return entryOf(id)?.operation ?? now
+      yield* Effect.timeoutOption(log.ended(id), timeoutMs)
+      return log.entryOf(id)?.operation ?? now
     })
   }
   return operations

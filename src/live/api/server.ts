@@ -3,7 +3,7 @@ import { createServer } from "node:http"
 import { createServer as createTlsServer } from "node:https"
 import { isIP } from "node:net"
 import { NodeHttpServer } from "@effect/platform-node"
-import { ByteSize, Effect, Layer } from "effect"
+import { ByteSize, Deferred, Effect, Layer } from "effect"
 import { HttpIncomingMessage, HttpMiddleware, HttpRouter, HttpServer } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { Kernel } from "../../kernel/kernel.ts"
@@ -65,7 +65,10 @@ function makeServer(options: ApiServerOptions) {
   return server
 }
 
-const routesOf = Effect.fn("ApiServer.routes")(function* (options: ApiServerOptions) {
+const routesOf = Effect.fn("ApiServer.routes")(function* (
+  options: ApiServerOptions,
+  stopping: Effect.Effect<void>
+) {
   const kernel = yield* Kernel
   const store = yield* EventStore
   const reads = yield* Reads
@@ -73,21 +76,22 @@ const routesOf = Effect.fn("ApiServer.routes")(function* (options: ApiServerOpti
   const commands = makeCommands(kernel, operations, { views: yield* Views, agents: yield* Agents })
   const events = makeEvents(store, {
     subscribers_max: options.subscribers_max ?? 256,
-    heartbeatMs: options.heartbeatMs ?? 15_000
+    heartbeatMs: options.heartbeatMs ?? 15_000,
+    stopping
   })
   const { node, version, ready = Effect.succeed(true) } = options
   const ports = { kernel, store, reads, commands, operations, events, node, version, ready }
   return HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(Layer.provide(groups(ports)))
 })
 
-const served = (options: ApiServerOptions) =>
+const served = (options: ApiServerOptions, stopping: Effect.Effect<void>) =>
   Layer.unwrap(
     Effect.gen(function* () {
       const router = yield* HttpRouter.HttpRouter
       const limits = { inFlight_max: options.inFlight_max ?? 1000, bodyBytes_max }
       return HttpServer.serve(gate(router.asHttpEffect(), authenticator(options.token), limits))
     })
-  ).pipe(Layer.provideMerge(Layer.unwrap(routesOf(options))), Layer.provide(HttpRouter.layer))
+  ).pipe(Layer.provideMerge(Layer.unwrap(routesOf(options, stopping))), Layer.provide(HttpRouter.layer))
 
 /**
  * Listens for as long as the layer lives, and gives the `HttpServer` with the bound address. Refuses, as a defect,
@@ -98,7 +102,11 @@ export const apiServer = (options: ApiServerOptions) => {
   if ("host" in listen && options.tls === undefined && !isLoopback(listen.host)) {
     throw new Error(`the API on ${listen.host} needs TLS certificates`)
   }
-  return served(options).pipe(
+  const stopping = Deferred.makeUnsafe<void>()
+  // Built last, so it is the first to be told of the end, before the server waits for its requests.
+  const farewell = Layer.effectDiscard(Effect.addFinalizer(() => Deferred.succeed(stopping, undefined)))
+  return farewell.pipe(
+    Layer.provideMerge(served(options, Deferred.await(stopping))),
     Layer.provideMerge(
       NodeHttpServer.layer(() => makeServer(options), { ...listen, gracefulShutdownTimeout: shutdownMs })
     ),
