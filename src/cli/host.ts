@@ -25,7 +25,9 @@ const list = Command.make(
   Effect.fnUntraced(function* () {
     const to = yield* output
     const hosts = yield* withApi((calls) => calls.hosts.list())
-    to.either(hosts, () =>
+    to.either(hosts, () => {
+      if (hosts.length === 0 && !to.isPlain)
+        return to.note("there are no hosts yet; a node registers when it is up")
       to.table(hosts as ReadonlyArray<Row>, [
         { head: "NAME", of: (row) => row["name"] as string },
         { head: "STATE", of: (row) => row["state"] as string },
@@ -34,7 +36,7 @@ const list = Command.make(
         { head: "MEMORY MIB USED", of: (row) => share(row, "memoryMib") },
         { head: "VMS", of: (row) => (row["vms"] as ReadonlyArray<string> | undefined)?.length }
       ])
-    )
+    })
   })
 ).pipe(Command.withDescription("List the hosts"), Command.withAlias("ls"))
 
