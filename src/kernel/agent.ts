@@ -3,11 +3,12 @@
  * transport. Work belongs to the agent and not to who asked for it: when the link to the kernel breaks it goes on,
  * and asking again with the same key joins it, or gets the answer it had.
  */
-import { Clock, Context, Effect, FiberSet, Latch, Layer, Stream } from "effect"
+import { Clock, Context, Effect, Exit, FiberSet, Layer, Stream } from "effect"
 import type { HypervisorReport, HypervisorRequest } from "../events/requests.ts"
 import type { VmCommand } from "../events/vm.ts"
 import { Hypervisor } from "./ports/hypervisor.ts"
 import type { HypervisorError } from "./ports/hypervisor.ts"
+import { SharedWork } from "./shared-work.ts"
 import { Transport } from "./ports/transport.ts"
 import type { TransportError } from "./ports/transport.ts"
 
@@ -30,52 +31,7 @@ export class HostAgent extends Context.Service<
 
 /** Finished requests whose answer is kept, for who asks again. */
 const finished_max = 512
-/** Reports of one request that are kept for who joins late; of older progress only the latest matters. */
-const reports_max = 64
-
-class Job {
-  readonly changed = Latch.makeUnsafe(false)
-  reports: Array<{ readonly seq: number; readonly report: HypervisorReport }> = []
-  last = 0
-  done = false
-
-  say(report: HypervisorReport): void {
-    if (this.reports.length >= reports_max) {
-      const oldest = this.reports.findIndex((one) => one.report.type === "hypervisor.progressed")
-      if (oldest >= 0) this.reports.splice(oldest, 1)
-    }
-    this.reports.push({ seq: ++this.last, report })
-    this.changed.openUnsafe()
-    this.changed.closeUnsafe()
-  }
-
-  end(): void {
-    this.done = true
-    this.changed.openUnsafe()
-  }
-
-  /** From the first report to the last, for any number of readers. */
-  read(): Stream.Stream<HypervisorReport> {
-    const after = (
-      seen: number
-    ): Effect.Effect<readonly [ReadonlyArray<HypervisorReport>, number | undefined]> =>
-      Effect.suspend(() => {
-        const fresh = this.reports.filter((one) => one.seq > seen)
-        if (fresh.length === 0 && !this.done) return Effect.flatMap(this.changed.await, () => after(seen))
-        const next = fresh.at(-1)?.seq ?? seen
-        return Effect.succeed([
-          fresh.map((one) => one.report),
-          this.done && next >= this.last ? undefined : next
-        ])
-      })
-    return Stream.unfold({ seen: 0 as number | undefined }, ({ seen }) =>
-      seen === undefined
-        ? Effect.succeed(undefined)
-        : Effect.map(after(seen), ([fresh, next]) => [fresh, { seen: next }] as const)
-    ).pipe(Stream.flattenIterable)
-  }
-}
-
+type Job = SharedWork<HypervisorReport, never>
 type Failure = HypervisorError | TransportError
 type Work = Stream.Stream<HypervisorReport, Failure>
 
@@ -89,7 +45,7 @@ const makeAgent = Effect.fn("HostAgent.make")(function* (host: string) {
   const arriving = new Map<string, string>()
 
   const begin = (key: string, request: HypervisorRequest): Job => {
-    const job = new Job()
+    const job: Job = new SharedWork((report) => report.type === "hypervisor.progressed")
     jobs.set(key, job)
     if (request.op === "prepareIncoming") arriving.set(request.vm, request.migration)
     const arrived = request.op === "resume" ? arriving.get(request.vm) : undefined
@@ -112,7 +68,7 @@ const makeAgent = Effect.fn("HostAgent.make")(function* (host: string) {
       ),
       Effect.ensuring(
         Effect.sync(() => {
-          job.end()
+          job.end(Exit.void)
           forget(jobs)
         })
       )
