@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs"
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { Cause, Console, Effect, Exit, Layer } from "effect"
 import { CliConfig, CliError, Command, GlobalFlag } from "effect/cli"
+import { ca } from "./ca.ts"
 import { makeCompletion } from "./completion.ts"
 import { config } from "./config.ts"
 import { doctor } from "./doctor.ts"
@@ -25,7 +26,7 @@ export const makeCli = (own: OwnCommands = {}): ReturnType<typeof treeOf> => tre
 const treeOf = (own: OwnCommands) => {
   const given = [own.up, own.lab].filter((command) => command !== undefined)
   const completion = makeCompletion(() => treeOf(own) as Command.Command.Any)
-  const commands = [vm, host, migrate, migration, why, history, replay, audit, config, doctor, completion]
+  const commands = [vm, host, migrate, migration, why, history, replay, audit, ca, config, doctor, completion]
   return Command.make("novacron").pipe(
     Command.withDescription("Runs virtual machines on many hosts and moves them, live, between them"),
     Command.withSubcommands([...(given as unknown as typeof commands), ...commands]),
