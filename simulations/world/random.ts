@@ -36,6 +36,6 @@ export function makeRandom(seed: number): Random {
     chance: (probability) => next() < probability,
     int: (low, high) => low + Math.floor(next() * (high - low + 1)),
     split: (name) =>
-      makeRandom([...name].reduce((sum, letter) => Math.imul(sum, 31) + letter.charCodeAt(0), seed))
+      makeRandom(Array.from(name).reduce((sum, letter) => Math.imul(sum, 31) + letter.charCodeAt(0), seed))
   }
 }

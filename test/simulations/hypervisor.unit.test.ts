@@ -37,9 +37,7 @@ async function makeTwoHosts(): Promise<TwoHosts> {
   }
   const run = async <A, E>(effect: Effect.Effect<A, E>): Promise<A> => {
     const fiber = runtime.runFork(effect)
-    let ended = false
-    fiber.addObserver(() => (ended = true))
-    while (!ended) await pass(tickMs)
+    while (fiber.pollUnsafe() === undefined) await pass(tickMs)
     return runtime.runPromise(Fiber.join(fiber))
   }
   const source = await host(fleet, "source", runtime, pass)
@@ -91,8 +89,8 @@ async function host(
     diskDigests: (vm) => runtime.runPromise(diskDigests(fleet, name, vm)),
     watch: async (vm) => {
       const ticks: Array<{ count: number; atMs: number }> = []
-      let open = true
-      watching.add(() => (open = false))
+      const watch = { open: true }
+      watching.add(() => (watch.open = false))
       let seen: number | null = null
       const look = async () => {
         const running = fleet.hosts.get(name)?.machines.get(vm)?.state === "running"
@@ -102,7 +100,7 @@ async function host(
         seen = count
       }
       const loop = async () => {
-        while (open) {
+        while (watch.open) {
           await look()
           await new Promise((resolve) => {
             setImmediate(resolve)
@@ -111,7 +109,7 @@ async function host(
       }
       void loop()
       await pass(tickMs)
-      return { ticks, close: () => void (open = false) }
+      return { ticks, close: () => void (watch.open = false) }
     }
   }
 }
@@ -156,9 +154,7 @@ const story = (withSeed: number): Promise<string> => {
   return Effect.runPromise(
     Effect.gen(function* () {
       const fiber = yield* Effect.forkChild(Effect.scoped(scenario))
-      let ended = false
-      fiber.addObserver(() => (ended = true))
-      while (!ended) yield* TestClock.adjust(50)
+      while (fiber.pollUnsafe() === undefined) yield* TestClock.adjust(50)
       yield* Fiber.join(fiber)
       return JSON.stringify([told, fleet.injected])
     }).pipe(Effect.provide(TestClock.layer()))
