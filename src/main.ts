@@ -38,7 +38,7 @@ const runUp =
   }
 
 const runLab =
-  (once: boolean): Server =>
+  (once: boolean, driver: "qemu" | "sim"): Server =>
   async (signal) => {
     const { lab } = await import("./cli/lab.ts")
     const terminal = process.stdout.isTTY
@@ -50,6 +50,7 @@ const runLab =
     await lab(
       {
         once,
+        driver,
         environment: process.env,
         print: (line) => {
           clearLine()
@@ -78,11 +79,15 @@ const labCommand = Command.make(
     once: Flag.Boolean("once").pipe(
       Flag.withDescription("End everything and exit after the tour"),
       Flag.withDefault(false)
+    ),
+    driver: Flag.Literals("driver", ["qemu", "sim"]).pipe(
+      Flag.withDescription("sim: compute machines instead of running them; labelled as simulated"),
+      Flag.withDefault("qemu")
     )
   },
-  ({ once }) =>
+  ({ once, driver }) =>
     Effect.sync(() => {
-      server = runLab(once)
+      server = runLab(once, driver)
     })
 ).pipe(Command.withDescription("Two nodes on this machine, a guest, and its live move from one to the other"))
 

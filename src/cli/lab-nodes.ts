@@ -48,7 +48,8 @@ export interface NodeOptions {
   readonly imageDir: string
   /** The node whose kernel this one joins, with the token for it. */
   readonly join?: { readonly address: string; readonly token: string }
-  readonly apiPort?: number
+  /** Simulate this many hosts, sim-1, sim-2, …, instead of running machines. */
+  readonly simulatedHosts?: number
 }
 
 /** Start a node in the background and wait until it is ready. Its log is `<folder>/<name>.log`. */
@@ -59,8 +60,11 @@ export async function startNode(options: NodeOptions): Promise<LabNode> {
   if (options.join) await writeFile(tokenFile, options.join.token, { mode: 0o600 })
   const config = {
     system: { node_id: name, data_dir: dataDir },
-    hypervisor: { image_dir: options.imageDir },
-    api: { port: options.apiPort ?? 0 },
+    hypervisor: {
+      image_dir: options.imageDir,
+      ...(options.simulatedHosts ? { driver: "sim", sim_hosts: options.simulatedHosts } : {})
+    },
+    api: { port: 0 },
     network: { bind_port: 0 },
     ...(options.join ? { cluster: { join: options.join.address, join_token_file: tokenFile } } : {})
   }

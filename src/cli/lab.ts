@@ -2,6 +2,7 @@
  * `novacron lab`, what `npm start` runs: two nodes, a real guest on the first, and its live move to the second
  * while it counts. Then it stays up to be played with; `--once` ends it all and exits.
  */
+import { execFile } from "node:child_process"
 import { connect } from "node:net"
 import type { Socket } from "node:net"
 import { mkdir, readFile } from "node:fs/promises"
@@ -16,6 +17,7 @@ import type { LabNode } from "./lab-nodes.ts"
 
 export interface LabOptions {
   readonly once: boolean
+  readonly driver: "qemu" | "sim"
   readonly environment: Readonly<Record<string, string | undefined>>
   readonly print: (line: string) => void
   /** Replace the last line; null where the output is no terminal. */
@@ -69,7 +71,25 @@ async function tour(
   imageDir: string,
   signal: AbortSignal
 ): Promise<void> {
+  const show = options.driver === "sim" ? simulatedTour : realTour
+  const first = await show(options, folder, imageDir, signal)
+  const home = options.driver === "sim" ? "sim-1" : "node-1"
   const { print } = options
+  print("")
+  print(`The API is at ${first.url}; the address and the token for the commands:`)
+  print(`  export NOVACRON_URL=${first.url} NOVACRON_TOKEN_FILE=${join(first.dataDir, "api-token")}`)
+  print(`  novacron vm list; novacron migrate ${vm} --to ${home} --wait; novacron why ${vm}`)
+  if (!options.once) print("Ctrl-C ends it.")
+}
+
+async function realTour(
+  options: LabOptions,
+  folder: string,
+  imageDir: string,
+  signal: AbortSignal
+): Promise<LabNode> {
+  const { print } = options
+  await needQemu()
   print("Preparing the guest: a Linux kernel and a shell that counts.")
   await buildLabGuest({ cacheDir: imageDir })
   const first = await startNode({ name: "node-1", folder, imageDir })
@@ -85,7 +105,6 @@ async function tour(
   print(
     `node-1 is ready after ${first.readySeconds.toFixed(1)} s, node-2 joined it; machines run by QEMU, ${accelerator}.`
   )
-
   await api.post("/v1/vms", { name: vm, host: "node-1", start: true, spec })
   const pulse = new Pulse()
   await pulse.listen("node-1", first.dataDir, signal)
@@ -93,17 +112,49 @@ async function tour(
   print(`The guest ${vm} runs on node-1 and has counted to ${pulse.last("node-1")}.`)
 
   const arrival = pulse.listen("node-2", second.dataDir, signal).catch(() => {})
-  const migration = await api.migrate(options)
+  const migration = await api.migrate(options, "node-2")
   await arrival
   await pulse.beats("node-2", 20, signal)
   pulse.end()
   report(print, migration, pulse)
   await story(print, api, migration)
-  print("")
-  print(`The API is at ${first.url}; the address and the token for the commands:`)
-  print(`  export NOVACRON_URL=${first.url} NOVACRON_TOKEN_FILE=${join(first.dataDir, "api-token")}`)
-  print(`  novacron vm list; novacron migrate ${vm} --to node-1 --wait; novacron why ${vm}`)
-  if (!options.once) print("Ctrl-C ends it.")
+  return first
+}
+
+/** The same without machines: the production actors and kernel over a simulated hypervisor. */
+async function simulatedTour(
+  options: LabOptions,
+  folder: string,
+  imageDir: string,
+  signal: AbortSignal
+): Promise<LabNode> {
+  const { print } = options
+  print("SIMULATED: no machine runs. Hosts, guest and link are computed; actors, journal and API are real.")
+  const node = await startNode({ name: "node-1", folder, imageDir, simulatedHosts: 2 })
+  const api = await Api.at(node, signal)
+  await api.hosts(2)
+  print(`node-1 is ready after ${node.readySeconds.toFixed(1)} s with the simulated hosts sim-1 and sim-2.`)
+  await api.post("/v1/vms", { name: vm, host: "sim-1", start: true, spec })
+  const migration = await api.migrate(options, "sim-2")
+  print(`${vm} moved from ${migration.from} to ${migration.to}, simulated:`)
+  print(`  total time  ${(migration.totalMs / 1000).toFixed(2)} s`)
+  print(`  downtime    ${migration.downtimeMs.toFixed(0)} ms`)
+  print(`  moved       ${(migration.transferredBytes / 1e6).toFixed(1)} MB`)
+  await story(print, api, migration)
+  return node
+}
+
+/** QEMU is there, or the user is told what can be done without it. */
+async function needQemu(): Promise<void> {
+  const found = await new Promise<boolean>((resolve) => {
+    execFile("qemu-system-x86_64", ["--version"], { timeout: 10_000 }, (error) => resolve(error === null))
+  })
+  if (found) return
+  throw new LabError(
+    "qemu-system-x86_64 is not here, so no machine can run.\n" +
+      "  install it:        apt-get install qemu-system-x86 qemu-utils\n" +
+      "  or without it:     novacron lab --driver sim   (simulated, and labelled so)"
+  )
 }
 
 function report(print: LabOptions["print"], migration: Migration, pulse: Pulse): void {
@@ -242,9 +293,9 @@ class Api {
     throw new LabError(`${count} hosts were not up within 10 s`)
   }
 
-  async migrate({ print, progress }: LabOptions): Promise<Migration> {
+  async migrate({ print, progress }: LabOptions, to: string): Promise<Migration> {
     const asked = await this.#call<{ stream: string }>("POST", `/v1/vms/${vm}/migrate`, {
-      to: "node-2",
+      to,
       reason: "the lab's tour"
     })
     const id = asked.stream.slice("migration/".length)

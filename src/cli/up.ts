@@ -4,11 +4,14 @@
  */
 import { mkdir, readFile } from "node:fs/promises"
 import { join } from "node:path"
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer, Schema } from "effect"
 import { HttpServer } from "effect/http"
+import { simulatedAgents, SimulatedHosts, simulatedHosts } from "../../simulations/world/agents.ts"
+import { makeFleet } from "../../simulations/world/hypervisor.ts"
 import { actorKinds } from "../actors/kinds.ts"
 import { HostAgent } from "../kernel/agent.ts"
 import { Kernel } from "../kernel/kernel.ts"
+import type { Agents } from "../kernel/ports/agents.ts"
 import { EventStore } from "../kernel/ports/event-store.ts"
 import { Link } from "../kernel/ports/link.ts"
 import { agentsLayer, serveAgent } from "../live/agents.ts"
@@ -26,6 +29,7 @@ import { parseAddress } from "../live/link/address.ts"
 import { Agent as LinkAgent, protocols } from "../live/link/agent.ts"
 import { linkLayer } from "../live/link.ts"
 import { sayHere, sayOver, serveMembership, takePart, watchHosts } from "../live/membership.ts"
+import type { Say } from "../live/membership.ts"
 import { measureAppends, Metrics } from "../live/metrics.ts"
 import { measureLinks } from "../live/modes.ts"
 import { layer as projectorLayer, Projector } from "../live/projector.ts"
@@ -46,8 +50,17 @@ class KernelNode extends Context.Service<KernelNode, { readonly name: string } |
   "novacron/cli/KernelNode"
 ) {}
 
+/** The configuration asks for what can't be. */
+export class UpError extends Schema.TaggedError<UpError>()("UpError", { reason: Schema.String }) {
+  override get message(): string {
+    return this.reason
+  }
+}
+
 const startLimitMs = 30_000
 const hostLostAfterMs = 10_000
+/** Nothing is drawn without faults, so any seed will do. */
+const fleetSeed = 1
 
 export interface Up {
   readonly node: string
@@ -63,6 +76,12 @@ export interface Up {
 export const up = Effect.fn("up")(function* (loaded: Loaded, version: string) {
   const { config, resolved } = loaded
   const joins = config.cluster.join !== ""
+  if (joins && config.hypervisor.driver === "sim") {
+    return yield* new UpError({
+      reason:
+        "cluster.join and hypervisor.driver sim exclude each other: simulated hosts live with their kernel"
+    })
+  }
   const metrics = yield* Effect.service(Metrics).pipe(Effect.provide(Metrics.layer))
   const components = [...base(loaded), ...(joins ? joined(loaded) : own(loaded, version, metrics))]
   const offered = yield* startUp(
@@ -137,6 +156,14 @@ function base({ config, resolved }: Loaded): ReadonlyArray<Component> {
         })
       )
     ),
+    ...(config.hypervisor.driver === "sim" ? simulated(config.hypervisor.sim_hosts) : machines(resolved))
+  ]
+}
+
+/** Machines of this host, by QEMU, and the agent that performs what is asked of them. */
+function machines({ dataDir, imageDir, nodeId }: Loaded["resolved"]): ReadonlyArray<Component> {
+  const runDir = join(dataDir, "run")
+  return [
     component("transport", "core", ["network"], transportLayer({ folder: runDir })),
     component("hypervisor", "core", ["environment"], qemuLayer({ dataDir, imageDir, runDir })),
     component("agent", "core", ["hypervisor", "transport"], HostAgent.layer(nodeId))
@@ -169,7 +196,11 @@ function own(
       "orchestration",
       "service",
       ["cache", "agent"],
-      Kernel.layer({ kinds: actorKinds, node: nodeId }).pipe(Layer.provideMerge(agentsLayer(nodeId)))
+      Kernel.layer({ kinds: actorKinds, node: nodeId }).pipe(
+        Layer.provideMerge(
+          (config.hypervisor.driver === "sim" ? simulatedAgents : agentsLayer(nodeId)) as Layer.Layer<Agents>
+        )
+      )
     ),
     component("monitoring", "service", ["cache"], monitoring(metrics)),
     component(
@@ -205,13 +236,35 @@ const takeMembers = Effect.fnUntraced(function* (parts: Parts, metrics: Metrics[
     yield* link.serve(renewKind, renewHandler(authority))
     yield* Effect.forkScoped(keepCertificate(join(dataDir, "identity"), node, authority))
   }
-  const here = { ...(yield* registration(parts)), linkedSince: Effect.succeed(0) }
-  yield* Effect.forkScoped(takePart(yield* sayHere(nodeId), here))
-  yield* Effect.forkScoped(watchHosts(nodeId, hostLostAfterMs))
+  const say = yield* sayHere(nodeId)
+  const own = yield* takePartHere(parts, say)
+  yield* Effect.forkScoped(watchHosts(nodeId, new Set(own), hostLostAfterMs))
   const { forced_mode, detection_interval: intervalMs, enable_auto_detection: detects } = config.dwcp
   const forced = forced_mode === "" ? null : forced_mode
   yield* Effect.forkScoped(measureLinks({ node: nodeId, intervalMs, detects, forced }, metrics))
 })
+
+/** Register the hosts of this process; gives their names. */
+const takePartHere = Effect.fnUntraced(function* (parts: Parts, say: Say) {
+  const linkedSince = Effect.succeed(0)
+  const { labels, driver } = parts.config.hypervisor
+  if (driver !== "sim") {
+    yield* Effect.forkScoped(takePart(say, { ...(yield* registration(parts)), linkedSince }))
+    return [parts.resolved.nodeId]
+  }
+  const hosts = yield* SimulatedHosts
+  for (const { name, services } of hosts) {
+    const options = { host: name, address: name, labels: { ...labels, simulated: "true" }, linkedSince }
+    yield* Effect.forkScoped(takePart(say, options).pipe(Effect.provide(services)))
+  }
+  return hosts.map(({ name }) => name)
+})
+
+/** Hosts that are only simulated, and say so by their names and their driver. */
+function simulated(count: number): ReadonlyArray<Component> {
+  const names = Array.from({ length: count }, (_, index) => `sim-${index + 1}`)
+  return [component("agent", "core", ["environment"], simulatedHosts(makeFleet({ seed: fleetSeed }), names))]
+}
 
 const monitoring = (metrics: Metrics["Service"]) =>
   layerOf(

@@ -128,7 +128,11 @@ export const takePart = Effect.fn("takePart")(function* (say: Say, options: Regi
 })
 
 /** At the node with the kernel: a registered host whose link is down for `lostAfterMs` is lost. */
-export const watchHosts = Effect.fn("watchHosts")(function* (own: string, lostAfterMs: number) {
+export const watchHosts = Effect.fn("watchHosts")(function* (
+  node: string,
+  own: ReadonlySet<string>,
+  lostAfterMs: number
+) {
   const kernel = yield* Kernel
   const link = yield* Link
   const downSince = new Map<string, number>()
@@ -140,14 +144,14 @@ export const watchHosts = Effect.fn("watchHosts")(function* (own: string, lostAf
     for (const actor of kernel.resident().values()) {
       if (!actor.stream.startsWith("host/")) continue
       const host = actor.stream.slice("host/".length)
-      const gone = host !== own && !connected.has(host) && actor.chart.value !== "lost"
+      const gone = !own.has(host) && !connected.has(host) && actor.chart.value !== "lost"
       if (!gone) downSince.delete(host)
       else if (!downSince.has(host)) downSince.set(host, now)
       else if (now - (downSince.get(host) ?? now) >= lostAfterMs) {
         const reason = `no link for ${Math.round(lostAfterMs / 1000)} s`
         const id = `lose/${host}/${downSince.get(host)}`
         const said: Said = { stream: actor.stream, id, message: { type: "host.lose", reason } }
-        yield* kernel.submit(commandOf(own, said)).pipe(Effect.ignore)
+        yield* kernel.submit(commandOf(node, said)).pipe(Effect.ignore)
         downSince.delete(host)
       }
     }

@@ -119,7 +119,7 @@ test("a host whose link stays down is lost, and up again when it registers anew"
       const kernel = yield* Kernel
       yield* say(handlers, "b", { stream: "host/b", id: "1", message: register })
       peers.push(peer("b", "connected"))
-      yield* Effect.forkScoped(watchHosts("a", 300))
+      yield* Effect.forkScoped(watchHosts("a", new Set(["a"]), 300))
       yield* Effect.sleep(700)
       assert.equal((yield* kernel.state("host/b")).chart.value, "up")
       peers.length = 0

@@ -129,6 +129,7 @@ export const keys = {
     "qemu",
     "What runs the machines; sim runs none and says so everywhere."
   ),
+  "hypervisor.sim_hosts": number(1, 1000, 2, "How many hosts the driver sim simulates: sim-1, sim-2, …"),
   "hypervisor.image_dir": path("", 'Folder of base images, kernels and initrds; "" is images in data_dir.'),
   "hypervisor.labels": make(labels, "labels", {}, labelsExpected, "Labels of this host, for placement."),
 
