@@ -40,6 +40,7 @@ export function makeFleet(options: FleetOptions): Fleet {
     bandwidthBytesPerSecond: options.bandwidthBytesPerSecond ?? 125_000_000,
     faults: { ...noFaults, ...options.faults },
     injected: { operationFails: 0, answerLost: 0, slow: 0, linkCut: 0, crash: 0 },
+    linkDown: false,
     hosts: new Map(),
     shared: new Map()
   }

@@ -93,7 +93,7 @@ class Line {
 
   /** Time never goes back in the journal, whatever the clock does. */
   readonly now: Effect.Effect<number> = Effect.map(Clock.currentTimeMillis, (timeMs) => {
-    this.lastMs = Math.max(this.lastMs, timeMs)
+    this.lastMs = Math.max(this.lastMs, Math.floor(timeMs))
     return this.lastMs
   })
 

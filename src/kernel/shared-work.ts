@@ -2,14 +2,14 @@
  * One piece of work with any number of readers: each sees its messages from the first on, and its end. The work does
  * not depend on who reads, and may be asked about after it ended.
  */
-import { Effect, Exit, Latch, Stream } from "effect"
+import { Effect, Exit, Stream } from "effect"
 
 /** Messages that are kept for who joins late; beyond it the oldest passing ones go. */
 const messages_max = 64
 
 export class SharedWork<A, E> {
   readonly #passing: (message: A) => boolean
-  readonly #changed = Latch.makeUnsafe(false)
+  #waiting = new Set<() => void>()
   #messages: Array<{ readonly seq: number; readonly message: A }> = []
   #last = 0
   #exit: Exit.Exit<void, E> | null = null
@@ -33,14 +33,31 @@ export class SharedWork<A, E> {
       if (oldest >= 0) this.#messages.splice(oldest, 1)
     }
     this.#messages.push({ seq: ++this.#last, message })
-    // Whoever waits now is let go, whoever comes later waits again.
-    this.#changed.openUnsafe()
-    this.#changed.closeUnsafe()
+    this.#wake()
   }
 
   end(exit: Exit.Exit<void, E>): void {
     this.#exit ??= exit
-    this.#changed.openUnsafe()
+    this.#wake()
+  }
+
+  #wake(): void {
+    const waiting = this.#waiting
+    this.#waiting = new Set()
+    for (const resume of waiting) resume()
+  }
+
+  /** Until there is more than `seen`, or the end. */
+  #changeAfter(seen: number): Effect.Effect<void> {
+    return Effect.callback((resume) => {
+      if (this.#last > seen || this.#exit !== null) {
+        resume(Effect.void)
+        return
+      }
+      const wake = () => resume(Effect.void)
+      this.#waiting.add(wake)
+      return Effect.sync(() => this.#waiting.delete(wake))
+    })
   }
 
   read(): Stream.Stream<A, E> {
@@ -56,7 +73,7 @@ export class SharedWork<A, E> {
         const next = fresh.at(-1)?.seq ?? seen
         return Effect.succeed([fresh.map((one) => one.message), next] as const)
       }
-      if (this.#exit === null) return Effect.flatMap(this.#changed.await, () => this.#after(seen))
+      if (this.#exit === null) return Effect.flatMap(this.#changeAfter(seen), () => this.#after(seen))
       return Exit.isSuccess(this.#exit) ? Effect.succeed(undefined) : Effect.failCause(this.#exit.cause)
     })
   }

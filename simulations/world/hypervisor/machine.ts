@@ -54,6 +54,8 @@ export interface Fleet {
   /** How often each fault came. */
   readonly injected: { -readonly [K in keyof Faults]: number }
   readonly hosts: Map<string, SimHost>
+  /** While set, nothing gets from one host to another. */
+  linkDown: boolean
   /** Content of shared disks, by machine. */
   readonly shared: Map<string, number>
 }

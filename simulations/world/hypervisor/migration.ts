@@ -95,8 +95,9 @@ const check = Effect.fnUntraced(function* (sending: Sending): Effect.fn.Return<M
   }
   const [, name = "", migration = ""] = /^sim:([^/]+)\/([^/]+)\/ram$/.exec(path) ?? []
   const other = fleet.hosts.get(name)?.machines.get(machine.vm)
-  const cut = random.chance(faults.linkCut)
-  if (cut) injected.linkCut++
+  const drawn = random.chance(faults.linkCut)
+  if (drawn) injected.linkCut++
+  const cut = drawn || fleet.linkDown
   if (cut || !other || (other.incoming !== migration && other.state !== "running")) {
     return yield* fail("migrate", machine.vm, "lost", "the connection to the destination broke")
   }
