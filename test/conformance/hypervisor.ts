@@ -141,6 +141,22 @@ class Bench {
     const error = await this.hosts.run(all)
     return { reports, error }
   }
+
+  /** A migration that is under way for long; `when` is called once memory is being sent. */
+  async underWay(vm: string, when: () => Promise<void>) {
+    const { source, destination } = this.hosts
+    const spec = this.hosts.spec({ disk: "local", dirtyMibPerSecond: 8 })
+    await this.boot(source, vm, spec)
+    const channels = await this.do(destination, (driver) => driver.prepareIncoming(vm, spec, MIGRATION))
+    const called: Array<Promise<void>> = []
+    const result = await this.migrate(vm, channels, SLOW, (report) => {
+      const sending = report.type === "hypervisor.progressed" && report.progress.phase === "pre-copy"
+      if (sending && called.length === 0) called.push(when())
+    })
+    assert.equal(called.length, 1)
+    await Promise.all(called)
+    return result
+  }
 }
 
 const MIGRATION = "move-1"
@@ -211,7 +227,9 @@ const lifecycleTests = (bench: () => Bench): void => {
     assert.equal(await b.state(host, "web"), "absent")
     assert.deepEqual(host.ended(), [])
   })
+}
 
+const diskTests = (bench: () => Bench): void => {
   test("disks are put back to a snapshot, and copied into another machine", async () => {
     const b = bench()
     const host = b.hosts.source
@@ -325,27 +343,11 @@ const migrationTests = (bench: () => Bench): void => {
 }
 
 const failureTests = (bench: () => Bench): void => {
-  /** A migration that is under way for long; `when` is called once memory is being sent. */
-  const underWay = async (b: Bench, vm: string, when: () => Promise<void>) => {
-    const { source, destination } = b.hosts
-    const spec = b.hosts.spec({ disk: "local", dirtyMibPerSecond: 8 })
-    await b.boot(source, vm, spec)
-    const channels = await b.do(destination, (driver) => driver.prepareIncoming(vm, spec, MIGRATION))
-    let called: Promise<void> | null = null
-    const result = await b.migrate(vm, channels, SLOW, (report) => {
-      const sending = report.type === "hypervisor.progressed" && report.progress.phase === "pre-copy"
-      if (sending && called === null) called = when()
-    })
-    assert.notEqual(called, null)
-    await called
-    return result
-  }
-
   test("a migration that is cancelled leaves the guest running at the source", async () => {
     const b = bench()
     const { source, destination } = b.hosts
     const cancel = () => b.do(source, (driver) => driver.cancelMigration("batch", MIGRATION))
-    const { reports, error } = await underWay(b, "batch", async () => {
+    const { reports, error } = await b.underWay("batch", async () => {
       const other = await b.refused(source, (driver) => driver.pause("batch"))
       assert.equal(other.code, "wrong-state")
       await cancel()
@@ -365,7 +367,7 @@ const failureTests = (bench: () => Bench): void => {
   test("a destination that dies on the way leaves the guest running at the source; it can be tried again", async () => {
     const b = bench()
     const { source, destination } = b.hosts
-    const { reports, error } = await underWay(b, "queue", () => destination.kill("queue"))
+    const { reports, error } = await b.underWay("queue", () => destination.kill("queue"))
     assert.equal(error?.code, "lost")
     assert.ok(reports.every((report) => report.type === "hypervisor.progressed"))
     assert.equal(await b.state(source, "queue"), "running")
@@ -382,7 +384,9 @@ const failureTests = (bench: () => Bench): void => {
     await b.ticking(source, "queue")
     await b.remove(source, "queue")
   })
+}
 
+const limitTests = (bench: () => Bench): void => {
   test("a migration that can't converge within its budget fails in its time, and the guest stays", async () => {
     const b = bench()
     const { source, destination } = b.hosts
@@ -441,8 +445,10 @@ export const hypervisorConformance = (name: string, makeTwoHosts: () => Promise<
       await made?.hosts.close()
     })
     lifecycleTests(bench)
+    diskTests(bench)
     endTests(bench)
     migrationTests(bench)
     failureTests(bench)
+    limitTests(bench)
   })
 }

@@ -6,6 +6,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises"
 import net from "node:net"
 import os from "node:os"
 import path from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
 import { promisify } from "node:util"
 import { Effect, ManagedRuntime, Stream } from "effect"
 import type { VmSpec } from "../../src/events/vm.ts"
@@ -20,8 +21,6 @@ const exec = promisify(execFile)
 /** Kept between runs: building it needs the network. */
 export const LAB_CACHE = path.resolve(import.meta.dirname, "../../node_modules/.cache/novacron-lab")
 const CONNECT_TRIES = 200
-
-const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
 export const labSpec: TwoHosts["spec"] = ({ disk, dirtyMibPerSecond }): VmSpec => ({
   cpus: 1,
@@ -51,7 +50,7 @@ const connectTo = async (file: string): Promise<net.Socket> => {
     })
     if (connected) return socket.on("error", () => undefined)
     assert.ok(tries < CONNECT_TRIES, `nobody listens at ${file}`)
-    await pause(20)
+    await sleep(20)
   }
 }
 
@@ -156,7 +155,7 @@ export const makeTwoQemuHosts = async (): Promise<
     destination,
     spec: labSpec,
     run: (effect) => Effect.runPromise(effect),
-    pass: pause,
+    pass: (ms) => sleep(ms),
     close: async () => {
       await source.close()
       await destination.close()

@@ -203,8 +203,8 @@ const follow = (run: Run, mirror: MirrorInfo): Effect.Effect<Migrated, Failure, 
       const info = yield* query(qmp, machine.vm)
       const next = yield* step(run, info)
       if (info.ram !== null) {
-        const percent = percentSoFar(run)
-        yield* progressed(run, memoryProgress(info, mirror, run.policy.timeoutMs, percent))
+        const { progress } = run.outgoing
+        yield* progressed(run, memoryProgress(info, mirror, run.policy.timeoutMs, progress))
       }
       if (next === "done") return yield* statistics(qmp, machine.vm, mirror)
       if (next === "quickly") yield* Effect.sleep(SWITCH_POLL_MS)

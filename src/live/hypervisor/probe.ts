@@ -1,7 +1,7 @@
 /** What this host's QEMU can do, found out by letting it do it. */
 import { execFile } from "node:child_process"
 import { constants } from "node:fs"
-import { access, mkdtemp, rm, writeFile } from "node:fs/promises"
+import { access, mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import os from "node:os"
 import path from "node:path"
 import { Effect } from "effect"
@@ -16,6 +16,8 @@ export interface Probe {
   readonly machines: ReadonlyArray<string>
   readonly cpuModels: ReadonlyArray<string>
   readonly sandbox: boolean
+  /** Whether machines may arrive here by post-copy. */
+  readonly postCopy: boolean
 }
 
 /**
@@ -62,6 +64,16 @@ const canOpen = (file: string): Effect.Effect<boolean> =>
     )
   )
 
+const CAP_SYS_PTRACE = 19n
+
+/** Post-copy fetches pages by userfaultfd; the kernel may keep that for the privileged (its sysctl/vm.rst). */
+const mayUserfault = Effect.promise(async () => {
+  const read = (file: string) => readFile(file, "utf8").catch(() => "")
+  if ((await read("/proc/sys/vm/unprivileged_userfaultfd")).trim() === "1") return true
+  const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(await read("/proc/self/status"))?.[1] ?? "0"
+  return ((BigInt(`0x${effective}`) >> CAP_SYS_PTRACE) & 1n) === 1n
+})
+
 const sectorFile = Effect.acquireRelease(
   Effect.promise(async () => {
     const folder = await mkdtemp(path.join(os.tmpdir(), "novacron-probe-"))
@@ -94,7 +106,8 @@ const probeAll = Effect.fn("probe")(function* (binary: string, wanted: ReadonlyA
     accelerators: [...(kvm ? ["kvm"] : []), ...(tcg && wanted.includes("tcg") ? ["tcg"] : [])],
     machines: firstWords(machines, /^(\S+) +\S/).filter((name) => name !== "Supported"),
     cpuModels: firstWords(cpus, /^x86 +(\S+)/),
-    sandbox
+    sandbox,
+    postCopy: yield* mayUserfault
   }
 }, Effect.scoped)
 

@@ -108,7 +108,7 @@ export const memoryProgress = (
   info: MigrationInfo,
   mirror: MirrorInfo,
   limitMs: number,
-  previousPercent: number
+  previous: Progress | null
 ): Progress => {
   const ram = info.ram
   const totalBytes = mirror.totalBytes + (ram?.totalBytes ?? 0)
@@ -116,9 +116,10 @@ export const memoryProgress = (
   const rate = ((ram?.mbps ?? 0) * 1e6) / 8
   const percent = totalBytes === 0 ? 0 : (100 * (totalBytes - remainingBytes)) / totalBytes
   return {
-    phase: phaseOf(info.status),
+    // What ended in post-copy was not switched over again.
+    phase: info.status === "completed" && previous !== null ? previous.phase : phaseOf(info.status),
     percent: Math.max(
-      previousPercent,
+      previous?.percent ?? 0,
       info.status === "completed" ? 100 : Math.min(PERCENT_BEFORE_END, ram === null ? 0 : percent)
     ),
     transferredBytes: mirror.doneBytes + (ram?.transferredBytes ?? 0),

@@ -60,8 +60,9 @@ const facts = (host: Host, options: QemuOptions) =>
       machines: found.machines.slice(0, FACTS_MAX.machines),
       cpuModels: found.cpuModels.slice(0, FACTS_MAX.cpuModels),
       capabilities: [
-        ...["live-migration", "storage-migration", "post-copy", "snapshot", "clone", "cloud-init", "console"],
+        ...["live-migration", "storage-migration", "snapshot", "clone", "cloud-init", "console"],
         ...(options.sharedDir === undefined ? [] : ["shared-storage"]),
+        ...(found.postCopy ? ["post-copy"] : []),
         ...(found.sandbox ? ["sandbox"] : [])
       ],
       labels: {}

@@ -71,7 +71,8 @@ class Connection {
     if (message.type === "greeting") {
       Deferred.doneUnsafe(this.greeting, Effect.succeed(message.version))
     } else if (message.type === "event") {
-      PubSub.publishUnsafe(this.#events, message)
+      // Sliding never waits; the unsafe form would drop the newest instead of the oldest.
+      Effect.runSync(PubSub.publish(this.#events, message))
     } else if (message.type === "malformed") {
       this.end("malformed", message.reason)
     } else {
