@@ -29,12 +29,16 @@ const withServer = async (greeting: string, answer: Answer, body: (file: string)
       }
     })
   })
-  await new Promise<void>((resolve) => server.listen(file, resolve))
+  await new Promise<void>((resolve) => {
+    server.listen(file, resolve)
+  })
   try {
     await body(file)
   } finally {
     for (const socket of sockets) socket.destroy()
-    await new Promise((resolve) => server.close(resolve))
+    await new Promise((resolve) => {
+      server.close(resolve)
+    })
     await rm(folder, { recursive: true, force: true })
   }
 }

@@ -189,9 +189,9 @@ function check(world: World, what: string): void {
     assert.ok(world.counters[n]! > world.counters[n - 1]!, `${what}: the counter went back`)
   }
   for (const host of hosts) {
-    const reservations = (
-      kernel.resident().get(`host/${host}`)?.chart.context as { reservations: Record<string, unknown> }
-    ).reservations
+    const actor = kernel.resident().get(`host/${host}`)
+    assert.ok(actor)
+    const { reservations } = actor.chart.context as { reservations: Record<string, unknown> }
     const expected = host === machine.host ? [machine.decision] : []
     assert.deepEqual(Object.keys(reservations), expected, `${what}: reservations on ${host}`)
     const machines = [...(world.fleet.hosts.get(host)?.machines.values() ?? [])]
