@@ -1,0 +1,152 @@
+/** Small messages of every type, decoded by their own Schemas, for specifications and for walks over the charts. */
+import { Schema } from "effect"
+import type { Message } from "../../src/events/envelope.ts"
+import { HostCommand } from "../../src/events/host.ts"
+import { MigrationCommand } from "../../src/events/migration.ts"
+import { PlacementCommand, PlacementReport } from "../../src/events/placement.ts"
+import { Report } from "../../src/events/requests.ts"
+import { VmCommand, VmSpec } from "../../src/events/vm.ts"
+
+export const spec = Schema.decodeUnknownSync(VmSpec)({ disks: [{ name: "root", sizeMib: 64 }] })
+
+export const hostFacts = {
+  cpus: 4,
+  memoryMib: 4096,
+  diskMib: 10_000,
+  driver: "test",
+  driverVersion: "1",
+  accelerators: ["tcg"],
+  machines: ["q35"],
+  cpuModels: ["qemu64"],
+  capabilities: [],
+  labels: {}
+}
+
+export const hostView = (name: string, more: Record<string, unknown> = {}) => ({
+  name,
+  address: `${name}@127.0.0.1:1`,
+  state: "up",
+  total: { cpus: 4, memoryMib: 4096, diskMib: 10_000 },
+  used: { cpus: 0, memoryMib: 0, diskMib: 0 },
+  driver: "test",
+  machines: ["q35"],
+  cpuModels: ["qemu64"],
+  labels: {},
+  vms: [],
+  ...more
+})
+
+export const policy = {
+  downtimeBudgetMs: 300,
+  bandwidthBytesPerSecond: 0,
+  postCopy: false,
+  throttle: true,
+  timeoutMs: 60_000
+}
+
+const progress = {
+  phase: "pre-copy",
+  percent: 10,
+  transferredBytes: 1,
+  remainingBytes: 9,
+  totalBytes: 10,
+  rateBytesPerSecond: 1,
+  dirtyBytesPerSecond: 0,
+  iteration: 1,
+  throttlePercent: 0,
+  remainingMs: null
+}
+
+const needs = { cpus: 1, memoryMib: 512, diskMib: 64 }
+const failed = (op: string, code = "failed") => ({ type: "hypervisor.failed", op, code, reason: "because" })
+const told = (type: "actor.accepted" | "actor.refused", command: string) => ({
+  type,
+  to: "vm/web",
+  command,
+  ...(type === "actor.refused" ? { reason: "because" } : {})
+})
+
+const decode =
+  <S extends Schema.ConstraintDecoder<unknown>>(schema: S) =>
+  (raw: unknown): Message =>
+    Schema.decodeUnknownSync(schema)(raw) as Message
+
+const reports: ReadonlyArray<Message> = [
+  ...["defined", "stopped", "paused", "resumed", "rebooted", "removed", "restored"].map((what) => ({
+    type: `hypervisor.${what}`
+  })),
+  { type: "hypervisor.started", accelerator: "tcg" },
+  { type: "hypervisor.snapshotTaken", bytes: 10 },
+  { type: "hypervisor.checked", blockers: [] },
+  { type: "hypervisor.checked", blockers: ["no such machine type"] },
+  { type: "hypervisor.incomingPrepared", channels: ["ram"] },
+  { type: "hypervisor.progressed", progress },
+  { type: "hypervisor.handedOver" },
+  { type: "hypervisor.migrated", totalMs: 10, downtimeMs: 1, transferredBytes: 10 },
+  { type: "hypervisor.migrationCancelled" },
+  { type: "hypervisor.incomingAbandoned" },
+  ...["start", "migrate", "resume", "remove", "cancelMigration", "abandonIncoming"].map((op) => failed(op)),
+  failed("resume", "not-found"),
+  ...["vm.lock", "vm.unlock", "vm.handOver", "host.reserve", "vm.place"].flatMap((command) => [
+    told("actor.accepted", command),
+    told("actor.refused", command)
+  ])
+].map(decode(Report))
+
+/** By kind: its commands and reports, some of them in more than one way. */
+export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
+  vm: [
+    ...[
+      { type: "vm.create", spec },
+      { type: "vm.create", spec, start: true, host: "a" },
+      { type: "vm.start" },
+      { type: "vm.stop" },
+      { type: "vm.pause" },
+      { type: "vm.resume" },
+      { type: "vm.reboot" },
+      { type: "vm.delete" },
+      { type: "vm.snapshot", snapshot: "s" },
+      { type: "vm.restore", snapshot: "s" },
+      { type: "vm.place", host: "a", address: "a@127.0.0.1:1", decision: "web.1" },
+      { type: "vm.refusePlacement", decision: "web.1", reason: "no host" },
+      { type: "vm.reportEnded", host: "a", cause: "crash", reason: "killed" },
+      { type: "vm.reportEnded", host: "a", cause: "guest-shutdown", reason: "" },
+      { type: "vm.reportEnded", host: "b", cause: "crash", reason: "killed" },
+      { type: "vm.lock", migration: "m" },
+      { type: "vm.handOver", migration: "m", host: "b", decision: "m" },
+      { type: "vm.handOver", migration: "other", host: "b", decision: "other" },
+      { type: "vm.unlock", migration: "m" }
+    ].map(decode(VmCommand)),
+    ...reports
+  ],
+  host: [
+    { type: "host.register", address: "a@127.0.0.1:1", facts: hostFacts },
+    { type: "host.reserve", reservation: "r1", vm: "web", needs },
+    { type: "host.reserve", reservation: "r2", vm: "big", needs: { ...needs, memoryMib: 4000 } },
+    { type: "host.release", reservation: "r1", vm: "web" },
+    { type: "host.drain", reason: "maintenance" },
+    { type: "host.activate" },
+    { type: "host.lose", reason: "no link" }
+  ].map(decode(HostCommand)),
+  placement: [
+    ...[
+      { type: "placement.request", vm: "web", spec, purpose: "create", replyTo: "vm/web" },
+      { type: "placement.request", vm: "web", spec, purpose: "migrate", from: "a", replyTo: "migration/m" }
+    ].map(decode(PlacementCommand)),
+    ...[
+      { type: "view.hosts", hosts: [hostView("a"), hostView("b")], position: 1 },
+      { type: "view.hosts", hosts: [], position: 1 }
+    ].map(decode(PlacementReport)),
+    ...reports
+  ],
+  migration: [
+    ...[
+      { type: "migration.request", vm: "web", policy, reason: "test" },
+      { type: "migration.cancel", reason: "changed my mind" },
+      { type: "migration.begin", from: "a", spec },
+      { type: "migration.place", host: "b", address: "b@127.0.0.1:1", decision: "m" },
+      { type: "migration.refusePlacement", decision: "m", reason: "no host" }
+    ].map(decode(MigrationCommand)),
+    ...reports
+  ]
+}

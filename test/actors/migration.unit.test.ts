@@ -1,0 +1,143 @@
+import { test } from "node:test"
+import type { Message } from "../../src/events/envelope.ts"
+import { policy, spec } from "./messages.ts"
+import { given } from "./specification.ts"
+
+const m = "migration/m"
+const requested = { type: "migration.requested", migration: "m", vm: "web", policy, reason: "test" }
+const begun = { type: "migration.begun", from: "a", spec }
+const placed = { type: "migration.placed", to: "b", address: "b@127.0.0.1:1", decision: "m" }
+const placing = [requested, begun]
+const checking = [...placing, placed]
+const preparing = [...checking, { type: "migration.checked" }]
+const transferring = [...preparing, { type: "migration.prepared", channels: ["ram"] }]
+const switching = [...transferring, { type: "migration.handedOver" }]
+const cancel = { type: "migration.cancel", reason: "enough" }
+const failed = (op: string, code = "failed"): Message => ({
+  type: "hypervisor.failed",
+  op,
+  code,
+  reason: "because"
+})
+
+test("a migration begins with the machine's lock", () => {
+  given(m, [])
+    .when({ type: "migration.request", vm: "web", policy, reason: "test" })
+    .then({ type: "migration.requested", vm: "web" })
+    .thenAsks("vm.lock to vm/web")
+})
+
+test("a machine that can't be locked ends it at once", () => {
+  given(m, [requested])
+    .when({ type: "actor.refused", to: "vm/web", command: "vm.lock", reason: "it is stopped" })
+    .then({ type: "migration.failed", reason: "it is stopped" })
+    .thenState("failed")
+})
+
+test("the way to the hand-over: place, check, prepare, transfer", () => {
+  given(m, [requested])
+    .when({ type: "migration.begin", from: "a", spec })
+    .thenAsks("placement.request to placement/m")
+  given(m, placing)
+    .when({ type: "migration.place", host: "b", address: "b@127.0.0.1:1", decision: "m" })
+    .thenAsks("checkIncoming at b")
+  given(m, checking).when({ type: "hypervisor.checked", blockers: [] }).thenAsks("prepareIncoming at b")
+  given(m, preparing)
+    .when({ type: "hypervisor.incomingPrepared", channels: ["ram"] })
+    .thenAsks("migrate at a")
+  given(m, transferring)
+    .when({ type: "hypervisor.handedOver" })
+    .thenAsks("resume at b")
+    .thenState("switching")
+})
+
+test("after the destination runs, the machine is told, the source cleared, the lock released", () => {
+  given(m, switching).when({ type: "hypervisor.resumed" }).thenAsks("vm.handOver to vm/web")
+  const resumed = [...switching, { type: "migration.resumed" }]
+  const measured = { type: "migration.measured", totalMs: 1, downtimeMs: 1, transferredBytes: 1 }
+  given(m, [...resumed, measured])
+    .when({ type: "actor.accepted", to: "vm/web", command: "vm.handOver" })
+    .then({ type: "migration.ownerChanged" }, { type: "migration.sourceClearing" })
+    .thenAsks("remove at a")
+  given(m, [...resumed, { type: "migration.ownerChanged" }])
+    .when({ type: "hypervisor.migrated", totalMs: 1, downtimeMs: 1, transferredBytes: 1 })
+    .then({ type: "migration.measured" }, { type: "migration.sourceClearing" })
+  const clearing = [
+    ...resumed,
+    measured,
+    { type: "migration.ownerChanged" },
+    { type: "migration.sourceClearing" }
+  ]
+  given(m, clearing).when({ type: "hypervisor.removed" }).thenAsks("vm.unlock to vm/web")
+  given(m, [...clearing, { type: "migration.sourceCleared", leftover: "" }])
+    .when({ type: "actor.accepted", to: "vm/web", command: "vm.unlock" })
+    .then({ type: "migration.completed" })
+    .thenState("completed")
+})
+
+test("no destination: nothing to take back but the lock", () => {
+  given(m, placing)
+    .when({ type: "migration.refusePlacement", decision: "m", reason: "a: it is full" })
+    .then({ type: "migration.givenUp", outcome: "failed", reason: "a: it is full" })
+    .thenAsks("vm.unlock to vm/web")
+})
+
+for (const [phase, facts, message] of [
+  ["checking finds blockers", checking, { type: "hypervisor.checked", blockers: ["no CPU model"] }],
+  ["checking fails", checking, failed("checkIncoming")],
+  ["preparing fails", preparing, failed("prepareIncoming")],
+  ["the transfer fails", transferring, failed("migrate", "lost")],
+  ["the destination is gone before it ran", switching, failed("resume", "not-found")]
+] as const) {
+  test(`${phase}: rolled back`, () => {
+    given(m, facts)
+      .when(message)
+      .then({ type: "migration.rollingBack", outcome: "failed" })
+      .thenAsks("cancelMigration at a")
+  })
+}
+
+test("rolled back in this order: transfer, destination, source", () => {
+  const rolling = [...transferring, { type: "migration.rollingBack", outcome: "failed", reason: "x" }]
+  given(m, rolling).when({ type: "hypervisor.migrationCancelled" }).thenAsks("abandonIncoming at b")
+  const stopped = [...rolling, { type: "migration.transferStopped" }]
+  given(m, stopped)
+    .when({ type: "hypervisor.incomingAbandoned" })
+    .thenAsks("host.release to host/b", "resume at a")
+  const cleared = [...stopped, { type: "migration.destinationCleared", leftover: "" }]
+  given(m, cleared).when({ type: "hypervisor.resumed" }).thenAsks("vm.unlock to vm/web")
+})
+
+test("whether the destination ran is not known: the source is not run again", () => {
+  given(m, switching)
+    .when(failed("resume", "lost"))
+    .then({ type: "migration.destinationLost" })
+    .thenAsks("vm.handOver to vm/web")
+})
+
+for (const [phase, facts] of [
+  ["placing", placing],
+  ["checking", checking],
+  ["preparing", preparing]
+] as const) {
+  test(`a cancel while ${phase} waits for the answer`, () => {
+    given(m, facts).when(cancel).then({ type: "migration.cancelRequested", reason: "enough" }).thenAsks()
+    given(m, [...facts, { type: "migration.cancelRequested", reason: "enough" }])
+      .when(cancel)
+      .thenRefused({ unmet: ["notCancelled"] })
+  })
+}
+
+test("a cancelled preparation is rolled back once it is known to be there", () => {
+  given(m, [...preparing, { type: "migration.cancelRequested", reason: "enough" }])
+    .when({ type: "hypervisor.incomingPrepared", channels: ["ram"] })
+    .then({ type: "migration.rollingBack", outcome: "cancelled", reason: "enough" })
+})
+
+test("a cancel of the transfer stops it at once; after the hand-over it is refused", () => {
+  given(m, transferring)
+    .when(cancel)
+    .then({ type: "migration.cancelRequested" }, { type: "migration.rollingBack", outcome: "cancelled" })
+    .thenAsks("cancelMigration at a")
+  given(m, switching).when(cancel).thenRefused({ state: "switching" })
+})
