@@ -23,14 +23,14 @@ const failed = (op: string, code = "failed"): Message => ({
 test("a migration begins with the machine's lock", () => {
   given(m, [])
     .when({ type: "migration.request", vm: "web", policy, reason: "test" })
-    .then({ type: "migration.requested", vm: "web" })
+    .thenRecords({ type: "migration.requested", vm: "web" })
     .thenAsks("vm.lock to vm/web")
 })
 
 test("a machine that can't be locked ends it at once", () => {
   given(m, [requested])
     .when({ type: "actor.refused", to: "vm/web", command: "vm.lock", reason: "it is stopped" })
-    .then({ type: "migration.failed", reason: "it is stopped" })
+    .thenRecords({ type: "migration.failed", reason: "it is stopped" })
     .thenState("failed")
 })
 
@@ -57,11 +57,11 @@ test("after the destination runs, the machine is told, the source cleared, the l
   const measured = { type: "migration.measured", totalMs: 1, downtimeMs: 1, transferredBytes: 1 }
   given(m, [...resumed, measured])
     .when({ type: "actor.accepted", to: "vm/web", command: "vm.handOver" })
-    .then({ type: "migration.ownerChanged" }, { type: "migration.sourceClearing" })
+    .thenRecords({ type: "migration.ownerChanged" }, { type: "migration.sourceClearing" })
     .thenAsks("remove at a")
   given(m, [...resumed, { type: "migration.ownerChanged" }])
     .when({ type: "hypervisor.migrated", totalMs: 1, downtimeMs: 1, transferredBytes: 1 })
-    .then({ type: "migration.measured" }, { type: "migration.sourceClearing" })
+    .thenRecords({ type: "migration.measured" }, { type: "migration.sourceClearing" })
   const clearing = [
     ...resumed,
     measured,
@@ -71,14 +71,14 @@ test("after the destination runs, the machine is told, the source cleared, the l
   given(m, clearing).when({ type: "hypervisor.removed" }).thenAsks("vm.unlock to vm/web")
   given(m, [...clearing, { type: "migration.sourceCleared", leftover: "" }])
     .when({ type: "actor.accepted", to: "vm/web", command: "vm.unlock" })
-    .then({ type: "migration.completed" })
+    .thenRecords({ type: "migration.completed" })
     .thenState("completed")
 })
 
 test("no destination: nothing to take back but the lock", () => {
   given(m, placing)
     .when({ type: "migration.refusePlacement", decision: "m", reason: "a: it is full" })
-    .then({ type: "migration.givenUp", outcome: "failed", reason: "a: it is full" })
+    .thenRecords({ type: "migration.givenUp", outcome: "failed", reason: "a: it is full" })
     .thenAsks("vm.unlock to vm/web")
 })
 
@@ -92,7 +92,7 @@ for (const [phase, facts, message] of [
   test(`${phase}: rolled back`, () => {
     given(m, facts)
       .when(message)
-      .then({ type: "migration.rollingBack", outcome: "failed" })
+      .thenRecords({ type: "migration.rollingBack", outcome: "failed" })
       .thenAsks("cancelMigration at a")
   })
 }
@@ -111,7 +111,7 @@ test("rolled back in this order: transfer, destination, source", () => {
 test("whether the destination ran is not known: the source is not run again", () => {
   given(m, switching)
     .when(failed("resume", "lost"))
-    .then({ type: "migration.destinationLost" })
+    .thenRecords({ type: "migration.destinationLost" })
     .thenAsks("vm.handOver to vm/web")
 })
 
@@ -121,7 +121,10 @@ for (const [phase, facts] of [
   ["preparing", preparing]
 ] as const) {
   test(`a cancel while ${phase} waits for the answer`, () => {
-    given(m, facts).when(cancel).then({ type: "migration.cancelRequested", reason: "enough" }).thenAsks()
+    given(m, facts)
+      .when(cancel)
+      .thenRecords({ type: "migration.cancelRequested", reason: "enough" })
+      .thenAsks()
     given(m, [...facts, { type: "migration.cancelRequested", reason: "enough" }])
       .when(cancel)
       .thenRefused({ unmet: ["notCancelled"] })
@@ -131,13 +134,16 @@ for (const [phase, facts] of [
 test("a cancelled preparation is rolled back once it is known to be there", () => {
   given(m, [...preparing, { type: "migration.cancelRequested", reason: "enough" }])
     .when({ type: "hypervisor.incomingPrepared", channels: ["ram"] })
-    .then({ type: "migration.rollingBack", outcome: "cancelled", reason: "enough" })
+    .thenRecords({ type: "migration.rollingBack", outcome: "cancelled", reason: "enough" })
 })
 
 test("a cancel of the transfer stops it at once; after the hand-over it is refused", () => {
   given(m, transferring)
     .when(cancel)
-    .then({ type: "migration.cancelRequested" }, { type: "migration.rollingBack", outcome: "cancelled" })
+    .thenRecords(
+      { type: "migration.cancelRequested" },
+      { type: "migration.rollingBack", outcome: "cancelled" }
+    )
     .thenAsks("cancelMigration at a")
   given(m, switching).when(cancel).thenRefused({ state: "switching" })
 })

@@ -1,4 +1,4 @@
-/** `given(facts).when(message).then(facts)`, over the kernel's own turn. */
+/** `given(facts).when(message).thenRecords(facts)`, over the kernel's own turn. */
 import assert from "node:assert/strict"
 import { actorKinds } from "../../src/actors/kinds.ts"
 import type { Message } from "../../src/events/envelope.ts"
@@ -82,7 +82,7 @@ export const given = (stream: string, facts: ReadonlyArray<Message>) => {
         .filter((type) => type !== answered)
       const told = {
         /** These facts, in this order; of each, at least these fields. */
-        then: (...expected: ReadonlyArray<Message>) => {
+        thenRecords: (...expected: ReadonlyArray<Message>) => {
           assert.deepEqual(
             types,
             expected.map(({ type }) => type)
