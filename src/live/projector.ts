@@ -180,12 +180,16 @@ class Projecting {
     entry.run = built
     entry.building = null
     entry.isFed = true
+    this.#isChanged = true
     this.waiters.wake()
     return this.checkpoint([old.run])
   }
 }
 
-/** Applies what is stored to one run, some facts at a time, until `arrived` says in the same tick that it is there. */
+/**
+ * Applies what is stored to one run, some facts at a time, until `arrived` says that it is there. What has to be done
+ * at that moment `arrived` does itself: afterwards this fiber may be paused, and the feed would go on without it.
+ */
 const follow = Effect.fnUntraced(function* (
   store: EventStore["Service"],
   projecting: Projecting,
@@ -196,10 +200,12 @@ const follow = Effect.fnUntraced(function* (
   while (!arrived()) {
     const facts = yield* store.readAll({ from: run.position + 1, limit: batch_max })
     const error = run.take(facts)
+    const isThere = arrived()
     projecting.followed(facts.length)
     if (error !== null) return yield* reportStopped(run, error)
     yield* warn(projecting.isCheckpointDue ? projecting.checkpoint() : null)
-    if (facts.length === 0 && !arrived()) return yield* notThere(run, projecting.fedTo)
+    if (isThere) return
+    if (facts.length === 0) return yield* notThere(run, projecting.fedTo)
     yield* Effect.yieldNow
   }
 })
@@ -244,11 +250,17 @@ const build = ({ store, projecting, batch_max }: Parts, entry: Entry) =>
     const target = () => Math.max(entry.run.position, projecting.fedTo)
     const run = Run.begin(projection, projecting.freshRun(), firstOf(projection, target()))
     entry.building = run
-    const arrived = () => run.failed !== null || run.position >= target()
+    let unsaved: StoreFailure | null = null
+    const arrived = () => {
+      if (run.failed !== null) return true
+      if (run.position < target()) return false
+      unsaved = projecting.swap(entry, run)
+      return true
+    }
     yield* follow(store, projecting, run, batch_max, arrived)
     if (run.failed !== null)
       return yield* new RebuildFailed({ projection: projection.name, reason: `it stopped at ${run.failed}` })
-    yield* warn(projecting.swap(entry, run))
+    yield* warn(unsaved)
   }).pipe(
     Effect.onExit(() =>
       Effect.suspend(() => {

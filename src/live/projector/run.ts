@@ -43,6 +43,7 @@ export class Run {
     for (const fact of facts) {
       if (fact.position <= this.position || this.failed !== null) continue
       try {
+        if (fact.position !== this.position + 1) throw new Error(`position ${this.position + 1} was left out`)
         this.state = this.projection.apply(this.state, fact)
       } catch (error) {
         this.failed = `position ${fact.position}: ${error instanceof Error ? error.message : String(error)}`
