@@ -90,7 +90,7 @@ const storeSeconds = (path: string, facts: number, batchFacts: number): Promise<
   )
 
 /** The rows of the store at `from`, inserted into a table of the same shape at `path`. */
-function rawSeconds(from: string, path: string, batchFacts: number): number {
+export function rawSeconds(from: string, path: string, batchFacts: number): number {
   const source = new DatabaseSync(from, { readOnly: true })
   const read = source.prepare("select * from events order by position")
   read.setReturnArrays(true)
