@@ -58,7 +58,6 @@ export class UpError extends Schema.TaggedError<UpError>()("UpError", { reason: 
 }
 
 const startLimitMs = 30_000
-const hostLostAfterMs = 10_000
 /** Nothing is drawn without faults, so any seed will do. */
 const fleetSeed = 1
 
@@ -196,7 +195,11 @@ function own(
       "orchestration",
       "service",
       ["cache", "agent"],
-      Kernel.layer({ kinds: actorKinds, node: nodeId }).pipe(
+      Kernel.layer({
+        kinds: actorKinds,
+        node: nodeId,
+        unreachableMs: config.cluster.unreachable_timeout
+      }).pipe(
         Layer.provideMerge(
           (config.hypervisor.driver === "sim" ? simulatedAgents : agentsLayer(nodeId)) as Layer.Layer<Agents>
         )
@@ -238,7 +241,7 @@ const takeMembers = Effect.fnUntraced(function* (parts: Parts, metrics: Metrics[
   }
   const say = yield* sayHere(nodeId)
   const own = yield* takePartHere(parts, say)
-  yield* Effect.forkScoped(watchHosts(nodeId, new Set(own), hostLostAfterMs))
+  yield* Effect.forkScoped(watchHosts(nodeId, new Set(own), config.cluster.lost_after))
   const { forced_mode, detection_interval: intervalMs, enable_auto_detection: detects } = config.dwcp
   const forced = forced_mode === "" ? null : forced_mode
   yield* Effect.forkScoped(measureLinks({ node: nodeId, intervalMs, detects, forced }, metrics))

@@ -26,7 +26,8 @@ export const HostCommand = Schema.Union([
   /** Said by a node's agent at every start. */
   Schema.Struct({ type: Schema.tag("host.register"), address: text(256), facts: HostFacts }),
   Schema.Struct({ type: Schema.tag("host.reserve"), ...reservation, needs: Needs }),
-  Schema.Struct({ type: Schema.tag("host.release"), ...reservation }),
+  /** `leftover` says what of the machine could not be removed here; empty when nothing is left. */
+  Schema.Struct({ type: Schema.tag("host.release"), ...reservation, leftover: withDefault(text(2048), "") }),
   Schema.Struct({ type: Schema.tag("host.drain"), reason: withDefault(text(256), "") }),
   Schema.Struct({ type: Schema.tag("host.activate") }),
   /** Said by the node that watches the links. */
@@ -38,6 +39,12 @@ export const HostFact = Schema.Union([
   Schema.Struct({ type: Schema.tag("host.registered"), name: Name, address: text(256), facts: HostFacts }),
   Schema.Struct({ type: Schema.tag("host.reserved"), ...reservation, needs: Needs }),
   Schema.Struct({ type: Schema.tag("host.released"), ...reservation }),
+  /** A machine that has no room here any more lies here still: it is to be removed. */
+  Schema.Struct({ type: Schema.tag("host.leftoverFound"), vm: Name, reason: text(2048) }),
+  Schema.Struct({ type: Schema.tag("host.leftoverRemoving"), vm: Name }),
+  Schema.Struct({ type: Schema.tag("host.leftoverRemoved"), vm: Name }),
+  /** It could not be removed now; the next registration tries again. */
+  Schema.Struct({ type: Schema.tag("host.leftoverKept"), vm: Name, reason: text(2048) }),
   Schema.Struct({ type: Schema.tag("host.drained"), reason: text(256) }),
   Schema.Struct({ type: Schema.tag("host.activated") }),
   Schema.Struct({ type: Schema.tag("host.lost"), reason: text(256) })

@@ -20,6 +20,8 @@ export const MigrationCommand = Schema.Union([
   Schema.Struct({
     type: Schema.tag("migration.begin"),
     from: Name,
+    /** The placement whose reservation holds its room there. */
+    decision: Schema.String,
     spec: VmSpec
   }),
   Schema.Struct({
@@ -42,7 +44,7 @@ export const MigrationFact = Schema.Union([
     ...reason
   }),
   /** The machine is locked for this migration; it was on `from`. */
-  Schema.Struct({ type: Schema.tag("migration.begun"), from: Name, spec: VmSpec }),
+  Schema.Struct({ type: Schema.tag("migration.begun"), from: Name, decision: Schema.String, spec: VmSpec }),
   Schema.Struct({
     type: Schema.tag("migration.placed"),
     to: Name,
@@ -65,7 +67,7 @@ export const MigrationFact = Schema.Union([
   Schema.Struct({ type: Schema.tag("migration.notMeasured"), ...reason }),
   /** It is not known whether the guest ran at the destination before it died there: it is not run at the source. */
   Schema.Struct({ type: Schema.tag("migration.destinationLost"), ...reason }),
-  /** The machine knows its new host; the source's room is given back. */
+  /** The machine knows its new host. */
   Schema.Struct({ type: Schema.tag("migration.ownerChanged") }),
   Schema.Struct({ type: Schema.tag("migration.sourceClearing") }),
   /** `leftover` says what could not be removed, empty when all was. */

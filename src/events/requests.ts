@@ -4,7 +4,7 @@
  */
 import { Schema } from "effect"
 import { Bytes, int, Milliseconds, Name, Stream, text, withDefault } from "./fields.ts"
-import { VmSpec } from "./vm.ts"
+import { VmSpec, VmState } from "./vm.ts"
 
 const vm = { vm: Name }
 const onHost = { port: Schema.tag("hypervisor"), host: Name, ...vm }
@@ -91,17 +91,6 @@ export const Progress = Schema.Struct({
   remainingMs: Schema.NullOr(Schema.Struct({ low: Schema.Number, high: Schema.Number }))
 })
 export type Progress = typeof Progress.Type
-
-export const VmState = Schema.Literals([
-  "absent",
-  "defined",
-  "running",
-  "paused",
-  "incoming",
-  /** The source's machine after everything was sent: complete, stopped, and only to be resumed to roll back. */
-  "handed-over"
-])
-export type VmState = typeof VmState.Type
 
 export const HypervisorReport = Schema.Union([
   Schema.Struct({ type: Schema.tag("hypervisor.defined") }),

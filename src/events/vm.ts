@@ -54,6 +54,18 @@ export const VmSpec = Schema.Struct({
 })
 export type VmSpec = typeof VmSpec.Type
 
+/** How a hypervisor has a machine. */
+export const VmState = Schema.Literals([
+  "absent",
+  "defined",
+  "running",
+  "paused",
+  "incoming",
+  /** The source's machine after everything was sent: complete, stopped, and only to be resumed to roll back. */
+  "handed-over"
+])
+export type VmState = typeof VmState.Type
+
 const host = { host: Name }
 const reason = { reason: text(2048) }
 
@@ -85,9 +97,16 @@ export const VmCommand = Schema.Union([
     cause: Schema.Literals(["guest-shutdown", "crash"]),
     ...reason
   }),
+  /** How a host that took part again has it. A hint: the machine is asked for before anything follows from it. */
+  Schema.Struct({ type: Schema.tag("vm.observe"), ...host, state: VmState }),
   Schema.Struct({ type: Schema.tag("vm.lock"), migration: Name }),
   Schema.Struct({ type: Schema.tag("vm.handOver"), migration: Name, ...host, decision: Schema.String }),
-  Schema.Struct({ type: Schema.tag("vm.unlock"), migration: Name })
+  /** `doubtful`: the migration could not see to it that the guest runs. */
+  Schema.Struct({
+    type: Schema.tag("vm.unlock"),
+    migration: Name,
+    doubtful: withDefault(Schema.Boolean, false)
+  })
 ])
 export type VmCommand = typeof VmCommand.Type
 
@@ -122,6 +141,11 @@ export const VmFact = Schema.Union([
   /** An operation did not happen; the machine is where it was before it. */
   Schema.Struct({ type: Schema.tag("vm.operationFailed"), operation: Schema.String, ...reason }),
   Schema.Struct({ type: Schema.tag("vm.crashed"), ...reason }),
+  /** Its host has it otherwise than the journal; the host is asked how it is now. */
+  Schema.Struct({ type: Schema.tag("vm.doubted"), state: VmState }),
+  Schema.Struct({ type: Schema.tag("vm.foundRunning") }),
+  Schema.Struct({ type: Schema.tag("vm.foundPaused") }),
+  Schema.Struct({ type: Schema.tag("vm.foundStopped") }),
   Schema.Struct({ type: Schema.tag("vm.locked"), migration: Name }),
   Schema.Struct({ type: Schema.tag("vm.unlocked"), migration: Name }),
   Schema.Struct({

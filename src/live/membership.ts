@@ -3,10 +3,10 @@
  * to the kernel's node is new; the kernel's node says that a host is lost when its link stays down.
  */
 import { Clock, Effect, Random, Schedule, Schema, Stream } from "effect"
-import { Stream as StreamName, text } from "../events/fields.ts"
+import { Name, Stream as StreamName, text } from "../events/fields.ts"
 import { HostCommand } from "../events/host.ts"
 import type { Message } from "../events/envelope.ts"
-import { VmCommand } from "../events/vm.ts"
+import { VmCommand, VmState } from "../events/vm.ts"
 import { HostAgent } from "../kernel/agent.ts"
 import { Kernel } from "../kernel/kernel.ts"
 import { Hypervisor } from "../kernel/ports/hypervisor.ts"
@@ -19,10 +19,18 @@ const Said = Schema.Struct({
   message: Schema.Union([HostCommand, VmCommand])
 })
 type Said = typeof Said.Type
-const decodeSaid = Schema.decodeUnknownEffect(Said, { onExcessProperty: "error" })
+/** All machines that lie on a host, as its hypervisor has them. */
+const Machines = Schema.Struct({
+  host: Name,
+  machines: Schema.Array(Schema.Struct({ vm: Name, state: VmState })).check(Schema.isMaxLength(10_000))
+})
+type Machines = typeof Machines.Type
+const decode = Schema.decodeUnknownEffect(Schema.Union([Said, Machines]), { onExcessProperty: "error" })
 
 /** A node may register the host of its own name, and say what became of machines there; nothing else. */
-function mayNotSay(peer: string, { stream, message }: Said): string | null {
+function mayNotSay(peer: string, said: Said | Machines): string | null {
+  if ("machines" in said) return said.host === peer ? null : `${peer} may not say what lies on ${said.host}`
+  const { stream, message } = said
   if (message.type === "host.register" && stream === `host/${peer}`) return null
   if (message.type === "vm.reportEnded" && message.host === peer && stream.startsWith("vm/")) return null
   return `${peer} may not say ${message.type} to ${stream}`
@@ -35,10 +43,10 @@ export const serveMembership = Effect.fn("serveMembership")(function* () {
   yield* link.serve(kind, (peer, payload) =>
     Stream.fromEffect(
       Effect.gen(function* () {
-        const said = yield* decodeSaid(payload)
+        const said = yield* decode(payload)
         const refusal = mayNotSay(peer, said)
         if (refusal !== null) return yield* new HandlerFailed({ reason: refusal })
-        yield* kernel.submit(commandOf(peer, said))
+        yield* "machines" in said ? reconcile(kernel, peer, said) : kernel.submit(commandOf(peer, said))
         return { accepted: true }
       }).pipe(Effect.mapError((error) => new HandlerFailed({ reason: error.message.slice(0, 2000) })))
     )
@@ -53,12 +61,62 @@ const commandOf = (node: string, { stream, id, message }: Said) => ({
   principal: { kind: "node" as const, name: node }
 })
 
-export type Say = (said: Said) => Effect.Effect<void, { readonly message: string }>
+const reconciledAtOnce = 16
+
+/** What is read here of the actors' states. */
+interface Placed {
+  readonly host: string | null
+  readonly migration: string | null
+}
+interface Leaves {
+  readonly leftovers: Readonly<Record<string, string>>
+}
+
+/**
+ * Hold what lies on a host against the journal. Each machine that is said to be there is told how its host has it,
+ * and asks the host itself when that differs. What the journal does not know there is named and left alone: after a
+ * journal was restored from a backup it may be the only copy.
+ */
+const reconcile = Effect.fnUntraced(function* (
+  kernel: Kernel["Service"],
+  node: string,
+  { host, machines }: Machines
+) {
+  const found = new Map(machines.map(({ vm, state }) => [vm, state]))
+  const leftovers = (kernel.resident().get(`host/${host}`)?.chart.context as Leaves | undefined)?.leftovers
+  const observed: Array<Said> = []
+  const id = `observe/${host}/${yield* Clock.currentTimeMillis}`
+  for (const { stream, chart } of kernel.resident().values()) {
+    if (!stream.startsWith("vm/")) continue
+    const vm = stream.slice("vm/".length)
+    const own = chart.context as Placed
+    // While it moves its migration asks for it.
+    if (own.migration !== null) found.delete(vm)
+    if (own.host !== host) continue
+    const message = { type: "vm.observe" as const, host, state: found.get(vm) ?? ("absent" as const) }
+    observed.push({ stream, id: `${id}/${vm}`, message })
+    found.delete(vm)
+  }
+  yield* Effect.forEach(observed, (said) => Effect.ignore(kernel.submit(commandOf(node, said))), {
+    concurrency: reconciledAtOnce,
+    discard: true
+  })
+  const unknown = [...found.keys()].filter((vm) => leftovers?.[vm] === undefined)
+  if (unknown.length > 0) {
+    const named = unknown.slice(0, 20).join(", ")
+    yield* Effect.logWarning(
+      `${unknown.length} machines on ${host} have no place there in the journal: ${named}`
+    )
+  }
+})
+
+export type Say = (said: Said | Machines) => Effect.Effect<void, { readonly message: string }>
 
 /** Say it to the kernel in this process. */
 export const sayHere = Effect.fn("sayHere")(function* (node: string) {
   const kernel = yield* Kernel
-  const say: Say = (said) => Effect.asVoid(kernel.submit(commandOf(node, said)))
+  const say: Say = (said) =>
+    "machines" in said ? reconcile(kernel, node, said) : Effect.asVoid(kernel.submit(commandOf(node, said)))
   return say
 })
 
@@ -110,6 +168,11 @@ export const takePart = Effect.fn("takePart")(function* (say: Say, options: Regi
     }),
     Effect.scoped
   )
+  const tellMachines = Effect.flatMap(hypervisor.list, (machines) =>
+    say({ host: options.host, machines })
+  ).pipe(
+    Effect.catch((error) => Effect.logWarning(`what lies on ${options.host} was not told: ${error.message}`))
+  )
   const register = Effect.gen(function* () {
     let registeredFor: number | null = null
     for (;;) {
@@ -118,8 +181,10 @@ export const takePart = Effect.fn("takePart")(function* (say: Say, options: Regi
         const said = yield* Effect.exit(
           say({ stream, id: `register/${options.host}/${start}/${since}`, message })
         )
-        if (said._tag === "Success") registeredFor = since
-        else yield* Effect.logWarning(`not registered yet: ${said.cause}`)
+        if (said._tag === "Success") {
+          registeredFor = since
+          yield* Effect.forkChild(tellMachines)
+        } else yield* Effect.logWarning(`not registered yet: ${said.cause}`)
       }
       yield* Effect.sleep(watchMs)
     }

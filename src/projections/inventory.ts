@@ -68,6 +68,8 @@ export interface HostRow {
   readonly total: Needs
   readonly used: Needs
   readonly reservations: Readonly<Record<string, { readonly vm: string; readonly needs: Needs }>>
+  /** Machines that could not be removed from here yet, and why. */
+  readonly leftovers: Readonly<Record<string, string>>
   /** Machines that room is reserved for, in the order of their names. */
   readonly vms: ReadonlyArray<string>
   /** Why it is draining or lost, in the words of who said so. */
@@ -114,6 +116,8 @@ function operationFailed(
   data: { readonly operation: string; readonly reason: string },
   fact: Recorded
 ): VmChange {
+  // The host could not say how the machine is; nothing that anybody asked for has failed.
+  if (data.operation === "observe") return {}
   const failure = { operation: data.operation, ...because(data.reason, fact) }
   const said = because(`${data.operation} failed: ${data.reason}`, fact)
   if (data.operation === "create")
@@ -196,6 +200,16 @@ const foldVm = foldOf<Inventory, VmFact>({
     crashes: vm.crashes + 1,
     notRunning: because(`the guest crashed: ${reason}`, fact)
   })),
+  "vm.doubted": vmChange(() => ({})),
+  "vm.foundRunning": vmChange(() => runs),
+  "vm.foundPaused": vmChange((vm, _data, fact) => ({
+    state: "paused",
+    notRunning: vm.notRunning ?? because("its host found it paused", fact)
+  })),
+  "vm.foundStopped": vmChange((vm, _data, fact) => ({
+    state: "stopped",
+    notRunning: vm.notRunning ?? because("its host found it stopped", fact)
+  })),
   "vm.locked": vmChange((_, { migration }) => ({ state: "migrating", migration, failure: null })),
   "vm.unlocked": vmChange(() => ({ state: "running", migration: null })),
   "vm.handedOver": vmChange((_, { to, decision }) => ({ host: to, decision }))
@@ -244,7 +258,8 @@ const foldHost = foldOf<Inventory, HostFact>({
     }
     const promises = promised(known?.reservations ?? {})
     const state = { state: "up", reason: "", sinceMs: fact.timeMs } as const
-    hosts.set(name, { name, ...state, address, facts, total, ...promises, change })
+    const leftovers = known?.leftovers ?? {}
+    hosts.set(name, { name, ...state, address, facts, total, ...promises, leftovers, change })
   },
   "host.reserved": hostChange((host, { reservation, vm, needs }) =>
     promised({ ...host.reservations, [reservation]: { vm, needs } })
@@ -253,6 +268,17 @@ const foldHost = foldOf<Inventory, HostFact>({
     const { [reservation]: _, ...rest } = host.reservations
     return promised(rest)
   }),
+  "host.leftoverFound": hostChange(({ leftovers }, { vm, reason }) => ({
+    leftovers: { ...leftovers, [vm]: reason }
+  })),
+  "host.leftoverRemoving": hostChange(() => ({})),
+  "host.leftoverRemoved": hostChange(({ leftovers }, { vm }) => {
+    const { [vm]: _, ...rest } = leftovers
+    return { leftovers: rest }
+  }),
+  "host.leftoverKept": hostChange(({ leftovers }, { vm, reason }) => ({
+    leftovers: { ...leftovers, [vm]: reason }
+  })),
   "host.drained": hostChange(enters("draining")),
   "host.activated": hostChange(enters("up")),
   "host.lost": hostChange(enters("lost"))
@@ -260,7 +286,7 @@ const foldHost = foldOf<Inventory, HostFact>({
 
 export const inventory: Projection<Inventory> = {
   name: "inventory",
-  version: 1,
+  version: 2,
   continues: [],
   windowFacts: null,
   initial: () => ({ vms: new Table(), hosts: new Table() }),

@@ -76,6 +76,7 @@ const reports: ReadonlyArray<Message> = [
     type: `hypervisor.${what}`
   })),
   { type: "hypervisor.started", accelerator: "tcg" },
+  ...["running", "paused", "defined", "absent"].map((state) => ({ type: "hypervisor.observed", state })),
   { type: "hypervisor.snapshotTaken", bytes: 10 },
   { type: "hypervisor.checked", blockers: [] },
   { type: "hypervisor.checked", blockers: ["no such machine type"] },
@@ -85,7 +86,9 @@ const reports: ReadonlyArray<Message> = [
   { type: "hypervisor.migrated", totalMs: 10, downtimeMs: 1, transferredBytes: 10 },
   { type: "hypervisor.migrationCancelled" },
   { type: "hypervisor.incomingAbandoned" },
-  ...["start", "migrate", "resume", "remove", "cancelMigration", "abandonIncoming"].map((op) => failed(op)),
+  ...["start", "observe", "migrate", "resume", "remove", "cancelMigration", "abandonIncoming"].map((op) =>
+    failed(op)
+  ),
   failed("resume", "not-found"),
   ...["vm.lock", "vm.unlock", "vm.handOver", "host.reserve", "vm.place"].flatMap((command) => [
     told("actor.accepted", command),
@@ -115,7 +118,10 @@ export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
       { type: "vm.lock", migration: "m" },
       { type: "vm.handOver", migration: "m", host: "b", decision: "m" },
       { type: "vm.handOver", migration: "other", host: "b", decision: "other" },
-      { type: "vm.unlock", migration: "m" }
+      { type: "vm.unlock", migration: "m" },
+      { type: "vm.unlock", migration: "m", doubtful: true },
+      ...["running", "paused", "defined"].map((state) => ({ type: "vm.observe", host: "a", state })),
+      { type: "vm.observe", host: "b", state: "defined" }
     ].map(decode(VmCommand)),
     ...reports
   ],
@@ -124,10 +130,14 @@ export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
     { type: "host.reserve", reservation: "r1", vm: "web", needs },
     { type: "host.reserve", reservation: "r2", vm: "big", needs: { ...needs, memoryMib: 4000 } },
     { type: "host.release", reservation: "r1", vm: "web" },
+    { type: "host.release", reservation: "r1", vm: "web", leftover: "it could not be reached" },
+    { type: "host.release", reservation: "r2", vm: "big", leftover: "it could not be reached" },
     { type: "host.drain", reason: "maintenance" },
     { type: "host.activate" },
     { type: "host.lose", reason: "no link" }
-  ].map(decode(HostCommand)),
+  ]
+    .map(decode(HostCommand))
+    .concat(reports),
   placement: [
     ...[
       { type: "placement.request", vm: "web", spec, purpose: "create", replyTo: "vm/web" },
@@ -143,7 +153,7 @@ export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
     ...[
       { type: "migration.request", vm: "web", policy, reason: "test" },
       { type: "migration.cancel", reason: "changed my mind" },
-      { type: "migration.begin", from: "a", spec },
+      { type: "migration.begin", from: "a", decision: "web.1", spec },
       { type: "migration.place", host: "b", address: "b@127.0.0.1:1", decision: "m" },
       { type: "migration.refusePlacement", decision: "m", reason: "no host" }
     ].map(decode(MigrationCommand)),

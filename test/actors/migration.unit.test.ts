@@ -5,7 +5,7 @@ import { given } from "./specification.ts"
 
 const m = "migration/m"
 const requested = { type: "migration.requested", migration: "m", vm: "web", policy, reason: "test" }
-const begun = { type: "migration.begun", from: "a", spec }
+const begun = { type: "migration.begun", from: "a", decision: "web.1", spec }
 const placed = { type: "migration.placed", to: "b", address: "b@127.0.0.1:1", decision: "m" }
 const placing = [requested, begun]
 const checking = [...placing, placed]
@@ -36,7 +36,7 @@ test("a machine that can't be locked ends it at once", () => {
 
 test("the way to the hand-over: place, check, prepare, transfer", () => {
   given(m, [requested])
-    .when({ type: "migration.begin", from: "a", spec })
+    .when({ type: "migration.begin", from: "a", decision: "web.1", spec })
     .thenAsks("placement.request to placement/m")
   given(m, placing)
     .when({ type: "migration.place", host: "b", address: "b@127.0.0.1:1", decision: "m" })
@@ -68,7 +68,9 @@ test("after the destination runs, the machine is told, the source cleared, the l
     { type: "migration.ownerChanged" },
     { type: "migration.sourceClearing" }
   ]
-  given(m, clearing).when({ type: "hypervisor.removed" }).thenAsks("vm.unlock to vm/web")
+  given(m, clearing)
+    .when({ type: "hypervisor.removed" })
+    .thenAsks("host.release to host/a", "vm.unlock to vm/web")
   given(m, [...clearing, { type: "migration.sourceCleared", leftover: "" }])
     .when({ type: "actor.accepted", to: "vm/web", command: "vm.unlock" })
     .thenRecords({ type: "migration.completed" })

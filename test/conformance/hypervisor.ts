@@ -6,8 +6,8 @@ import assert from "node:assert/strict"
 import { after, before, describe, test } from "node:test"
 import { Effect, Exit, Schema, Stream } from "effect"
 import { HostFacts } from "../../src/events/host.ts"
-import type { Channel, MigrationPolicy, VmState } from "../../src/events/requests.ts"
-import type { VmSpec } from "../../src/events/vm.ts"
+import type { Channel, MigrationPolicy } from "../../src/events/requests.ts"
+import type { VmSpec, VmState } from "../../src/events/vm.ts"
 import type {
   Hypervisor,
   HypervisorError,

@@ -1,30 +1,24 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { Effect, Layer, Stream } from "effect"
+import { Effect, Layer, Schema, Stream } from "effect"
 import { actorKinds } from "../../src/actors/kinds.ts"
+import type { Message } from "../../src/events/envelope.ts"
+import type { HostView } from "../../src/events/placement.ts"
+import type { HypervisorReport } from "../../src/events/requests.ts"
+import { VmSpec } from "../../src/events/vm.ts"
 import { Kernel } from "../../src/kernel/kernel.ts"
 import { Agents } from "../../src/kernel/ports/agents.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
 import { Link } from "../../src/kernel/ports/link.ts"
 import type { LinkHandler, Peer } from "../../src/kernel/ports/link.ts"
+import { describe as describeState } from "../../src/kernel/statechart.ts"
 import { Views } from "../../src/kernel/ports/views.ts"
 import { serveMembership, watchHosts } from "../../src/live/membership.ts"
 import * as digest from "../../simulations/world/digest.ts"
 import * as eventStore from "../../simulations/world/event-store.ts"
+import { hostFacts, hostView } from "../actors/messages.ts"
 
-const facts = {
-  cpus: 4,
-  memoryMib: 4096,
-  diskMib: 10_000,
-  driver: "test",
-  driverVersion: "1",
-  accelerators: ["tcg"],
-  machines: ["q35"],
-  cpuModels: ["qemu64"],
-  capabilities: [],
-  labels: {}
-}
-const register = { type: "host.register", address: "b@127.0.0.1:1", facts }
+const register = { type: "host.register", address: "b@127.0.0.1:1", facts: hostFacts }
 
 const peer = (node: string, state: Peer["state"]): Peer => ({
   node,
@@ -37,12 +31,24 @@ const peer = (node: string, state: Peer["state"]): Peer => ({
   lastError: null
 })
 
+/** A host that does what it is asked, and whose machines are gone when it is asked for them. */
+const answers: Readonly<Record<string, HypervisorReport>> = {
+  define: { type: "hypervisor.defined" },
+  start: { type: "hypervisor.started", accelerator: "tcg" },
+  observe: { type: "hypervisor.observed", state: "absent" }
+}
+
 /** A kernel, and a link whose other ends are this test. */
 const run = <A, E>(
-  use: (handlers: Map<string, LinkHandler>, peers: Array<Peer>) => Effect.Effect<A, E, any>
+  use: (
+    handlers: Map<string, LinkHandler>,
+    peers: Array<Peer>,
+    asked: Array<string>
+  ) => Effect.Effect<A, E, any>
 ): Promise<A> => {
   const handlers = new Map<string, LinkHandler>()
   const peers: Array<Peer> = []
+  const asked: Array<string> = []
   const link = Layer.mock(Link, {
     node: "a",
     serve: (kind, handler) => Effect.sync(() => void handlers.set(kind, handler)),
@@ -50,13 +56,20 @@ const run = <A, E>(
   })
   const ports = Layer.mergeAll(
     link,
-    Layer.succeed(Agents, { perform: () => Stream.empty }),
-    Layer.succeed(Views, { hosts: (position) => Effect.succeed({ hosts: [], position }) }),
+    Layer.succeed(Agents, {
+      perform: (_, request) => {
+        asked.push(`${request.op} ${request.vm}`)
+        return Stream.succeed(answers[request.op] ?? { type: "hypervisor.removed" })
+      }
+    }),
+    Layer.succeed(Views, {
+      hosts: (position) => Effect.succeed({ hosts: [hostView("b") as HostView], position })
+    }),
     eventStore.layer().pipe(Layer.provide(digest.layer))
   )
   const layer = Kernel.layer({ kinds: actorKinds, node: "a" }).pipe(Layer.provideMerge(ports))
   return Effect.runPromise(
-    Effect.scoped(use(handlers, peers)).pipe(Effect.provide(layer)) as Effect.Effect<A, E>
+    Effect.scoped(use(handlers, peers, asked)).pipe(Effect.provide(layer)) as Effect.Effect<A, E>
   )
 }
 
@@ -97,6 +110,7 @@ for (const [what, from, payload, pattern] of [
     },
     /b may not say vm.reportEnded/
   ],
+  ["what lies on another host", "b", { host: "c", machines: [] }, /b may not say what lies on c/],
   ["no message at all", "b", { stream: "host/b", id: "1" }, /message/],
   ["a key nobody knows", "b", { stream: "host/b", id: "1", message: register, more: 1 }, /more/]
 ] as const) {
@@ -127,5 +141,41 @@ test("a host whose link stays down is lost, and up again when it registers anew"
       assert.equal((yield* kernel.state("host/b")).chart.value, "lost")
       yield* say(handlers, "b", { stream: "host/b", id: "2", message: register })
       assert.equal((yield* kernel.state("host/b")).chart.value, "up")
+    })
+  ))
+
+test("what lies on a host is held against the journal; what that does not know is left alone", () =>
+  run((handlers, _peers, asked) =>
+    Effect.gen(function* () {
+      yield* serveMembership()
+      const kernel = yield* Kernel
+      yield* say(handlers, "b", { stream: "host/b", id: "1", message: register })
+      const command = (message: Message) => ({
+        stream: "vm/web",
+        message,
+        id: message.type,
+        correlation: "c",
+        principal: { kind: "operator" as const, name: "t" }
+      })
+      const spec = { memoryMib: 128, onCrash: "stop" }
+      yield* kernel.submit(
+        command({
+          type: "vm.create",
+          spec: Schema.decodeUnknownSync(VmSpec)(spec),
+          host: "b",
+          start: true
+        })
+      )
+      while (describeState((yield* kernel.state("vm/web")).chart) !== "running.idle") yield* Effect.sleep(5)
+      const machines = [
+        { vm: "web", state: "running" },
+        { vm: "stranger", state: "running" }
+      ]
+      yield* say(handlers, "b", { host: "b", machines })
+      assert.equal(describeState((yield* kernel.state("vm/web")).chart), "running.idle")
+      asked.length = 0
+      yield* say(handlers, "b", { host: "b", machines: machines.slice(1) })
+      while (describeState((yield* kernel.state("vm/web")).chart) !== "stopped.idle") yield* Effect.sleep(5)
+      assert.deepEqual(asked, ["observe web"])
     })
   ))

@@ -120,6 +120,10 @@ const vmFacts = (name: string): ReadonlyArray<VmFact> => [
   { type: "vm.deleted" },
   { type: "vm.operationFailed", operation: "start", ...reason },
   { type: "vm.crashed", ...reason },
+  { type: "vm.doubted", state: "paused" },
+  { type: "vm.foundRunning" },
+  { type: "vm.foundPaused" },
+  { type: "vm.foundStopped" },
   { type: "vm.locked", migration: "m1" },
   { type: "vm.unlocked", migration: "m1" },
   { type: "vm.handedOver", migration: "m1", from: "h1", to: "h2", decision: "d2" }
@@ -129,6 +133,10 @@ const hostFactsOf = (name: string, vm: string): ReadonlyArray<HostFact> => [
   { type: "host.registered", name, address: `${name}:1`, facts: hostFacts },
   { type: "host.reserved", reservation: `r-${vm}`, vm, needs },
   { type: "host.released", reservation: `r-${vm}`, vm },
+  { type: "host.leftoverFound", vm: "web", ...reason },
+  { type: "host.leftoverRemoving", vm: "web" },
+  { type: "host.leftoverKept", vm: "web", ...reason },
+  { type: "host.leftoverRemoved", vm: "web" },
   { type: "host.drained", ...reason },
   { type: "host.activated" },
   { type: "host.lost", ...reason }
@@ -155,7 +163,7 @@ const placementFacts = (id: string, vm: string): ReadonlyArray<PlacementFact | {
 
 const migrationFacts = (vm: string, percent: number): ReadonlyArray<MigrationFact | { type: string }> => [
   { type: "migration.requested", migration: "m", vm, policy, ...reason },
-  { type: "migration.begun", from: "h1", spec },
+  { type: "migration.begun", from: "h1", decision: "d0", spec },
   { type: "migration.placed", to: "h2", address: "h2:1", decision: "d2" },
   { type: "migration.progressed", progress: progress(percent, percent * 10) },
   { type: "migration.handedOver" },

@@ -187,7 +187,7 @@ test("no more decisions are kept per machine than the limit, the latest ones", (
 const m = "migration/m1"
 const under: ReadonlyArray<Said> = [
   [m, { type: "migration.requested", migration: "m1", vm: "web-1", policy, reason: "drain" }],
-  [m, { type: "migration.begun", from: "h1", spec }],
+  [m, { type: "migration.begun", from: "h1", decision: "d0", spec }],
   [m, { type: "migration.placed", to: "h2", address: "h2:1", decision: "d2" }],
   [m, { type: "migration.checked" }],
   [m, { type: "migration.prepared", channels: ["ram"] }]

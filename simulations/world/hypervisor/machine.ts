@@ -1,8 +1,8 @@
 /** A simulated machine: what it is, how its guest counts, and what dies with it. */
 import { Effect } from "effect"
 import type { Latch } from "effect"
-import type { VmState } from "../../../src/events/requests.ts"
-import type { VmSpec } from "../../../src/events/vm.ts"
+
+import type { VmSpec, VmState } from "../../../src/events/vm.ts"
 import { HypervisorError } from "../../../src/kernel/ports/hypervisor.ts"
 import type { MigrationReport, VmEnded } from "../../../src/kernel/ports/hypervisor.ts"
 import type { SharedWork } from "../../../src/kernel/shared-work.ts"

@@ -6,17 +6,21 @@
  *                register ││                 │         │
  *                         │└──lose──▶ lost ◀─┘─────────┘
  *
+ * A leftover is a machine that should have been removed from here when the host could not be asked. It is removed
+ * when it is noted and, where that fails, at every registration; until then its name gets no room here.
+ *
  * A reservation is the only way to a host's room, and this actor is the only one to give it: two decisions made
  * from the same view can't both have the last gigabyte.
  */
 import { assign, setup } from "xstate"
 import { typesOf } from "../../events/envelope.ts"
+import type { Report, Request } from "../../events/requests.ts"
 import { HostCommand, HostFact } from "../../events/host.ts"
 import type { HostFacts, Needs } from "../../events/host.ts"
 import { recorder } from "../../kernel/actor.ts"
 import type { ActorKind, Of, Stamped } from "../../kernel/actor.ts"
 
-type Event = Stamped<HostCommand> | Stamped<HostFact>
+type Event = Stamped<HostCommand> | Stamped<Report> | Stamped<HostFact>
 
 export interface HostContext {
   readonly name: string
@@ -25,6 +29,10 @@ export interface HostContext {
   /** By reservation id. */
   readonly reservations: Readonly<Record<string, { readonly vm: string; readonly needs: Needs }>>
   readonly draining: boolean
+  /** What could not be removed when it should have been, by machine. */
+  readonly leftovers: Readonly<Record<string, string>>
+  /** The leftover that is being removed; one at a time. */
+  readonly removing: string | null
 }
 
 /** Virtual CPUs promised per physical one; memory and disk are never promised twice. */
@@ -52,6 +60,24 @@ function hasRoom(context: HostContext, event: Of<Event, "host.reserve">): boolea
   )
 }
 
+/** Noted here is what was left behind, unless the machine has come back in the meantime. */
+function leavesBehind(
+  context: HostContext,
+  { vm, reservation, leftover }: Of<Event, "host.release">
+): boolean {
+  const returned = Object.entries(context.reservations).some(
+    ([id, one]) => id !== reservation && one.vm === vm
+  )
+  return leftover !== "" && !returned
+}
+
+/** The leftover to remove next, when `vm` is not one any more. */
+const nextLeftover = ({ leftovers }: HostContext, vm: string | null): string | null =>
+  Object.keys(leftovers).find((one) => one !== vm) ?? null
+
+const mayRemove = (context: HostContext): boolean =>
+  context.removing === null && nextLeftover(context, null) !== null
+
 const record = recorder<HostContext, Event, HostFact>()
 
 const register = record("host.register", ({ event }) => ({
@@ -64,8 +90,21 @@ const stillDraining = record("host.register", () => ({
   type: "host.drained",
   reason: "it was draining before"
 }))
+const removeLeftovers = record("host.register", ({ context }) => ({
+  type: "host.leftoverRemoving",
+  vm: nextLeftover(context, null) as string
+}))
+const registers = [
+  { guard: "mayRemove" as const, actions: [register, removeLeftovers] },
+  { actions: register }
+]
+const returns = [
+  { guard: "isDrainingAndMayRemove" as const, actions: [register, stillDraining, removeLeftovers] },
+  { guard: "isDraining" as const, actions: [register, stillDraining] },
+  ...registers
+]
 const reserve = {
-  guard: "hasRoom" as const,
+  guard: "hasRoomAndNoLeftover" as const,
   actions: record("host.reserve", ({ event }) => ({
     type: "host.reserved",
     reservation: event.reservation,
@@ -73,18 +112,73 @@ const reserve = {
     needs: event.needs
   }))
 }
-const release = {
-  actions: record("host.release", ({ event }) => ({
-    type: "host.released",
-    reservation: event.reservation,
-    vm: event.vm
-  }))
+const released = record("host.release", ({ event }) => ({
+  type: "host.released",
+  reservation: event.reservation,
+  vm: event.vm
+}))
+const leftoverFound = record("host.release", ({ event }) => ({
+  type: "host.leftoverFound",
+  vm: event.vm,
+  reason: event.leftover
+}))
+const leftoverRemoving = record("host.release", ({ event }) => ({
+  type: "host.leftoverRemoving",
+  vm: event.vm
+}))
+const release = [
+  { guard: "leavesBehindWhileRemoving" as const, actions: [released, leftoverFound] },
+  { guard: "leavesBehind" as const, actions: [released, leftoverFound, leftoverRemoving] },
+  { actions: released }
+]
+const removed = record("hypervisor.removed", ({ context }) => ({
+  type: "host.leftoverRemoved",
+  vm: context.removing as string
+}))
+const removesNext = record("hypervisor.removed", ({ context }) => ({
+  type: "host.leftoverRemoving",
+  vm: nextLeftover(context, context.removing) as string
+}))
+/** In every state of a host that is known. */
+const leftovers = {
+  "host.release": release,
+  "host.released": { actions: "released" as const },
+  "host.leftoverFound": { actions: "leftoverFound" as const },
+  "host.leftoverRemoving": {
+    actions: [
+      "leftoverRemoving" as const,
+      {
+        type: "request" as const,
+        params: ({ context, event }: { context: HostContext; event: { vm: string } }): Request => ({
+          port: "hypervisor",
+          op: "remove",
+          host: context.name,
+          vm: event.vm
+        })
+      }
+    ]
+  },
+  "hypervisor.removed": [
+    { guard: "moreLeftovers" as const, actions: [removed, removesNext] },
+    { guard: "isRemoving" as const, actions: removed }
+  ],
+  "hypervisor.failed": {
+    guard: "isRemoving" as const,
+    actions: record("hypervisor.failed", ({ context, event }) => ({
+      type: "host.leftoverKept",
+      vm: context.removing as string,
+      reason: event.reason
+    }))
+  },
+  "host.leftoverRemoved": { actions: "leftoverRemoved" as const },
+  "host.leftoverKept": { actions: "leftoverKept" as const }
 }
 const lose = { actions: record("host.lose", ({ event }) => ({ type: "host.lost", reason: event.reason })) }
 
 const chart = setup({
   types: { context: {} as HostContext, events: {} as Event, emitted: {} as HostFact },
   actions: {
+    request: (_, _params: Request) => {},
     registered: assign(({ event }) => {
       const { name, address, facts } = event as Of<Event, "host.registered">
       return { name, address, facts }
@@ -96,15 +190,42 @@ const chart = setup({
     released: assign(({ context, event }) => {
       const { [(event as Of<Event, "host.released">).reservation]: _, ...reservations } = context.reservations
       return { reservations }
+    }),
+    leftoverFound: assign(({ context, event }) => {
+      const { vm, reason } = event as Of<Event, "host.leftoverFound">
+      return { leftovers: { ...context.leftovers, [vm]: reason } }
+    }),
+    leftoverRemoving: assign(({ event }) => ({ removing: (event as Of<Event, "host.leftoverRemoving">).vm })),
+    leftoverRemoved: assign(({ context, event }) => {
+      const { [(event as Of<Event, "host.leftoverRemoved">).vm]: _, ...rest } = context.leftovers
+      return { leftovers: rest, removing: null }
+    }),
+    leftoverKept: assign(({ context, event }) => {
+      const { vm, reason } = event as Of<Event, "host.leftoverKept">
+      return { leftovers: { ...context.leftovers, [vm]: reason }, removing: null }
     })
   },
   guards: {
-    hasRoom: ({ context, event }) => hasRoom(context, event as Of<Event, "host.reserve">),
-    isDraining: ({ context }) => context.draining
+    hasRoomAndNoLeftover: ({ context, event }) => {
+      const asked = event as Of<Event, "host.reserve">
+      return context.leftovers[asked.vm] === undefined && hasRoom(context, asked)
+    },
+    isDraining: ({ context }) => context.draining,
+    isDrainingAndMayRemove: ({ context }) => context.draining && mayRemove(context),
+    mayRemove: ({ context }) => mayRemove(context),
+    isRemoving: ({ context }) => context.removing !== null,
+    moreLeftovers: ({ context }) =>
+      context.removing !== null && nextLeftover(context, context.removing) !== null,
+    leavesBehindWhileRemoving: ({ context, event }) =>
+      context.removing !== null && leavesBehind(context, event as Of<Event, "host.release">),
+    leavesBehind: ({ context, event }) => leavesBehind(context, event as Of<Event, "host.release">)
   }
 }).createMachine({
   id: "host",
-  context: { name: "", address: "", facts: null, reservations: {}, draining: false },
+  context: {
+    ...{ name: "", address: "", facts: null, reservations: {}, draining: false },
+    ...{ leftovers: {}, removing: null }
+  },
   initial: "unknown",
   states: {
     unknown: {
@@ -115,12 +236,11 @@ const chart = setup({
     },
     up: {
       on: {
-        "host.register": { actions: register },
+        "host.register": registers,
         "host.registered": { actions: "registered" },
         "host.reserve": reserve,
         "host.reserved": { actions: "reserved" },
-        "host.release": release,
-        "host.released": { actions: "released" },
+        ...leftovers,
         "host.drain": {
           actions: record("host.drain", ({ event }) => ({ type: "host.drained", reason: event.reason }))
         },
@@ -131,10 +251,9 @@ const chart = setup({
     },
     draining: {
       on: {
-        "host.register": { actions: register },
+        "host.register": registers,
         "host.registered": { actions: "registered" },
-        "host.release": release,
-        "host.released": { actions: "released" },
+        ...leftovers,
         "host.activate": { actions: record("host.activate", () => ({ type: "host.activated" })) },
         "host.activated": { target: "up", actions: assign({ draining: false }) },
         "host.lose": lose,
@@ -143,10 +262,9 @@ const chart = setup({
     },
     lost: {
       on: {
-        "host.register": [{ guard: "isDraining", actions: [register, stillDraining] }, { actions: register }],
+        "host.register": returns,
         "host.registered": { target: "up", actions: "registered" },
-        "host.release": release,
-        "host.released": { actions: "released" }
+        ...leftovers
       }
     }
   }
@@ -156,7 +274,7 @@ export const hostActor: ActorKind = {
   kind: "host",
   chart,
   commands: typesOf(HostCommand),
-  reports: [],
+  reports: ["hypervisor.removed", "hypervisor.failed"],
   facts: typesOf(HostFact),
-  snapshotVersion: 1
+  snapshotVersion: 2
 }

@@ -28,6 +28,7 @@ import {
   none,
   prepare,
   releaseDestination,
+  releaseSource,
   resumeAt,
   stopTransfer,
   unlock
@@ -148,12 +149,16 @@ const chart = setup({
           actions: record("migration.begin", ({ event }) => ({
             type: "migration.begun",
             from: event.from,
+            decision: event.decision,
             spec: event.spec
           }))
         },
         "migration.begun": {
           target: "placing",
-          actions: [assign(({ event }) => ({ from: event.from, spec: event.spec })), ask(askPlacement)]
+          actions: [
+            assign(({ event }) => ({ from: event.from, sourceDecision: event.decision, spec: event.spec })),
+            ask(askPlacement)
+          ]
         },
         "actor.refused": {
           guard: "refusesLock",
@@ -294,7 +299,10 @@ const chart = setup({
         "migration.measured": { actions: assign({ measured: true }) },
         "migration.notMeasured": { actions: assign({ measured: true }) },
         "migration.resumed": askHandOver,
-        "migration.destinationLost": askHandOver,
+        "migration.destinationLost": {
+          ...askHandOver,
+          actions: [assign({ doubtful: true }), ask(handOver)]
+        },
         "migration.rollingBack": startsRollingBack
       }
     },
@@ -330,7 +338,16 @@ const chart = setup({
             leftover: event.reason
           }))
         },
-        "migration.sourceCleared": { target: "unlocking", actions: ask(unlock) }
+        "migration.sourceCleared": {
+          target: "unlocking",
+          actions: [
+            {
+              type: "request",
+              params: ({ context, event }) => releaseSource(context, event.leftover)
+            },
+            ask(unlock)
+          ]
+        }
       }
     },
     stopping: {
@@ -362,7 +379,13 @@ const chart = setup({
         },
         "migration.destinationCleared": {
           target: "resumingSource",
-          actions: [ask(releaseDestination), ask((context) => resumeAt(context, context.from as string))]
+          actions: [
+            {
+              type: "request",
+              params: ({ context, event }) => releaseDestination(context, event.leftover)
+            },
+            ask((context) => resumeAt(context, context.from as string))
+          ]
         }
       }
     },
@@ -378,7 +401,10 @@ const chart = setup({
             trouble: event.reason
           }))
         },
-        "migration.sourceKept": { target: "unlocking", actions: ask(unlock) }
+        "migration.sourceKept": {
+          target: "unlocking",
+          actions: [assign({ doubtful: ({ event }) => event.trouble !== "" }), ask(unlock)]
+        }
       }
     },
     unlocking: {
@@ -442,5 +468,5 @@ export const migrationActor: ActorKind = {
     "hypervisor.failed"
   ],
   facts: typesOf(MigrationFact),
-  snapshotVersion: 1
+  snapshotVersion: 2
 }

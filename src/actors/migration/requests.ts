@@ -8,6 +8,8 @@ export interface MigrationContext {
   readonly pinned: string | null
   readonly policy: MigrationPolicy | null
   readonly from: string | null
+  /** The placement whose reservation holds the room at the source. */
+  readonly sourceDecision: string | null
   readonly to: string | null
   readonly address: string
   /** The placement whose reservation holds the room at the destination. */
@@ -18,6 +20,8 @@ export interface MigrationContext {
   readonly cancelReason: string
   readonly measured: boolean
   readonly ownerChanged: boolean
+  /** It is not known that the guest runs where it is left. */
+  readonly doubtful: boolean
   readonly outcome: "completed" | "cancelled" | "failed"
   readonly reason: string
 }
@@ -28,6 +32,7 @@ export const none: MigrationContext = {
   pinned: null,
   policy: null,
   from: null,
+  sourceDecision: null,
   to: null,
   address: "",
   decision: null,
@@ -37,6 +42,7 @@ export const none: MigrationContext = {
   cancelReason: "",
   measured: false,
   ownerChanged: false,
+  doubtful: false,
   outcome: "completed",
   reason: ""
 }
@@ -53,8 +59,8 @@ const at = (host: string | null, { vm }: MigrationContext) =>
 export const lock = ({ vm, id }: MigrationContext): Request =>
   tell(`vm/${vm}`, { type: "vm.lock", migration: id })
 
-export const unlock = ({ vm, id }: MigrationContext): Request =>
-  tell(`vm/${vm}`, { type: "vm.unlock", migration: id })
+export const unlock = ({ vm, id, doubtful }: MigrationContext): Request =>
+  tell(`vm/${vm}`, { type: "vm.unlock", migration: id, doubtful })
 
 export const handOver = ({ vm, id, to, decision }: MigrationContext): Request =>
   tell(`vm/${vm}`, { type: "vm.handOver", migration: id, host: to, decision })
@@ -70,8 +76,12 @@ export const askPlacement = ({ id, vm, spec, from, pinned }: MigrationContext): 
     ...(pinned === null ? {} : { pinned })
   })
 
-export const releaseDestination = ({ vm, to, decision }: MigrationContext): Request =>
-  tell(`host/${to}`, { type: "host.release", reservation: decision, vm })
+/** `leftover` says what of the machine could not be removed there; the host removes it when it can. */
+export const releaseDestination = ({ vm, to, decision }: MigrationContext, leftover: string): Request =>
+  tell(`host/${to}`, { type: "host.release", reservation: decision, vm, leftover })
+
+export const releaseSource = ({ vm, from, sourceDecision }: MigrationContext, leftover: string): Request =>
+  tell(`host/${from}`, { type: "host.release", reservation: sourceDecision, vm, leftover })
 
 export const checkDestination = (context: MigrationContext): Request => ({
   ...at(context.to, context),

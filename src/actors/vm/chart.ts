@@ -17,6 +17,7 @@ import { recorder } from "../../kernel/actor.ts"
 import type { ActorKind, Of, Stamped } from "../../kernel/actor.ts"
 import { askPlacement, atHost, releaseRoom, stopAtHost, takeSnapshot, tell, unborn } from "./requests.ts"
 import type { VmContext } from "./requests.ts"
+import { differs, doubts, off, standing, verifying } from "./verifying.ts"
 
 type Event = Stamped<VmCommand> | Stamped<Report> | Stamped<VmFact>
 
@@ -40,6 +41,9 @@ const requested = <T extends VmCommand["type"]>(command: T, fact: VmFact) => ({
 
 const startAgain = record("vm.reportEnded", () => ({ type: "vm.startRequested", automatic: true }))
 const crashed = record("vm.reportEnded", ({ event }) => ({ type: "vm.crashed", reason: event.reason }))
+
+const unlocked = record("vm.unlock", ({ event }) => ({ type: "vm.unlocked", migration: event.migration }))
+const doubtsUnlocked = record("vm.unlock", () => ({ type: "vm.doubted", state: "handed-over" }))
 
 /** The guest ended by itself: only believed from the host the machine is on. */
 const ended = [
@@ -71,6 +75,12 @@ const chart = setup({
       const { host, cause } = event as Of<Event, "vm.reportEnded">
       return host === context.host && cause === "guest-shutdown"
     },
+    isNotRunning: ({ context, event }) => differs(context, event as Of<Event, "vm.observe">, ["running"]),
+    isNotPaused: ({ context, event }) => differs(context, event as Of<Event, "vm.observe">, standing),
+    isNotStopped: ({ context, event }) => differs(context, event as Of<Event, "vm.observe">, off),
+    runsThere: ({ event }) => (event as Of<Event, "hypervisor.observed">).state === "running",
+    standsThere: ({ event }) => standing.includes((event as Of<Event, "hypervisor.observed">).state),
+    restarts: ({ context }) => context.spec?.onCrash === "restart" && context.crashes < automaticRestarts_max,
     mayRestart: ({ context, event }) =>
       (event as Of<Event, "vm.reportEnded">).host === context.host &&
       context.spec?.onCrash === "restart" &&
@@ -81,6 +91,10 @@ const chart = setup({
       !context.snapshots.includes((event as Of<Event, "vm.snapshot">).snapshot),
     isItsMigration: ({ context, event }) =>
       (event as Of<Event, "vm.unlock" | "vm.handOver">).migration === context.migration,
+    isItsMigrationInDoubt: ({ context, event }) => {
+      const { migration, doubtful } = event as Of<Event, "vm.unlock">
+      return migration === context.migration && doubtful
+    },
     itsMigrationAfterCrash: ({ context, event }) =>
       (event as Of<Event, "vm.unlock">).migration === context.migration &&
       context.crashedWhileMigrating &&
@@ -185,7 +199,7 @@ const chart = setup({
         "vm.operationFailed": {
           target: "unplaced",
           actions: [
-            { type: "request", params: ({ context }) => releaseRoom(context) },
+            { type: "request", params: ({ context, event }) => releaseRoom(context, event.reason) },
             assign({ host: null, decision: null })
           ]
         }
@@ -203,8 +217,10 @@ const chart = setup({
         }
       },
       states: {
+        verifying: verifying("stopped"),
         idle: {
           on: {
+            ...doubts("isNotStopped"),
             "vm.start": requested("vm.start", { type: "vm.startRequested", automatic: false }),
             "vm.snapshot": {
               guard: "isNewSnapshot",
@@ -278,8 +294,10 @@ const chart = setup({
         "vm.crashed": crashedFact
       },
       states: {
+        verifying: verifying("running"),
         idle: {
           on: {
+            ...doubts("isNotRunning"),
             "vm.stop": {
               actions: record("vm.stop", ({ event }) => ({ type: "vm.stopRequested", force: event.force }))
             },
@@ -318,6 +336,7 @@ const chart = setup({
                     tell(`migration/${event.migration}`, {
                       type: "migration.begin",
                       from: context.host,
+                      decision: context.decision,
                       spec: context.spec
                     })
                 }
@@ -345,19 +364,28 @@ const chart = setup({
       }
     },
     paused: {
+      initial: "idle",
       on: {
         "vm.reportEnded": ended,
         "vm.stopped": { target: "stopped" },
         "vm.crashed": crashedFact,
-        "vm.resume": requested("vm.resume", { type: "vm.resumeRequested" }),
         "vm.resumeRequested": {
           target: "resuming",
           actions: { type: "request", params: ({ context }) => atHost(context, { op: "resume" }) }
-        },
-        "vm.stop": {
-          actions: record("vm.stop", ({ event }) => ({ type: "vm.stopRequested", force: event.force }))
-        },
-        "vm.stopRequested": { target: "stopping", actions: { type: "request", params: stopAtHost } }
+        }
+      },
+      states: {
+        verifying: verifying("paused"),
+        idle: {
+          on: {
+            ...doubts("isNotPaused"),
+            "vm.resume": requested("vm.resume", { type: "vm.resumeRequested" }),
+            "vm.stop": {
+              actions: record("vm.stop", ({ event }) => ({ type: "vm.stopRequested", force: event.force }))
+            },
+            "vm.stopRequested": { target: "#vm.stopping", actions: { type: "request", params: stopAtHost } }
+          }
+        }
       }
     },
     resuming: {
@@ -393,10 +421,8 @@ const chart = setup({
           }))
         },
         "vm.handedOver": {
-          actions: [
-            { type: "request", params: ({ context }) => releaseRoom(context) },
-            assign(({ event }) => ({ host: event.to, decision: event.decision }))
-          ]
+          // The migration gives the source's room back when the source's copy is gone.
+          actions: assign(({ event }) => ({ host: event.to, decision: event.decision }))
         },
         "vm.reportEnded": { guard: "fromOwnHost", actions: crashed },
         "vm.crashed": {
@@ -406,15 +432,13 @@ const chart = setup({
           {
             guard: "itsMigrationAfterCrash",
             actions: [
-              record("vm.unlock", ({ event }) => ({ type: "vm.unlocked", migration: event.migration })),
+              unlocked,
               record("vm.unlock", () => ({ type: "vm.stopped" })),
               record("vm.unlock", () => ({ type: "vm.startRequested", automatic: true }))
             ]
           },
-          {
-            guard: "isItsMigration",
-            actions: record("vm.unlock", ({ event }) => ({ type: "vm.unlocked", migration: event.migration }))
-          }
+          { guard: "isItsMigrationInDoubt", actions: [unlocked, doubtsUnlocked] },
+          { guard: "isItsMigration", actions: unlocked }
         ],
         "vm.unlocked": { target: "running", actions: assign({ migration: null }) }
       }
@@ -467,8 +491,9 @@ export const vmActor: ActorKind = {
     "hypervisor.removed",
     "hypervisor.snapshotTaken",
     "hypervisor.restored",
+    "hypervisor.observed",
     "hypervisor.failed"
   ],
   facts: typesOf(VmFact),
-  snapshotVersion: 1
+  snapshotVersion: 2
 }

@@ -63,11 +63,13 @@ export function stopAtHost({ context, event }: { context: VmContext; event: { fo
   return atHost(context, { op: "stop", force: event.force })
 }
 
-export function releaseRoom(context: VmContext): Request {
+/** Give the room back; `leftover` says what may still lie there, for the host to remove. */
+export function releaseRoom(context: VmContext, leftover = ""): Request {
   return tell(`host/${context.host}`, {
     type: "host.release",
     reservation: context.decision,
-    vm: context.name
+    vm: context.name,
+    leftover
   })
 }
 

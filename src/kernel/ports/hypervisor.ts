@@ -5,8 +5,8 @@
 import { Context, Schema } from "effect"
 import type { Effect, Stream } from "effect"
 import type { HostFacts } from "../../events/host.ts"
-import type { Channel, HypervisorReport, MigrationPolicy, VmState } from "../../events/requests.ts"
-import type { VmSpec } from "../../events/vm.ts"
+import type { Channel, HypervisorReport, MigrationPolicy } from "../../events/requests.ts"
+import type { VmSpec, VmState } from "../../events/vm.ts"
 
 export class HypervisorError extends Schema.TaggedError<HypervisorError>()("HypervisorError", {
   op: Schema.String,

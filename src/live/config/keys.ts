@@ -147,6 +147,17 @@ export const keys = {
     'Where others reach this node\'s link; "" is network.listen_address and bind_port.'
   ),
 
+  "cluster.lost_after": duration(
+    [second, hour],
+    "10s",
+    "A host whose link is down for so long is lost: it gets no machines until it registers again."
+  ),
+  "cluster.unreachable_timeout": duration(
+    [second, hour],
+    "30s",
+    "A host out of reach for so long fails what it was asked to do; a migration is then rolled back or finished."
+  ),
+
   "dwcp.enable_auto_detection": boolean(
     true,
     "Choose the network mode of a link from what is measured on it."

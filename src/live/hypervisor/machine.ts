@@ -4,7 +4,7 @@
  */
 import { rm } from "node:fs/promises"
 import { Clock, Effect, Exit, PubSub, Queue, Scope, Semaphore } from "effect"
-import type { VmState } from "../../events/requests.ts"
+import type { VmState } from "../../events/vm.ts"
 import { HypervisorError } from "../../kernel/ports/hypervisor.ts"
 import { machinePaths, readRecord, writeRecord } from "./folder.ts"
 import type { Folders, MachinePaths, MachineRecord } from "./folder.ts"
