@@ -1,7 +1,7 @@
 /** The lab's processes: two nodes on loopback, started, found again after a crash, and ended without a trace. */
 import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { closeSync, existsSync, openSync, readFileSync } from "node:fs"
+import { closeSync, existsSync, fstatSync, openSync, readFileSync } from "node:fs"
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -50,6 +50,8 @@ export interface NodeOptions {
   readonly join?: { readonly address: string; readonly token: string }
   /** Simulate this many hosts, sim-1, sim-2, …, instead of running machines. */
   readonly simulatedHosts?: number
+  /** More of the configuration's section `cluster`. */
+  readonly cluster?: Readonly<Record<string, unknown>>
 }
 
 /** Start a node in the background and wait until it is ready. Its log is `<folder>/<name>.log`. */
@@ -66,13 +68,17 @@ export async function startNode(options: NodeOptions): Promise<LabNode> {
     },
     api: { port: 0 },
     network: { bind_port: 0 },
-    ...(options.join ? { cluster: { join: options.join.address, join_token_file: tokenFile } } : {})
+    cluster: {
+      ...(options.join ? { join: options.join.address, join_token_file: tokenFile } : {}),
+      ...options.cluster
+    }
   }
   // JSON is YAML.
   const configFile = `${dataDir}.yaml`
   await writeFile(configFile, `${JSON.stringify(config, null, 2)}\n`, { mode: 0o600 })
   const logFile = `${dataDir}.log`
   const log = openSync(logFile, "a", 0o600)
+  const { size: logged } = fstatSync(log)
   const child = spawn(process.execPath, [entry, "up", "--config", configFile], {
     stdio: ["ignore", log, log],
     detached: true
@@ -82,7 +88,7 @@ export async function startNode(options: NodeOptions): Promise<LabNode> {
   child.unref()
   const pid = child.pid as number
   await writeFile(processFile(dataDir), JSON.stringify({ pid, began: beganAt(pid) }), { mode: 0o600 })
-  const ready = await readyLine(logFile, pid)
+  const ready = await readyLine(logFile, logged, pid)
   return {
     name,
     dataDir,
@@ -95,10 +101,11 @@ export async function startNode(options: NodeOptions): Promise<LabNode> {
 
 type Ready = Pick<LabNode, "url" | "linkAddress" | "readySeconds">
 
-async function readyLine(logFile: string, pid: number): Promise<Ready> {
+/** What came before `logged` bytes was said by an earlier process. */
+async function readyLine(logFile: string, logged: number, pid: number): Promise<Ready> {
   const deadline = performance.now() + readyTimeoutMs
   while (performance.now() < deadline) {
-    const text = await readFile(logFile, "utf8")
+    const text = (await readFile(logFile)).subarray(logged).toString()
     for (const line of text.split("\n")) {
       if (!line.startsWith('{"message":["ready",')) continue
       return (JSON.parse(line) as { message: [string, Ready] }).message[1]

@@ -11,7 +11,7 @@
  *
  * Version rule: the version is in StreamOpen; a destination refuses one it does not speak and names its own.
  */
-import { mkdtemp, rm } from "node:fs/promises"
+import { mkdtemp, readdir, rm } from "node:fs/promises"
 import { connect as connectSocket, createServer } from "node:net"
 import type { Server, Socket } from "node:net"
 import { join } from "node:path"
@@ -32,7 +32,7 @@ import { relay } from "./link/relay.ts"
 import type { ByteCounts } from "./link/relay.ts"
 
 export interface TransportOptions {
-  /** Existing folder for the unix sockets; short, as a socket's path has at most 107 octets. */
+  /** Existing folder for the unix sockets, of one process at a time; short, as their paths have at most 107 octets. */
   readonly folder: string
   readonly openTimeoutMs?: number
 }
@@ -64,8 +64,18 @@ interface State {
   readonly transfers: Map<string, Transfer>
 }
 
+const socketsPrefix = "t-"
+
+/** A process that was killed could not remove its sockets; nobody listens at them. */
+const removeLeftovers = (folder: string) =>
+  Effect.promise(async () => {
+    const left = (await readdir(folder)).filter((name) => name.startsWith(socketsPrefix))
+    for (const name of left) await rm(join(folder, name), { recursive: true, force: true })
+  })
+
 const makeTransport = Effect.fn("Transport.make")(function* (options: TransportOptions) {
   const agent = yield* Agent
+  yield* removeLeftovers(options.folder)
   const state: State = {
     agent,
     folder: options.folder,
@@ -183,7 +193,7 @@ const open = Effect.fn("Transport.open")(function* (
   const missing = channels.find((name) => !there.includes(name))
   if (missing !== undefined)
     return yield* problem(transfer, "unknown", `no channel ${missing} is accepted there`)
-  const folder = yield* attempt(transfer, () => mkdtemp(join(state.folder, "t-")))
+  const folder = yield* attempt(transfer, () => mkdtemp(join(state.folder, socketsPrefix)))
   const paths = channels.map((name) => ({ name, path: join(folder, `${name}.sock`) }))
   const source = yield* begin(transfer, "source", address, paths)
   yield* Scope.addFinalizer(

@@ -14,14 +14,22 @@ import { typesOf } from "../../events/envelope.ts"
 import { VmCommand, VmFact } from "../../events/vm.ts"
 import type { VmSpec } from "../../events/vm.ts"
 import { recorder } from "../../kernel/actor.ts"
-import type { ActorKind, Of, Stamped } from "../../kernel/actor.ts"
-import { askPlacement, atHost, releaseRoom, stopAtHost, takeSnapshot, tell, unborn } from "./requests.ts"
+import type { ActorKind, Of } from "../../kernel/actor.ts"
+import {
+  askPlacement,
+  atHost,
+  releaseRoom,
+  stopAtHost,
+  takeSnapshot,
+  tell,
+  unborn,
+  crashCounted
+} from "./requests.ts"
+import { guards } from "./guards.ts"
+import type { Event } from "./guards.ts"
 import type { VmContext } from "./requests.ts"
-import { differs, doubts, off, standing, verifying } from "./verifying.ts"
+import { doubts, verifying } from "./verifying.ts"
 
-type Event = Stamped<VmCommand> | Stamped<Report> | Stamped<VmFact>
-
-const automaticRestarts_max = 5
 const record = recorder<VmContext, Event, VmFact>()
 
 const fails = (operation: string) => ({
@@ -57,7 +65,7 @@ const chart = setup({
   types: { context: {} as VmContext, events: {} as Event, emitted: {} as VmFact },
   actions: {
     request: (_, _params: Request) => {},
-    countCrash: assign({ crashes: ({ context }) => context.crashes + 1 }),
+    countCrash: assign(({ context, event }) => crashCounted(context, event.stamp.timeMs)),
     nameSnapshot: assign(({ event }) => ({
       snapshot: (event as Of<Event, "vm.snapshotRequested" | "vm.restoreRequested">).snapshot
     })),
@@ -68,38 +76,7 @@ const chart = setup({
       crashes: (event as Of<Event, "vm.startRequested">).automatic ? context.crashes : 0
     }))
   },
-  guards: {
-    startsAtOnce: ({ context }) => context.start,
-    fromOwnHost: ({ context, event }) => (event as Of<Event, "vm.reportEnded">).host === context.host,
-    endedByGuest: ({ context, event }) => {
-      const { host, cause } = event as Of<Event, "vm.reportEnded">
-      return host === context.host && cause === "guest-shutdown"
-    },
-    isNotRunning: ({ context, event }) => differs(context, event as Of<Event, "vm.observe">, ["running"]),
-    isNotPaused: ({ context, event }) => differs(context, event as Of<Event, "vm.observe">, standing),
-    isNotStopped: ({ context, event }) => differs(context, event as Of<Event, "vm.observe">, off),
-    runsThere: ({ event }) => (event as Of<Event, "hypervisor.observed">).state === "running",
-    standsThere: ({ event }) => standing.includes((event as Of<Event, "hypervisor.observed">).state),
-    restarts: ({ context }) => context.spec?.onCrash === "restart" && context.crashes < automaticRestarts_max,
-    mayRestart: ({ context, event }) =>
-      (event as Of<Event, "vm.reportEnded">).host === context.host &&
-      context.spec?.onCrash === "restart" &&
-      context.crashes < automaticRestarts_max,
-    hasSnapshot: ({ context, event }) =>
-      context.snapshots.includes((event as Of<Event, "vm.restore">).snapshot),
-    isNewSnapshot: ({ context, event }) =>
-      !context.snapshots.includes((event as Of<Event, "vm.snapshot">).snapshot),
-    isItsMigration: ({ context, event }) =>
-      (event as Of<Event, "vm.unlock" | "vm.handOver">).migration === context.migration,
-    isItsMigrationInDoubt: ({ context, event }) => {
-      const { migration, doubtful } = event as Of<Event, "vm.unlock">
-      return migration === context.migration && doubtful
-    },
-    itsMigrationAfterCrash: ({ context, event }) =>
-      (event as Of<Event, "vm.unlock">).migration === context.migration &&
-      context.crashedWhileMigrating &&
-      context.spec?.onCrash === "restart"
-  }
+  guards
 }).createMachine({
   id: "vm",
   context: unborn,
@@ -426,16 +403,20 @@ const chart = setup({
         },
         "vm.reportEnded": { guard: "fromOwnHost", actions: crashed },
         "vm.crashed": {
-          actions: assign({ crashes: ({ context }) => context.crashes + 1, crashedWhileMigrating: true })
+          actions: ["countCrash", assign({ crashedWhileMigrating: true })]
         },
         "vm.unlock": [
           {
-            guard: "itsMigrationAfterCrash",
+            guard: "itsMigrationAfterCrashAndRestarts",
             actions: [
               unlocked,
               record("vm.unlock", () => ({ type: "vm.stopped" })),
               record("vm.unlock", () => ({ type: "vm.startRequested", automatic: true }))
             ]
+          },
+          {
+            guard: "itsMigrationAfterCrash",
+            actions: [unlocked, record("vm.unlock", () => ({ type: "vm.stopped" }))]
           },
           { guard: "isItsMigrationInDoubt", actions: [unlocked, doubtsUnlocked] },
           { guard: "isItsMigration", actions: unlocked }

@@ -17,8 +17,9 @@ export interface VmContext {
   /** The snapshot being taken or restored. */
   readonly snapshot: string | null
   readonly migration: string | null
-  /** Crashes since an operator last started it; the machine is not booted again without end. */
+  /** Crashes in a row, none more than `crashWindowMs` after the one before. */
   readonly crashes: number
+  readonly crashedMs: number
   readonly crashedWhileMigrating: boolean
 }
 
@@ -35,8 +36,27 @@ export const unborn: VmContext = {
   snapshot: null,
   migration: null,
   crashes: 0,
+  crashedMs: 0,
   crashedWhileMigrating: false
 }
+
+const automaticRestarts_max = 5
+const crashWindowMs = 600_000
+
+/** A guest that crashes again and again is left stopped; one that ran for a while in between begins anew. */
+const crashesBefore = ({ crashes, crashedMs }: VmContext, nowMs: number): number =>
+  nowMs - crashedMs > crashWindowMs ? 0 : crashes
+
+export const mayRestart = (context: VmContext, nowMs: number): boolean =>
+  context.spec?.onCrash === "restart" && crashesBefore(context, nowMs) < automaticRestarts_max
+
+export const crashCounted = (
+  context: VmContext,
+  nowMs: number
+): Pick<VmContext, "crashes" | "crashedMs"> => ({
+  crashes: crashesBefore(context, nowMs) + 1,
+  crashedMs: nowMs
+})
 
 type Operation<R = Extract<Request, { port: "hypervisor" }>> = R extends unknown
   ? Omit<R, "port" | "host" | "vm"> & { readonly op: string }

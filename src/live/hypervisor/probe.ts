@@ -7,7 +7,7 @@ import path from "node:path"
 import { Effect } from "effect"
 import { HypervisorError } from "../../kernel/ports/hypervisor.ts"
 import { SANDBOX } from "./command-line.ts"
-import { runTool } from "./tools.ts"
+import { boundToUs, runTool } from "./tools.ts"
 
 export interface Probe {
   readonly version: string
@@ -43,13 +43,12 @@ const bootSector = (): Buffer => {
 const boots = (binary: string, sector: string, args: ReadonlyArray<string>, timeoutMs: number) =>
   Effect.callback<boolean>((resume) => {
     const child = execFile(
-      binary,
-      [
+      ...boundToUs(binary, [
         ...["-nodefaults", "-no-user-config", "-display", "none", "-machine", "pc", "-m", "16"],
         ...["-device", "isa-debug-exit,iobase=0xf4,iosize=1"],
         ...["-drive", `file=${sector.replaceAll(",", ",,")},format=raw,if=floppy,readonly=on`],
         ...args
-      ],
+      ]),
       { timeout: timeoutMs, killSignal: "SIGKILL" },
       (error) => resume(Effect.succeed(error?.code === EXIT_STATUS))
     )

@@ -1,5 +1,6 @@
 /** Runs QEMU's programs with argument lists; never a shell. */
 import { execFile } from "node:child_process"
+import { existsSync } from "node:fs"
 import { Effect, Schema } from "effect"
 
 export class ToolError extends Schema.TaggedError<ToolError>()("ToolError", {
@@ -9,6 +10,18 @@ export class ToolError extends Schema.TaggedError<ToolError>()("ToolError", {
 }) {}
 
 const OUTPUT_BYTES_MAX = 16 * 1024 * 1024
+const SETPRIV = "/usr/bin/setpriv"
+
+/**
+ * A command that the kernel ends with us (PR_SET_PDEATHSIG, prctl(2)), also when we are killed: else a probe goes on for
+ * good, and a copy goes on writing a file that the next agent makes anew. Where setpriv of util-linux is missing the
+ * command is run as it is.
+ */
+export const boundToUs = (
+  program: string,
+  args: ReadonlyArray<string>
+): readonly [program: string, args: Array<string>] =>
+  existsSync(SETPRIV) ? [SETPRIV, ["--pdeathsig", "KILL", "--", program, ...args]] : [program, [...args]]
 
 /** Its standard output. A program that runs longer than `timeoutMs` is killed. */
 export const runTool = (
@@ -18,8 +31,7 @@ export const runTool = (
 ): Effect.Effect<string, ToolError> =>
   Effect.callback((resume) => {
     const child = execFile(
-      program,
-      [...args],
+      ...boundToUs(program, args),
       { timeout: timeoutMs, killSignal: "SIGKILL", maxBuffer: OUTPUT_BYTES_MAX },
       (error, stdout, stderr) => {
         if (error === null) return resume(Effect.succeed(stdout))

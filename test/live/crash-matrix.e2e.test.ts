@@ -1,0 +1,256 @@
+/**
+ * The crash matrix on real machines: one guest moves back and forth between two hosts, and each time something is
+ * killed, or a link cut, as one of the migration's facts is recorded. The simulated matrix beside it
+ * (test/simulations) takes every fact; here every kind of victim meets a sample of them.
+ */
+import assert from "node:assert/strict"
+import { existsSync, readdirSync } from "node:fs"
+import { join } from "node:path"
+import { after, before, test } from "node:test"
+import { setTimeout as sleep } from "node:timers/promises"
+import { assertReplays, Cluster, hostNames, machineSpec } from "./cluster.ts"
+import type { Fact, HostName, NodeName, Pulse } from "./cluster.ts"
+
+const vm = "web"
+const settings = { unreachable_timeout: "4s", lost_after: "2s" }
+/** So slow that the transfer takes about a second, and each of its facts can be met. */
+const policy = { bandwidthBytesPerSecond: 48 * 1024 * 1024, downtimeBudgetMs: 500 }
+const settleMs = 60_000
+const crashesAllowed = 3
+const shortCutMs = 1000
+/** Longer than `unreachable_timeout`: what was asked is given up. */
+const longCutMs = 6000
+
+interface Roles {
+  readonly source: HostName
+  readonly destination: HostName
+}
+type Injure = (cluster: Cluster, roles: Roles) => Promise<boolean>
+
+const killNode =
+  (of: (roles: Roles) => NodeName, downMs: number): Injure =>
+  async (cluster, roles) => {
+    await cluster.kill(of(roles))
+    await sleep(downMs)
+    await cluster.start(of(roles))
+    return true
+  }
+/** False where there is none to kill at that moment. */
+const killMachine =
+  (of: (roles: Roles) => HostName): Injure =>
+  async (cluster, roles) => {
+    const pids = cluster.machines().filter(({ host }) => host === of(roles))
+    for (const { pid } of pids) process.kill(pid, "SIGKILL")
+    return pids.length > 0
+  }
+const cut =
+  (of: (roles: Roles) => ReadonlyArray<NodeName>, ms: number): Injure =>
+  async (cluster, roles) => {
+    for (const name of of(roles)) cluster.relays[name].cut()
+    await sleep(ms)
+    for (const name of of(roles)) cluster.relays[name].heal()
+    return true
+  }
+
+const phases = ["placed", "checked", "prepared", "progressed", "handedOver", "resumed", "sourceClearing"]
+const cases: ReadonlyArray<readonly [what: string, injure: Injure, at: ReadonlyArray<string>]> = [
+  ["the kernel's node is killed", killNode(() => "k", 0), ["requested", ...phases]],
+  ["the source's node is killed", killNode(({ source }) => source, 0), phases],
+  ["the destination's node is killed", killNode(({ destination }) => destination, 0), phases],
+  ["the source's machine is killed", killMachine(({ source }) => source), phases],
+  [
+    "the destination's machine is killed",
+    killMachine(({ destination }) => destination),
+    ["prepared", "progressed", "handedOver", "resumed", "sourceClearing"]
+  ],
+  [
+    "the link between the hosts is cut",
+    cut(({ destination }) => [destination], shortCutMs),
+    ["checked", "prepared", "progressed", "handedOver"]
+  ],
+  [
+    "the links to the kernel's node are cut",
+    cut(() => ["k"], shortCutMs),
+    ["placed", "prepared", "progressed", "handedOver", "resumed"]
+  ],
+  [
+    "the destination's node is gone for long",
+    killNode(({ destination }) => destination, longCutMs),
+    ["prepared", "handedOver"]
+  ],
+  [
+    "the source's node is gone for long",
+    killNode(({ source }) => source, longCutMs),
+    ["progressed", "sourceClearing"]
+  ],
+  ["the links to the kernel's node are cut for long", cut(() => ["k"], longCutMs), ["progressed", "resumed"]]
+]
+
+interface VmRow {
+  readonly state: string
+  readonly host: HostName
+  readonly decision: string
+  readonly migration: string | null
+  readonly crashes: number
+}
+interface HostRow {
+  readonly name: string
+  readonly state: string
+  readonly reservations: Readonly<Record<string, unknown>>
+  readonly leftovers: Readonly<Record<string, string>>
+}
+
+const final = new Set([
+  "novacron.migration.completed",
+  "novacron.migration.cancelled",
+  "novacron.migration.failed"
+])
+
+let cluster: Cluster
+let pulse: Pulse
+const counts = { cases: 0, facts: 0 }
+
+before(async () => {
+  cluster = await Cluster.open(settings)
+  await until("the hosts are up", async () => {
+    const hosts = await cluster.call<ReadonlyArray<HostRow>>("GET", "/v1/hosts")
+    return hosts.filter(({ state }) => state === "up").length === 3
+  })
+  pulse = await cluster.pulse(vm)
+  const spec = { ...machineSpec, onCrash: "restart" }
+  await cluster.call("POST", "/v1/vms", { name: vm, host: "a", start: true, spec })
+  await until("the guest counts", async () => pulse.beats.length > 20)
+})
+after(async () => {
+  await pulse.end()
+  await cluster.close()
+})
+
+async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + settleMs
+  while (!(await holds())) {
+    assert.ok(performance.now() < deadline, `not within ${settleMs / 1000} s: ${what}`)
+    await sleep(10)
+  }
+}
+
+/** A machine that crashes again and again is left stopped, unless an operator starts it. */
+async function startAnew(): Promise<void> {
+  await cluster.call("POST", `/v1/vms/${vm}/stop?force=true&wait=30s`)
+  await cluster.call("POST", `/v1/vms/${vm}/start?wait=30s`)
+  const before = pulse.highest
+  await until("the guest counts again", async () => pulse.highest > before)
+}
+
+async function migrate(): Promise<Roles & { readonly stream: string }> {
+  const { host: source, crashes } = await cluster.call<VmRow>("GET", `/v1/vms/${vm}`)
+  if (crashes >= crashesAllowed) await startAnew()
+  const destination = source === "a" ? "b" : "a"
+  const body = { to: destination, policy, reason: "the crash matrix" }
+  const { stream } = await cluster.call<{ stream: string }>("POST", `/v1/vms/${vm}/migrate`, body)
+  return { source, destination, stream }
+}
+
+const short = (facts: ReadonlyArray<Fact>) =>
+  facts.map(({ type }) => type.replace(/^novacron\.(migration|kernel)\./, "")).join(" ")
+
+/** The migration has ended, the machine runs and counts, nothing is asked for any more and no leftover is known. */
+async function settled(stream: string): Promise<void> {
+  let last = ""
+  try {
+    await until("settled", async () => {
+      const facts = await cluster.facts(stream)
+      const row = await cluster.call<VmRow>("GET", `/v1/vms/${vm}`).catch(() => null)
+      const hosts = await cluster.call<ReadonlyArray<HostRow>>("GET", "/v1/hosts").catch(() => [])
+      last = `${short(facts ?? [])}; ${JSON.stringify(row)}; ${JSON.stringify(hosts.map(({ name, state, leftovers }) => [name, state, leftovers]))}`
+      return (
+        facts !== null &&
+        facts.some(({ type }) => final.has(type)) &&
+        row?.state === "running" &&
+        row.migration === null &&
+        hosts.length === 3 &&
+        hosts.every(({ state, leftovers }) => state === "up" && Object.keys(leftovers).length === 0) &&
+        cluster.machines().length === 1
+      )
+    })
+  } catch (error) {
+    throw new Error(`${(error as Error).message}: ${last}; machines ${JSON.stringify(cluster.machines())}`, {
+      cause: error
+    })
+  }
+  const before = pulse.highest
+  await until("the guest counts on", async () => pulse.highest > before + 3)
+}
+
+async function check(stream: string, what: string): Promise<string> {
+  const row = await cluster.call<VmRow>("GET", `/v1/vms/${vm}`)
+  const machines = cluster.machines()
+  assert.deepEqual(
+    machines.map(({ host }) => host),
+    [row.host],
+    `${what}: the one machine is on its host`
+  )
+  assert.equal(pulse.beats.at(-1)?.host, row.host, `${what}: and there its guest counts`)
+  pulse.check(what)
+  assert.equal(await cluster.diskHash(row.host, vm), cluster.imageHash, `${what}: the disk`)
+  for (const name of hostNames) {
+    const here = name === row.host
+    const folder = join(cluster.dataDir(name), "vms")
+    assert.deepEqual(
+      existsSync(folder) ? readdirSync(folder) : [],
+      here ? [vm] : [],
+      `${what}: folders on ${name}`
+    )
+    const host = await cluster.call<HostRow>("GET", `/v1/hosts/${name}`)
+    assert.deepEqual(Object.keys(host.reservations), here ? [row.decision] : [], `${what}: room on ${name}`)
+  }
+  const ends = (await cluster.facts(stream))?.filter(({ type }) => final.has(type)) ?? []
+  assert.equal(ends.length, 1, `${what}: ended ${short(ends)}`)
+  return short(ends)
+}
+
+test("undisturbed, the guest moves there and back", async () => {
+  for (let round = 0; round < 2; round++) {
+    const { stream } = await migrate()
+    await settled(stream)
+    assert.equal(await check(stream, "undisturbed"), "completed")
+  }
+})
+
+for (const [what, injure, at] of cases) {
+  for (const phase of at) {
+    test(`${what} at ${phase}`, async () => {
+      const { stream, ...roles } = await migrate()
+      let facts: ReadonlyArray<Fact> = []
+      const reached = () =>
+        facts.some(({ type }) => type === `novacron.migration.${phase}` || final.has(type))
+      await until(phase, async () => {
+        facts = (await cluster.facts(stream)) ?? []
+        return reached()
+      })
+      const injured = await injure(cluster, roles)
+      await settled(stream)
+      const end = await check(stream, `${what} at ${phase}`)
+      counts.cases += injured ? 1 : 0
+      console.log(`  ${what} at ${phase} (${short(facts.slice(-1))}): ${injured ? end : "nothing to kill"}`)
+    })
+  }
+}
+
+test("no case was idle, and the machine can be removed without a trace", async () => {
+  assert.ok(counts.cases >= 30, `${counts.cases} cases`)
+  console.log(`  ${counts.cases} cases; the guest counted to ${pulse.highest}`)
+  const { host } = await cluster.call<VmRow>("GET", `/v1/vms/${vm}`)
+  await cluster.call("POST", `/v1/vms/${vm}/stop?force=true&wait=30s`)
+  await cluster.call("DELETE", `/v1/vms/${vm}?wait=30s`)
+  assert.deepEqual(cluster.machines(), [])
+  assert.deepEqual(readdirSync(join(cluster.dataDir(host), "vms")), [])
+  for (const name of [...hostNames, "k"] as const)
+    assert.deepEqual(readdirSync(join(cluster.dataDir(name), "run")), [], `sockets of ${name}`)
+})
+
+test("the journal of all this, folded again, gives the same states byte for byte", async () => {
+  await cluster.stop()
+  const actors = await assertReplays(cluster.dataDir("k"))
+  assert.ok(actors > counts.cases, `${actors} actors`)
+})
