@@ -12,6 +12,7 @@ import { OpenApi } from "effect/http-api"
 import { Recorded } from "../src/events/envelope.ts"
 import { HostCommand, HostFact } from "../src/events/host.ts"
 import { MigrationCommand, MigrationFact } from "../src/events/migration.ts"
+import { NodeCommand, NodeFact } from "../src/events/node.ts"
 import { PlacementCommand, PlacementFact, PlacementReport } from "../src/events/placement.ts"
 import { Report, Request } from "../src/events/requests.ts"
 import { VmCommand, VmFact } from "../src/events/vm.ts"
@@ -30,6 +31,8 @@ const published = {
   PlacementReport,
   MigrationFact,
   MigrationCommand,
+  NodeFact,
+  NodeCommand,
   Request,
   Report
 } as const

@@ -21,13 +21,16 @@ const runUp =
     const { up } = await import("./cli/up.ts")
     const { notify } = await import("./live/systemd.ts")
     const program = Effect.gen(function* () {
-      yield* up(loaded, version())
-      yield* notify("--ready")
-      yield* Effect.callback<void>((resume) => {
-        const stop = () => resume(Effect.void)
+      const asked = Effect.callback<string>((resume) => {
+        const stop = () => resume(Effect.succeed(String(signal.reason)))
         if (signal.aborted) stop()
         else signal.addEventListener("abort", stop)
       })
+      // Asked to stop while it starts, it undoes what it has started.
+      const node = yield* Effect.raceFirst(up(loaded, version()), Effect.as(asked, null))
+      if (node === null) return
+      yield* notify("--ready")
+      yield* node.stop(yield* asked)
       yield* notify("--stopping")
     }).pipe(
       Effect.scoped,
@@ -94,9 +97,9 @@ const labCommand = Command.make(
 /** Run it until it ends, or until a signal asks it to; a second signal does not wait. */
 async function serve(run: Server): Promise<number> {
   const controller = new AbortController()
-  const stop = () => {
+  const stop = (name: NodeJS.Signals) => {
     if (controller.signal.aborted) process.exit(130)
-    controller.abort()
+    controller.abort(name)
   }
   process.on("SIGINT", stop)
   process.on("SIGTERM", stop)

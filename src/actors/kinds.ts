@@ -3,6 +3,7 @@ import type { ActorKind } from "../kernel/actor.ts"
 import { hostActor } from "./host/chart.ts"
 import { migrationActor } from "./migration/chart.ts"
 import { modeActor } from "./mode/chart.ts"
+import { nodeActor } from "./node/chart.ts"
 import { placementActor } from "./placement/chart.ts"
 import { vmActor } from "./vm/chart.ts"
 
@@ -11,5 +12,6 @@ export const actorKinds: ReadonlyArray<ActorKind> = [
   hostActor,
   placementActor,
   migrationActor,
-  modeActor
+  modeActor,
+  nodeActor
 ]

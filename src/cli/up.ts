@@ -9,7 +9,9 @@ import { HttpServer } from "effect/http"
 import { simulatedAgents, SimulatedHosts, simulatedHosts } from "../../simulations/world/agents.ts"
 import { makeFleet } from "../../simulations/world/hypervisor.ts"
 import { actorKinds } from "../actors/kinds.ts"
+import { nodeActor } from "../actors/node/chart.ts"
 import { HostAgent } from "../kernel/agent.ts"
+import type { Phase } from "../events/node.ts"
 import { Kernel } from "../kernel/kernel.ts"
 import type { Agents } from "../kernel/ports/agents.ts"
 import { EventStore } from "../kernel/ports/event-store.ts"
@@ -34,8 +36,8 @@ import { measureAppends, Metrics } from "../live/metrics.ts"
 import { measureLinks } from "../live/modes.ts"
 import { layer as projectorLayer, Projector } from "../live/projector.ts"
 import { keepCertificate } from "../live/renewal.ts"
+import type { Component } from "../live/components.ts"
 import { startUp } from "../live/start-up.ts"
-import type { Component, Phase } from "../live/start-up.ts"
 import { transportLayer } from "../live/transport.ts"
 import { allProjections, queriesLayer, readsLayer, viewsLayer } from "../live/views.ts"
 
@@ -69,6 +71,8 @@ export interface Up {
   readonly linkAddress: string
   /** Since this process began. */
   readonly readySeconds: number
+  /** Record that the node stops, and why, before its scope is closed. */
+  readonly stop: (reason: string) => Effect.Effect<void>
 }
 
 /** Start the node in the surrounding scope; it runs until that closes. */
@@ -83,20 +87,27 @@ export const up = Effect.fn("up")(function* (loaded: Loaded, version: string) {
   }
   const metrics = yield* Effect.service(Metrics).pipe(Effect.provide(Metrics.layer))
   const components = [...base(loaded), ...(joins ? joined(loaded) : own(loaded, version, metrics))]
-  const offered = yield* startUp(
-    components,
-    {
+  let readySeconds = 0
+  const { offered, stop } = yield* startUp(components, {
+    node: resolved.nodeId,
+    version,
+    kind: nodeActor,
+    limitMs: startLimitMs,
+    observer: {
       component: (one, state, seconds) => {
         metrics.componentStatus(one.name, state === "up" ? "running" : state)
         if (state === "up") metrics.componentStarted(one.name, seconds)
       },
-      phase: (phase, seconds) => metrics.phase(phase, seconds),
-      error: (one) => metrics.initializationError(one.name, one.phase)
-    },
-    startLimitMs
-  )
-  const readySeconds = process.uptime()
-  metrics.bootTime(readySeconds)
+      error: (one) => metrics.initializationError(one.name, one.phase),
+      announce: (phases) =>
+        Effect.sync(() => {
+          for (const { phase, durationMs } of phases) metrics.phase(phase, durationMs / 1000)
+          readySeconds = process.uptime()
+          metrics.bootTime(readySeconds)
+          return readySeconds * 1000
+        })
+    }
+  })
   const address = joins
     ? null
     : Context.get(offered as Context.Context<HttpServer.HttpServer>, HttpServer.HttpServer)
@@ -106,9 +117,11 @@ export const up = Effect.fn("up")(function* (loaded: Loaded, version: string) {
     url: address === null ? null : HttpServer.formatAddress(address.address),
     tokenFile: joins ? null : resolved.tokenFile,
     linkAddress: link.address,
-    readySeconds
+    readySeconds,
+    stop
   }
-  yield* Effect.logInfo("ready", { ...result, driver: config.hypervisor.driver })
+  const { stop: _, ...said } = result
+  yield* Effect.logInfo("ready", { ...said, driver: config.hypervisor.driver })
   return result
 })
 
@@ -182,7 +195,10 @@ function own(
     Effect.map(EventStore, (one) => measureAppends(one, metrics))
   )
   return [
-    component("database", "core", ["security"], measured.pipe(Layer.provide(store))),
+    {
+      ...component("database", "core", ["security"], measured.pipe(Layer.provide(store))),
+      gives: "journal"
+    },
     component(
       "cache",
       "core",
@@ -191,20 +207,25 @@ function own(
         Layer.provideMerge(projectorLayer({ path: join(dataDir, "views.db"), projections: allProjections }))
       )
     ),
-    component(
-      "orchestration",
-      "service",
-      ["cache", "agent"],
-      Kernel.layer({
-        kinds: actorKinds,
-        node: nodeId,
-        unreachableMs: config.cluster.unreachable_timeout
-      }).pipe(
-        Layer.provideMerge(
-          (config.hypervisor.driver === "sim" ? simulatedAgents : agentsLayer(nodeId)) as Layer.Layer<Agents>
+    {
+      ...component(
+        "orchestration",
+        "service",
+        ["cache", "agent"],
+        Kernel.layer({
+          kinds: actorKinds,
+          node: nodeId,
+          unreachableMs: config.cluster.unreachable_timeout
+        }).pipe(
+          Layer.provideMerge(
+            (config.hypervisor.driver === "sim"
+              ? simulatedAgents
+              : agentsLayer(nodeId)) as Layer.Layer<Agents>
+          )
         )
-      )
-    ),
+      ),
+      gives: "kernel"
+    },
     component("monitoring", "service", ["cache"], monitoring(metrics)),
     component(
       "api",

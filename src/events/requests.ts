@@ -4,6 +4,7 @@
  */
 import { Schema } from "effect"
 import { Bytes, int, Milliseconds, Name, Stream, text, withDefault } from "./fields.ts"
+import { ComponentReport, ComponentRequest } from "./node.ts"
 import { VmSpec, VmState } from "./vm.ts"
 
 const vm = { vm: Name }
@@ -64,6 +65,7 @@ export type HypervisorRequest = typeof HypervisorRequest.Type
 
 export const Request = Schema.Union([
   HypervisorRequest,
+  ComponentRequest,
   Schema.Struct({
     port: Schema.tag("actor"),
     to: Stream,
@@ -136,6 +138,7 @@ export type HypervisorReport = typeof HypervisorReport.Type
 
 export const Report = Schema.Union([
   HypervisorReport,
+  ComponentReport,
   Schema.Struct({ type: Schema.tag("actor.accepted"), to: Stream, command: Schema.String }),
   Schema.Struct({
     type: Schema.tag("actor.refused"),

@@ -2,7 +2,7 @@
  * The actor contract: what a chart must be for the kernel to run it. See DESIGN in ARCHITECTURE.md.
  *
  * - Commands and reports only record facts: `on: { "vm.start": { actions: record(...) } }`.
- * - Facts only evolve and request: a target, `assign`, and the action `request` with plain data.
+ * - Facts only evolve and request: a target, `assign`, and the action `request` with plain data, one or a list.
  *
  * The chart lint (`test/tidy.test.ts`) holds every chart to it.
  */

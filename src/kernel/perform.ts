@@ -7,6 +7,7 @@ import type { Message } from "../events/envelope.ts"
 import type { HypervisorReport, Report, Request } from "../events/requests.ts"
 import type { Mailbox } from "./mailbox.ts"
 import { Agents } from "./ports/agents.ts"
+import { Components } from "./ports/components.ts"
 import { Views } from "./ports/views.ts"
 import type { SubmitError } from "./refusals.ts"
 import type { Outstanding } from "./turn.ts"
@@ -25,6 +26,7 @@ const retryPause = Schedule.min([Schedule.exponential("50 millis"), Schedule.spa
 interface Performing {
   readonly mailbox: Mailbox["Service"]
   readonly agents: Agents["Service"]
+  readonly components: Components
   readonly views: Views["Service"]
   readonly places: Semaphore.Semaphore
   readonly unreachableMs: number
@@ -151,6 +153,13 @@ function workOf(
     }
     case "hypervisor":
       return [key, askHost(performing, stream, asked, request)]
+    case "component":
+      return [
+        key,
+        Effect.flatMap(performing.components.perform(request), (answer) =>
+          report(performing, stream, asked, answer, true)
+        )
+      ]
   }
 }
 
@@ -162,6 +171,7 @@ export const makePerformer = Effect.fn("Performer.make")(function* (
   const performing: Performing = {
     mailbox,
     agents: yield* Agents,
+    components: yield* Components,
     views: yield* Views,
     places: Semaphore.makeUnsafe(options.concurrent_max ?? 256),
     unreachableMs: options.unreachableMs ?? 30_000

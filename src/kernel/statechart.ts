@@ -52,7 +52,8 @@ export function evolve(kind: ActorKind, state: ChartState, fact: Message, stamp:
     if (action.type !== "request") {
       throw new Error(`chart ${kind.kind}: fact ${fact.type} does ${action.type}; a fact may only ask`)
     }
-    requests.push(action.params as Request)
+    const asked = action.params as Request | ReadonlyArray<Request>
+    requests.push(...(Array.isArray(asked) ? (asked as ReadonlyArray<Request>) : [asked as Request]))
   }
   return { state: next, requests }
 }

@@ -1,175 +1,337 @@
 /**
- * The start of a node: four phases (SPEC §7), and in each the components in the order their needs demand, a level
- * at a time and a level's components at once. What a component offers is a Layer; its resources live in a scope
- * of its own, so that a failed start is undone in reverse and a component that is tried again begins afresh.
+ * The start of a node. Its actor (`node/<name>`) decides what begins when; here is what runs that actor until there
+ * is a kernel to do it:
+ *
+ * - Before the journal is open, turns are taken in memory. When it opens, the same inputs are decided again on what
+ *   the actor's stream says of earlier starts, with their own times, and their facts are the first to be appended.
+ * - From then on facts are durable before anything is asked for, as in the kernel.
+ * - While the kernel comes up it alone may write to the stream: answers are kept back. Once it is up it performs what
+ *   is outstanding again, as after a crash, and is given the same answers; when it fails, they are taken here.
  */
-import { Context, Effect, Exit, Layer, Schedule, Schema, Scope } from "effect"
+import { randomUUID } from "node:crypto"
+import { Clock, Context, Deferred, Effect, Exit, FiberMap, Queue, Schema, Scope } from "effect"
+import type { Draft, Message } from "../events/envelope.ts"
+import type { ComponentReport, NodeCommand } from "../events/node.ts"
+import type { ActorKind } from "../kernel/actor.ts"
+import { Kernel } from "../kernel/kernel.ts"
+import { EventStore } from "../kernel/ports/event-store.ts"
+import type { RevisionConflict, StoreFailure } from "../kernel/ports/event-store.ts"
+import { load } from "../kernel/replay.ts"
+import { allowedCommands } from "../kernel/statechart.ts"
+import { emptyActor, serialize, takeTurn } from "../kernel/turn.ts"
+import type { ActorState, Input, Outstanding } from "../kernel/turn.ts"
+import { makeComponents } from "./components.ts"
+import type { Component, LiveComponents, StartUpObserver, StopRequest } from "./components.ts"
 
-export const phases = ["pre-init", "core", "service", "post-init"] as const
-export type Phase = (typeof phases)[number]
-
-/**
- * `critical`: the start fails with it. `degraded`: tried again after 1, 2 and 4 s, then the node goes on without
- * it. `warning`: said once, and the node goes on.
- */
-export type Level = "critical" | "degraded" | "warning"
-
-export interface Component {
-  readonly name: string
-  readonly phase: Phase
-  readonly level: Level
-  /** Names of components of this phase or an earlier one. */
-  readonly needs: ReadonlyArray<string>
-  /** May use whatever the components before it offered. */
-  readonly layer: Layer.Any
-}
-
-export type ComponentState = "starting" | "up" | "failed" | "stopped"
-
-export interface StartUpObserver {
-  readonly component: (component: Component, state: ComponentState, seconds: number) => void
-  readonly phase: (phase: Phase, seconds: number) => void
-  readonly error: (component: Component, reason: string) => void
-}
-
-/** The components can't be ordered: `problem` names the unknown need or the cycle. */
-export class StartUpOrderError extends Schema.TaggedError<StartUpOrderError>()("StartUpOrderError", {
-  problem: Schema.String
-}) {}
-
-/** A critical component did not start; what had been started is stopped again. */
+/** The node did not start; what had been started is stopped again. */
 export class StartUpFailed extends Schema.TaggedError<StartUpFailed>()("StartUpFailed", {
-  component: Schema.String,
-  phase: Schema.String,
-  reason: Schema.String
+  /** Null when it is no single component's fault. */
+  component: Schema.NullOr(Schema.String),
+  phase: Schema.NullOr(Schema.String),
+  reason: Schema.String,
+  /** The tag of the component's own error, "" when it has none. */
+  tag: Schema.String
 }) {
   override get message(): string {
-    return `${this.component} (${this.phase}) did not start: ${this.reason}`
+    const what = this.component === null ? "the node" : `${this.component} (${this.phase})`
+    return `${what} did not start: ${this.reason}`
+  }
+}
+
+export interface StartUpOptions {
+  readonly node: string
+  readonly version: string
+  /** The actor that decides. */
+  readonly kind: ActorKind
+  /** For the whole start. */
+  readonly limitMs: number
+  readonly observer: StartUpObserver
+}
+
+export interface Started {
+  /** What the components offer. */
+  readonly offered: Context.Context<any>
+  /** Record that the node is about to stop, and why; closing the scope then stops it. */
+  readonly stop: (reason: string) => Effect.Effect<void>
+}
+
+type Store = EventStore["Service"]
+
+const principal = { kind: "system", name: "start-up" } as const
+const conflicts_max = 5
+/** Answers that may wait: one for each component and timer that was asked for. */
+const steps_max = 256
+/** Beyond the actor's own limit, should nobody be there to hear its timer. */
+const graceMs = 5000
+const recordStopMs = 2000
+
+/** A command, or the answer to the request that was asked as the `ticket`-th of this start. */
+interface Step {
+  readonly message: Message
+  readonly ticket: number | null
+}
+
+interface Taken extends Step {
+  readonly timeMs: number
+}
+
+class Boot {
+  readonly options: StartUpOptions
+  readonly start: string
+  readonly stream: string
+  actor: ActorState
+  store: Store | null = null
+  /** What was asked, in order; the keys change when the journal is there. */
+  tickets: Array<Outstanding> = []
+  taken: Array<Taken> = []
+
+  constructor(options: StartUpOptions, start: string) {
+    this.options = options
+    this.start = start
+    this.stream = `node/${options.node}`
+    this.actor = emptyActor(options.kind, this.stream)
+  }
+
+  #input({ message, ticket }: Step): Input {
+    const key = ticket === null ? null : (this.tickets[ticket]?.key ?? null)
+    return {
+      stream: this.stream,
+      message,
+      id: key ?? `${message.type}/${this.start}`,
+      correlation: this.start,
+      principal,
+      answers: key === null ? null : { key, final: true }
+    }
+  }
+
+  #turn(step: Step, timeMs: number) {
+    return takeTurn(this.options.kind, this.actor, this.#input(step), timeMs, this.options.node)
+  }
+
+  /** The tickets of what this step asks for; its facts are durable, or in memory where there is no journal yet. */
+  take(step: Step): Effect.Effect<ReadonlyArray<number>, StoreFailure | RevisionConflict> {
+    return Effect.gen({ self: this }, function* () {
+      const timeMs = Math.floor(yield* Clock.currentTimeMillis)
+      for (let attempt = 1; ; attempt++) {
+        const turn = this.#turn(step, timeMs)
+        if (turn.outcome !== "record") return []
+        if (this.store === null) this.taken.push({ ...step, timeMs })
+        else {
+          const appended = yield* Effect.result(this.#append(this.store, this.actor.revision, turn.drafts))
+          if (appended._tag === "Failure") {
+            if (appended.failure._tag !== "RevisionConflict" || attempt >= conflicts_max)
+              return yield* appended.failure
+            this.actor = yield* load(this.store, this.options.kind, this.stream)
+            continue
+          }
+        }
+        this.actor = turn.next
+        const first = this.tickets.length
+        this.tickets.push(...turn.requests)
+        return turn.requests.map((_, index) => first + index)
+      }
+    })
+  }
+
+  #append(store: Store, expectedRevision: number, facts: ReadonlyArray<Draft>) {
+    return store.append([{ stream: this.stream, expectedRevision, facts }])
+  }
+
+  /** The journal is open: what happened before is decided again on the actor's own past, and appended. */
+  attach(store: Store): Effect.Effect<void, StoreFailure | RevisionConflict> {
+    return Effect.gen({ self: this }, function* () {
+      const before = yield* load(store, this.options.kind, this.stream)
+      this.actor = before
+      this.tickets = []
+      const facts: Array<Draft> = []
+      for (const step of this.taken) {
+        const turn = this.#turn(step, step.timeMs)
+        if (turn.outcome !== "record") throw new Error(`${step.message.type} was taken, and is not any more`)
+        facts.push(...turn.drafts)
+        this.tickets.push(...turn.requests)
+        this.actor = turn.next
+      }
+      const recorded = yield* this.#append(store, before.revision, facts)
+      this.taken = []
+      this.store = store
+      // So that a node that never gets as far as its kernel's checkpoints does not read all its starts each time.
+      const position = recorded.at(-1)?.position ?? before.position
+      const { revision } = this.actor
+      const state = serialize({ ...this.actor, position })
+      const { snapshotVersion: version } = this.options.kind
+      yield* store.saveSnapshots([{ stream: this.stream, revision, position, version, state }])
+    })
   }
 }
 
 /**
- * Levels of components, each needing only what earlier levels hold (Kahn's algorithm, CACM 5(11), 1962).
- * A need in a later phase is an error, and so is a cycle.
- */
-export function levels(components: ReadonlyArray<Component>): ReadonlyArray<ReadonlyArray<Component>> {
-  const byName = new Map(components.map((one) => [one.name, one]))
-  if (byName.size !== components.length) {
-    throw new StartUpOrderError({ problem: "two components have one name" })
-  }
-  for (const one of components) {
-    for (const need of one.needs) {
-      const other = byName.get(need)
-      if (!other) throw new StartUpOrderError({ problem: `${one.name} needs ${need}, which does not exist` })
-      if (phases.indexOf(other.phase) > phases.indexOf(one.phase)) {
-        throw new StartUpOrderError({ problem: `${one.name} (${one.phase}) needs ${need} of ${other.phase}` })
-      }
-    }
-  }
-  const done = new Set<string>()
-  const result: Array<ReadonlyArray<Component>> = []
-  for (const phase of phases) {
-    let left = components.filter((one) => one.phase === phase)
-    while (left.length > 0) {
-      const ready = left.filter((one) => one.needs.every((need) => done.has(need)))
-      if (ready.length === 0) {
-        throw new StartUpOrderError({ problem: `a cycle among ${left.map((one) => one.name).join(", ")}` })
-      }
-      result.push(ready)
-      for (const one of ready) done.add(one.name)
-      left = left.filter((one) => !done.has(one.name))
-    }
-  }
-  return result
-}
-
-const pauses = Schedule.max([Schedule.exponential("1 second"), Schedule.recurs(3)])
-
-/**
- * Start everything in the surrounding scope; closing it stops everything in reverse order. Returns what the
- * components offer. Limit: `limitMs` for the whole start.
+ * Start everything in the surrounding scope; closing it stops everything in reverse order. A start that fails is
+ * undone before this returns.
  */
 export const startUp = Effect.fn("startUp")(function* (
   components: ReadonlyArray<Component>,
-  observer: StartUpObserver,
-  limitMs: number
+  options: StartUpOptions
 ) {
-  const order = yield* Effect.try({
-    try: () => levels(components),
-    catch: (error) => error as StartUpOrderError
-  })
+  const start = randomUUID()
   const outer = yield* Effect.scope
-  const scope = yield* Scope.fork(outer, "sequential")
-  const all = Effect.gen(function* () {
-    let offered = Context.empty() as Context.Context<any>
-    for (const phase of phases) {
-      const began = performance.now()
-      for (const level of order) {
-        if (level[0]?.phase !== phase) continue
-        const parts = yield* Effect.forEach(level, (one) => startOne(one, offered, scope, observer), {
-          concurrency: "unbounded"
-        })
-        for (const part of parts) offered = Context.merge(offered, part)
-      }
-      observer.phase(phase, (performance.now() - began) / 1000)
-    }
-    return offered
+  const holding = yield* Scope.fork(outer, "sequential")
+  const working = yield* Scope.fork(outer, "sequential")
+  const live = makeComponents({
+    start,
+    components,
+    observer: options.observer,
+    holding,
+    working,
+    onJournal: (offered) =>
+      Effect.addFinalizer(() => recordEnd(Context.get(offered, EventStore), options, start))
   })
-  return yield* all.pipe(
-    Effect.timeoutOrElse({
-      duration: limitMs,
-      orElse: () =>
-        Effect.fail(
-          new StartUpFailed({ component: "all", phase: "all", reason: `not ready within ${limitMs} ms` })
-        )
-    }),
-    Effect.onError(() => Scope.close(scope, Exit.void))
-  )
-})
-
-const startOne = Effect.fnUntraced(function* (
-  one: Component,
-  offered: Context.Context<any>,
-  outer: Scope.Scope,
-  observer: StartUpObserver
-) {
-  const began = performance.now()
-  const seconds = () => (performance.now() - began) / 1000
-  observer.component(one, "starting", 0)
-  const attempt = Effect.gen(function* () {
-    const scope = yield* Scope.fork(outer, "sequential")
-    const built = Layer.buildWithScope(one.layer as unknown as Layer.Layer<any, unknown, never>, scope)
-    return yield* built.pipe(
-      Effect.provide(offered),
-      Effect.onError(() => Scope.close(scope, Exit.void))
+  const steps = yield* Queue.bounded<Step>(steps_max)
+  const begin: NodeCommand = {
+    type: "node.begin",
+    start,
+    version: options.version,
+    limitMs: options.limitMs,
+    components: components.map(({ name, phase, level, needs }) => ({ name, phase, level, needs }))
+  }
+  yield* Queue.offer(steps, { message: begin, ticket: null })
+  const broken = Deferred.makeUnsafe<never, StartUpFailed>()
+  const failed = (reason: string, tag = "") =>
+    new StartUpFailed({ component: null, phase: null, reason, tag })
+  const run = runSteps(new Boot(options, start), components, live, steps).pipe(
+    Effect.scoped,
+    Effect.catchCause((cause) =>
+      Deferred.fail(broken, failed(`its start could not be recorded: ${cause.toString()}`))
     )
-  })
-  const tried =
-    one.level === "degraded"
-      ? attempt.pipe(
-          Effect.tapError((error) => Effect.sync(() => observer.error(one, reasonOf(error)))),
-          Effect.retry({ schedule: pauses })
-        )
-      : attempt
-  return yield* tried.pipe(
-    Effect.tap(() => Effect.sync(() => observer.component(one, "up", seconds()))),
-    Effect.catch((error) => {
-      observer.error(one, reasonOf(error))
-      observer.component(one, "failed", seconds())
-      if (one.level === "critical") {
-        return Effect.fail(
-          new StartUpFailed({ component: one.name, phase: one.phase, reason: reasonOf(error) })
-        )
-      }
-      return Effect.succeed(Context.empty() as Context.Context<any>)
-    })
   )
+  yield* Effect.forkIn(run, working)
+  const stopped = Effect.flatMap(Deferred.await(live.stopAsked), (request) => failureOf(request, live))
+  yield* Effect.raceAllFirst([Deferred.await(live.announced), stopped, Deferred.await(broken)]).pipe(
+    Effect.timeoutOrElse({
+      duration: options.limitMs + graceMs,
+      orElse: () => failed(`not ready within ${options.limitMs + graceMs} ms`)
+    }),
+    Effect.onError(() => Effect.andThen(Scope.close(working, Exit.void), Scope.close(holding, Exit.void)))
+  )
+  const started: Started = {
+    offered: live.offered(),
+    stop: (reason) => stopNode(live, steps, options.node, start, reason)
+  }
+  return started
 })
 
-/** Many typed errors carry `reason` and `path` and no message of their own. */
-function reasonOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error)
-  if (error.message !== "") return error.message
-  const { reason, path } = error as { reason?: unknown; path?: unknown }
-  return [path, reason ?? error.name].filter((part) => typeof part === "string").join(": ")
+const failureOf = ({ component, phase, reason }: StopRequest, live: LiveComponents) => {
+  const error = component === null ? null : live.errorOf(component)
+  const tag = typeof error === "object" && error !== null && "_tag" in error ? String(error._tag) : ""
+  return new StartUpFailed({ component, phase, reason, tag })
 }
+
+/** Take the steps in order until the kernel takes the actor over; on a node without one, for ever. */
+const runSteps = Effect.fnUntraced(function* (
+  boot: Boot,
+  components: ReadonlyArray<Component>,
+  live: LiveComponents,
+  steps: Queue.Queue<Step>
+) {
+  const given = new Map(components.map((one) => [one.name, one.gives]))
+  const run = yield* FiberMap.runtime(yield* FiberMap.make<string>())<never>()
+  /** Answers that came while the kernel came up; null while nobody else takes turns. */
+  const kept: { steps: Array<Step> | null } = { steps: null }
+
+  const perform = (ticket: number) => {
+    const asked = boot.tickets[ticket]
+    if (asked === undefined) return
+    const { request, askedMs } = asked
+    if (request.port === "component") {
+      if (request.op === "initialise" && given.get(request.component) === "kernel") kept.steps = []
+      const answer = Effect.flatMap(live.perform(request), (message) =>
+        Queue.offer(steps, { message, ticket })
+      )
+      run(`${ticket}`, answer)
+    } else if (request.port === "timer") {
+      const message = { type: "timer.fired", name: request.name }
+      const wait = Effect.gen(function* () {
+        if (request.op === "stop") return
+        const now = yield* Clock.currentTimeMillis
+        yield* Effect.sleep(Math.max(0, askedMs + request.afterMs - now))
+        yield* Queue.offer(steps, { message, ticket })
+      })
+      run(`!${request.name}`, wait)
+    }
+  }
+
+  const take = Effect.fnUntraced(function* (step: Step) {
+    let tickets = yield* boot.take(step)
+    if (giverOf(step.message, given) === "journal") {
+      yield* boot.attach(Context.get(live.offered(), EventStore))
+      tickets = tickets.map((_, index) => boot.tickets.length - tickets.length + index)
+    }
+    for (const ticket of tickets) perform(ticket)
+  })
+
+  for (;;) {
+    const step = yield* Queue.take(steps)
+    if (kept.steps === null) {
+      yield* take(step)
+      continue
+    }
+    if (giverOf(step.message, given) === "kernel") return
+    kept.steps.push(step)
+    if (!isFailureOf(step.message, given, "kernel")) continue
+    const waiting = kept.steps
+    kept.steps = null
+    for (const one of waiting) yield* take(one)
+  }
+})
+
+type Given = ReadonlyMap<string, Component["gives"]>
+
+/** What this answer says is there now. */
+const giverOf = (message: Message, given: Given): Component["gives"] | null =>
+  message.type === "component.initialised"
+    ? (given.get((message as ComponentAnswer).component) ?? null)
+    : null
+
+const isFailureOf = (message: Message, given: Given, what: Component["gives"]): boolean =>
+  message.type === "component.failed" && given.get((message as ComponentAnswer).component) === what
+
+type ComponentAnswer = Extract<ComponentReport, { readonly component: string }>
+
+const stopCommand = (reason: string): Message => ({ type: "node.stop", reason: reason.slice(0, 256) })
+
+/** Whoever runs the actor now is told. That it can't be recorded does not keep a node from stopping. */
+const stopNode = (
+  live: LiveComponents,
+  steps: Queue.Queue<Step>,
+  node: string,
+  start: string,
+  reason: string
+): Effect.Effect<void> => {
+  const kernel = Context.getOption(live.offered(), Kernel)
+  const message = stopCommand(reason)
+  if (kernel._tag === "None") return Effect.asVoid(Queue.offer(steps, { message, ticket: null }))
+  return kernel.value
+    .submit({ stream: `node/${node}`, message, id: `node.stop/${start}`, correlation: start, principal })
+    .pipe(
+      Effect.timeout(recordStopMs),
+      Effect.catch((error) => Effect.logWarning("the end of this node was not recorded", error)),
+      Effect.asVoid
+    )
+}
+
+/** Run just before the journal closes: everything else that this start made is stopped. */
+const recordEnd = (store: Store, options: StartUpOptions, start: string): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    const boot = new Boot(options, start)
+    boot.store = store
+    boot.actor = yield* load(store, options.kind, boot.stream)
+    if (allowedCommands(options.kind, boot.actor.chart).includes("node.stop")) {
+      yield* boot.take({ message: stopCommand("ended by the process that started it"), ticket: null })
+    }
+    const asked = boot.actor.outstanding.find(
+      ({ request }) => request.port === "component" && request.op === "stop" && request.start === start
+    )
+    if (asked === undefined) return
+    boot.tickets = [asked]
+    const durationMs = Math.max(0, Math.floor(yield* Clock.currentTimeMillis) - asked.askedMs)
+    yield* boot.take({ message: { type: "component.stopped", start, durationMs }, ticket: 0 })
+  }).pipe(Effect.catch((error) => Effect.logWarning("the end of this node was not recorded", error)))

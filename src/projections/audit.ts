@@ -41,7 +41,10 @@ const failures: ReadonlySet<string> = new Set([
   "placement.failed",
   "migration.failed",
   "migration.rollingBack",
-  "host.lost"
+  "host.lost",
+  "node.crashed",
+  "node.componentFailed",
+  "node.startFailed"
 ])
 
 /** The fact that asked for what this id answers or carries out; null when it came from outside. */

@@ -6,6 +6,7 @@ import type { StateNode } from "xstate"
 import { typePrefix } from "../../src/events/envelope.ts"
 import { HostFact } from "../../src/events/host.ts"
 import { MigrationFact } from "../../src/events/migration.ts"
+import { NodeFact } from "../../src/events/node.ts"
 import { PlacementFact } from "../../src/events/placement.ts"
 import { VmFact } from "../../src/events/vm.ts"
 import { allowedCommands, describe } from "../../src/kernel/statechart.ts"
@@ -14,7 +15,13 @@ import type { ActorState } from "../../src/kernel/turn.ts"
 import { inputs } from "./messages.ts"
 import { input, kindOf } from "./specification.ts"
 
-const facts = { vm: VmFact, host: HostFact, placement: PlacementFact, migration: MigrationFact } as const
+const facts = {
+  vm: VmFact,
+  host: HostFact,
+  placement: PlacementFact,
+  migration: MigrationFact,
+  node: NodeFact
+} as const
 const depth_max = 24
 const states_max = 6000
 

@@ -3,6 +3,7 @@ import { Schema } from "effect"
 import type { Message } from "../../src/events/envelope.ts"
 import { HostCommand } from "../../src/events/host.ts"
 import { MigrationCommand } from "../../src/events/migration.ts"
+import { NodeCommand } from "../../src/events/node.ts"
 import { PlacementCommand, PlacementReport } from "../../src/events/placement.ts"
 import { Report } from "../../src/events/requests.ts"
 import { VmCommand, VmSpec } from "../../src/events/vm.ts"
@@ -96,6 +97,35 @@ const reports: ReadonlyArray<Message> = [
   ])
 ].map(decode(Report))
 
+/** One component of each level, the last two in need of the first. */
+export const nodePlan = [
+  { name: "store", phase: "core", level: "critical", needs: [] },
+  { name: "links", phase: "core", level: "degraded", needs: ["store"] },
+  { name: "mdns", phase: "post-init", level: "warning", needs: ["store"] }
+] as const
+
+/** By the node's chart: a start, and what the process says of its components. */
+export const begin = (more: Record<string, unknown> = {}) => ({
+  type: "node.begin",
+  start: "s1",
+  version: "1",
+  limitMs: 30_000,
+  components: nodePlan,
+  ...more
+})
+export const initialised = (component: string, attempt = 1, start = "s1") => ({
+  type: "component.initialised",
+  start,
+  component,
+  attempt,
+  durationMs: 3
+})
+export const componentFailed = (component: string, attempt = 1, start = "s1") => ({
+  ...initialised(component, attempt, start),
+  type: "component.failed",
+  reason: "no port"
+})
+
 /** By kind: its commands and reports, some of them in more than one way. */
 export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
   vm: [
@@ -148,6 +178,27 @@ export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
       { type: "view.hosts", hosts: [], position: 1 }
     ].map(decode(PlacementReport)),
     ...reports
+  ],
+  node: [
+    ...[
+      begin(),
+      begin({ components: [{ ...nodePlan[0], needs: ["nothing"] }] }),
+      { type: "node.stop", reason: "SIGTERM" }
+    ].map(decode(NodeCommand)),
+    ...[
+      ...nodePlan.flatMap(({ name, level }) =>
+        (level === "degraded" ? [1, 2, 3, 4] : [1]).flatMap((attempt) => [
+          initialised(name, attempt),
+          componentFailed(name, attempt)
+        ])
+      ),
+      initialised("store", 1, "another"),
+      { type: "timer.fired", name: "limit" },
+      { type: "timer.fired", name: "retry-links" },
+      { type: "component.announced", start: "s1", bootMs: 600 },
+      { type: "component.stopped", start: "s1", durationMs: 5 },
+      { type: "component.over", start: "s1" }
+    ].map(decode(Report))
   ],
   migration: [
     ...[

@@ -104,6 +104,9 @@ export const given = (stream: string, facts: ReadonlyArray<Message>) => {
             asked.map(({ request }) => {
               if (request.port === "hypervisor") return `${request.op} at ${request.host}`
               if (request.port === "actor") return `${request.command.type} to ${request.to}`
+              if (request.port === "component" && request.op === "initialise") {
+                return `component initialise ${request.component}`
+              }
               return `${request.port} ${request.op}`
             }),
             expected
