@@ -19,7 +19,7 @@ import * as liveDigest from "../../src/live/digest.ts"
 import * as liveStore from "../../src/live/event-store.ts"
 import { rawSeconds } from "./event-store.ts"
 
-const hostFacts = {
+export const hostFacts = {
   cpus: 8,
   memoryMib: 16_384,
   diskMib: 100_000,
@@ -32,8 +32,10 @@ const hostFacts = {
   labels: {}
 }
 
+export const quietAgents = Layer.succeed(Agents, { perform: () => Stream.empty })
+
 const quiet = Layer.merge(
-  Layer.succeed(Agents, { perform: () => Stream.empty }),
+  quietAgents,
   Layer.succeed(Views, { hosts: (position) => Effect.succeed({ hosts: [], position }) })
 )
 

@@ -100,6 +100,7 @@ interface Beat {
   /** One per connection. */
   readonly source: number
   readonly tick: number
+  readonly atMs: number
 }
 
 /** Everything that a guest tells, on whichever host it runs. */
@@ -135,7 +136,7 @@ export class Pulse {
       rest = lines.pop() ?? ""
       for (const line of lines) {
         const tick = /^tick (\d+) \d+\r?$/.exec(line)?.[1]
-        if (tick !== undefined) this.beats.push({ host, source, tick: Number(tick) })
+        if (tick !== undefined) this.beats.push({ host, source, tick: Number(tick), atMs: performance.now() })
       }
     })
   }

@@ -128,6 +128,16 @@ const boot = (line: CommandLine): ReadonlyArray<string> =>
         line.spec.boot?.commandLine ?? ""
       ]
 
+/**
+ * With TCG, 64 KiB less than asked for. When the memory's length is a multiple of 64 pages of 4 KiB, QEMU takes the dirty
+ * bits of whole words at once and forgets to tell TCG's own TLB (seen in 7.2.22): stores are lost between the passes of a
+ * migration, and guests hang at the destination, 4 in 10 where the passes are many. Any other length is walked page by
+ * page, which is right: 30 in 30. ADR 0006 has the measurement.
+ */
+const memory = ({ accelerator: name, spec }: CommandLine): string =>
+  name === "tcg" ? `${spec.memoryMib * 1024 - TCG_MEMORY_LESS_KIB}K` : `${spec.memoryMib}M`
+const TCG_MEMORY_LESS_KIB = 64
+
 /** QEMU does not need what these forbid; guests that break out of it do. */
 export const SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
@@ -138,7 +148,7 @@ export const commandLine = (line: CommandLine): ReadonlyArray<string> => [
   ...(line.sandbox ? ["-sandbox", SANDBOX] : []),
   ...accelerator(line.accelerator),
   ...["-machine", line.spec.machine, "-cpu", line.spec.cpuModel],
-  ...["-smp", String(line.spec.cpus), "-m", `${line.spec.memoryMib}M`],
+  ...["-smp", String(line.spec.cpus), "-m", memory(line)],
   // Left paused after the guest's power-off, so that it can be told from a crash by whoever looks later.
   ...["-action", "shutdown=pause"],
   ...["-pidfile", line.paths.pidFile],

@@ -33,6 +33,11 @@ const CANCEL_POLLS_MAX = 1_000
 const DRAIN_FLOOR_MS = 1_000
 /** Of the budget, for what QEMU's own estimate leaves out: stopping, device state, delivery. */
 const BUDGET_SHARE = 0.75
+/**
+ * The share of the budget that a switch-over may take, by passes over the memory: a guest that converges is not kept
+ * waiting for as long as it may be, one that does not gets all of it.
+ */
+const SHARE_BY_PASS = [0.125, 0.125, 0.125, 0.25, 0.5]
 /** No limit, in a parameter that wants a number: 1 TiB/s. */
 const UNLIMITED = 2 ** 40
 /** Passes over the memory before post-copy, when that is allowed and pre-copy does not converge. */
@@ -60,6 +65,8 @@ interface Run {
   readonly disks: ReadonlyArray<Moved>
   readonly memoryBytes: number
   readonly startedMs: number
+  /** What QEMU was last told that the switch-over may take; null before. */
+  downtimeLimitMs: number | null
 }
 
 const ask = (qmp: Qmp, vm: string, command: string, args?: QmpArguments) =>
@@ -120,13 +127,25 @@ const sendMemory = Effect.fn("sendMemory")(function* (run: Run): Effect.fn.Retur
     ]
   })
   yield* ask(qmp, machine.vm, "migrate-set-parameters", {
-    "downtime-limit": Math.max(1, Math.round(policy.downtimeBudgetMs * BUDGET_SHARE)),
     "max-bandwidth": policy.bandwidthBytesPerSecond === 0 ? UNLIMITED : policy.bandwidthBytesPerSecond,
     "cpu-throttle-initial": 20,
     "cpu-throttle-increment": 20,
     "max-cpu-throttle": 95
   })
+  yield* limitDowntime(run, 0)
   yield* ask(qmp, machine.vm, "migrate", { uri: `unix:${ram?.path ?? ""}` })
+})
+
+/** Tell QEMU how long the switch-over may take in this pass, when that has changed. */
+const limitDowntime = Effect.fn("limitDowntime")(function* (
+  run: Run,
+  passes: number
+): Effect.fn.Return<void, Failure> {
+  const share = BUDGET_SHARE * (SHARE_BY_PASS[passes] ?? 1)
+  const limitMs = Math.max(1, Math.round(run.policy.downtimeBudgetMs * share))
+  if (limitMs === run.downtimeLimitMs) return
+  run.downtimeLimitMs = limitMs
+  yield* ask(run.qmp, run.machine.vm, "migrate-set-parameters", { "downtime-limit": limitMs })
 })
 
 const setHandedOver = Effect.fn("setHandedOver")(function* (
@@ -185,6 +204,7 @@ const step = Effect.fn("step")(function* (
     default: {
       yield* mayGoOn(run)
       const passes = info.ram?.iteration ?? 0
+      if (info.status === "active") yield* limitDowntime(run, passes)
       if (run.policy.postCopy && info.status === "active" && passes > PRECOPY_PASSES) {
         // Refused when it was begun already.
         yield* Effect.ignore(ask(qmp, machine.vm, "migrate-start-postcopy"))
@@ -323,7 +343,8 @@ const begin = (
     const run: Run = {
       ...{ supervisor, machine, outgoing, qmp, policy, channels, disks },
       memoryBytes: record.spec.memoryMib * 1024 * 1024,
-      startedMs: yield* Clock.currentTimeMillis
+      startedMs: yield* Clock.currentTimeMillis,
+      downtimeLimitMs: null
     }
     if (known !== null) {
       if (UNDER_WAY.includes(info.status)) return { at: "memory", run } satisfies Begin

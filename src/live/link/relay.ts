@@ -45,6 +45,7 @@ class Relay {
   #sentEnd = false
   #receivedEnd = false
   #finished = false
+  #gathering = false
 
   constructor(local: Socket, remote: TLSSocket, counts: ByteCounts, done: (broken: string | null) => void) {
     this.#local = local
@@ -110,6 +111,7 @@ class Relay {
   }
 
   #fromRemote(chunk: Buffer): void {
+    this.#gatherWrites()
     let offset = 0
     while (offset < chunk.length && !this.#finished) {
       if (this.#pieceLeft === 0) {
@@ -125,6 +127,17 @@ class Relay {
       this.#counts.receivedBytes += octets.length
       if (!this.#local.write(octets)) this.#remote.pause()
     }
+  }
+
+  /** TLS gives its records of 16 KiB one by one: what one read of the link brought is written at once. */
+  #gatherWrites(): void {
+    if (this.#gathering) return
+    this.#gathering = true
+    this.#local.cork()
+    process.nextTick(() => {
+      this.#gathering = false
+      this.#local.uncork()
+    })
   }
 
   #beginPiece(): void {

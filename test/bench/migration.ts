@@ -1,0 +1,313 @@
+/**
+ * A live migration by NovaCron, between node processes over mutual TLS, beside one of the same guest by bare QEMU with
+ * `migrate tcp:`, in turns. Time is from the wish to the guest running at the destination and the source gone, the start of
+ * the destination's QEMU included; the guest's own downtime is the gap between the ticks that it tells.
+ */
+import { execFile, spawn } from "node:child_process"
+import type { ChildProcess } from "node:child_process"
+import { once } from "node:events"
+import { mkdir, mkdtemp, rm } from "node:fs/promises"
+import { connect, createServer } from "node:net"
+import type { AddressInfo, Socket } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { promisify } from "node:util"
+import { Effect, Schema } from "effect"
+import { VmSpec } from "../../src/events/vm.ts"
+import { commandLine, diskNode } from "../../src/live/hypervisor/command-line.ts"
+import { machinePaths } from "../../src/live/hypervisor/folder.ts"
+import type { MachinePaths } from "../../src/live/hypervisor/folder.ts"
+import { Cluster, machineSpec, Pulse } from "../live/cluster.ts"
+
+const exec = promisify(execFile)
+const downtimeLimitMs = 300
+const warmTicks = 100
+
+export interface Move {
+  readonly totalMs: number
+  /** As QEMU tells it. */
+  readonly downtimeMs: number
+  /** As the guest saw it. */
+  readonly gapMs: number
+}
+export interface MigrationResult {
+  readonly memoryMib: number
+  readonly disk: boolean
+  readonly plain: Move
+  readonly novacron: Move
+}
+
+interface Workload {
+  readonly memoryMib: number
+  readonly disk: boolean
+  /** What the guest rewrites of its memory. */
+  readonly dirtyMibPerSecond: number
+}
+
+const specOf = ({ memoryMib, disk, dirtyMibPerSecond }: Workload) => ({
+  ...machineSpec,
+  memoryMib,
+  disks: disk ? machineSpec.disks : [],
+  boot: {
+    ...machineSpec.boot,
+    commandLine: `console=ttyS0 quiet${dirtyMibPerSecond > 0 ? ` novacron.dirty=${dirtyMibPerSecond}` : ""}`
+  }
+})
+
+/** The longest pause between ticks on different hosts. */
+function gapOf(pulse: Pulse, from: string, to: string): number {
+  const last = pulse.beats.findLast(({ host }) => host === from)
+  const first = pulse.beats.find(({ host }) => host === to)
+  if (last === undefined || first === undefined) throw new Error("the guest was not heard on both hosts")
+  return first.atMs - last.atMs
+}
+
+async function until(what: string, holds: () => boolean | Promise<boolean>, pauseMs = 5): Promise<void> {
+  const deadline = performance.now() + 60_000
+  while (!(await holds())) {
+    if (performance.now() > deadline) throw new Error(`not within 60 s: ${what}`)
+    await sleep(pauseMs)
+  }
+}
+
+/** A QEMU and its monitor, with nothing else around it. */
+class Plain {
+  readonly paths: MachinePaths
+  readonly #process: ChildProcess
+  #socket!: Socket
+  #answers: Array<(answer: { return?: unknown; error?: { desc: string } }) => void> = []
+
+  constructor(paths: MachinePaths, args: ReadonlyArray<string>) {
+    this.paths = paths
+    this.#process = spawn("qemu-system-x86_64", [...args], { stdio: "ignore" })
+  }
+
+  static async start(folder: string, spec: VmSpec, images: string, incoming: boolean): Promise<Plain> {
+    const vm = "plain"
+    const paths = await Effect.runPromise(machinePaths({ dataDir: folder, runDir: join(folder, "run") }, vm))
+    await mkdir(paths.folder, { recursive: true })
+    await mkdir(paths.sockets, { recursive: true })
+    const disks = spec.disks.map(({ name }) => ({ name, path: join(paths.folder, `${name}.qcow2`) }))
+    for (const [index, { path }] of disks.entries()) {
+      const { image = "", sizeMib } = spec.disks[index] ?? { sizeMib: 0 }
+      const base = incoming ? [] : ["-b", join(images, image), "-F", "raw"]
+      await exec("qemu-img", ["create", "-q", "-f", "qcow2", ...base, path, `${sizeMib}M`])
+    }
+    const boot = { kernel: join(images, "lab-vmlinuz"), initrd: join(images, "lab-initrd") }
+    const accelerator = "tcg"
+    const args = commandLine({ ...{ vm, spec, paths, accelerator, disks, boot, incoming }, sandbox: true })
+    const machine = new Plain(paths, args)
+    await machine.#connect()
+    return machine
+  }
+
+  async #connect(): Promise<void> {
+    for (;;) {
+      const socket = connect(this.paths.qmp)
+      const ok = await Promise.race([
+        once(socket, "connect").then(() => true),
+        once(socket, "error").then(() => false)
+      ]).catch(() => false)
+      if (ok) {
+        this.#socket = socket
+        break
+      }
+      if (this.#process.exitCode !== null) throw new Error(`QEMU ended with ${this.#process.exitCode}`)
+      await sleep(5)
+    }
+    let rest = ""
+    this.#socket.on("error", () => undefined)
+    this.#socket.on("data", (chunk: Buffer) => {
+      const lines = (rest + chunk.toString()).split("\n")
+      rest = lines.pop() ?? ""
+      for (const line of lines) {
+        const message = JSON.parse(line) as { return?: unknown; error?: { desc: string } }
+        if ("return" in message || "error" in message) this.#answers.shift()?.(message)
+      }
+    })
+    await this.ask("qmp_capabilities")
+  }
+
+  async ask<A = unknown>(command: string, args: Record<string, unknown> = {}): Promise<A> {
+    const answer = await new Promise<{ return?: unknown; error?: { desc: string } }>((resolve) => {
+      this.#answers.push(resolve)
+      this.#socket.write(`${JSON.stringify({ execute: command, arguments: args })}\n`)
+    })
+    if (answer.error !== undefined) throw new Error(`${command}: ${answer.error.desc}`)
+    return answer.return as A
+  }
+
+  async end(): Promise<void> {
+    if (this.#process.exitCode === null && this.#process.signalCode === null) {
+      this.#process.kill("SIGKILL")
+      await once(this.#process, "exit")
+    }
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1")
+  await once(server, "listening")
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, "close")
+  return port
+}
+
+interface Info {
+  readonly status: string
+  readonly downtime?: number
+}
+const capabilities = (...names: ReadonlyArray<string>) => ({
+  capabilities: names.map((capability) => ({ capability, state: true }))
+})
+const place = (port: number) => ({ host: "127.0.0.1", port: String(port) })
+
+/** What a script with two monitors would do, storage as libvirt moves it: a mirror over NBD, ended at the switch-over. */
+async function movePlain(source: Plain, destination: Plain, disks: number): Promise<number> {
+  const [port, nbdPort] = [await freePort(), await freePort()]
+  await destination.ask(
+    "migrate-set-capabilities",
+    capabilities("events", "return-path", "late-block-activate")
+  )
+  if (disks > 0) {
+    await destination.ask("nbd-server-start", { addr: { type: "inet", data: place(nbdPort) } })
+    const node = diskNode(0)
+    const named = { id: "in", "node-name": node, name: "disk", writable: true }
+    await destination.ask("block-export-add", { type: "nbd", ...named })
+    const server = { type: "inet", ...place(nbdPort) }
+    await source.ask("blockdev-add", { driver: "nbd", "node-name": "out", server, export: "disk" })
+    const mirror = { "job-id": "m", device: node, target: "out", sync: "full", "copy-mode": "write-blocking" }
+    await source.ask("blockdev-mirror", { ...mirror, "auto-dismiss": false })
+    await until("the mirror is ready", async () => (await jobs(source)) === "ready")
+  }
+  await destination.ask("migrate-incoming", { uri: `tcp:127.0.0.1:${port}` })
+  await source.ask(
+    "migrate-set-capabilities",
+    capabilities("events", "return-path", "pause-before-switchover", "auto-converge")
+  )
+  await source.ask("migrate-set-parameters", { "downtime-limit": downtimeLimitMs, "max-bandwidth": 2 ** 40 })
+  await source.ask("migrate", { uri: `tcp:127.0.0.1:${port}` })
+  let info: Info = { status: "none" }
+  await until(
+    "the migration is completed",
+    async () => {
+      info = await source.ask<Info>("query-migrate")
+      if (info.status === "failed") throw new Error("QEMU's migration failed")
+      if (info.status === "pre-switchover") {
+        if (disks > 0) {
+          await source.ask("block-job-cancel", { device: "m" })
+          await until("the mirror ends", async () => (await jobs(source)) === "concluded", 1)
+        }
+        await source.ask("migrate-continue", { state: "pre-switchover" })
+      }
+      return info.status === "completed" && info.downtime !== undefined
+    },
+    2
+  )
+  await until(
+    "it has arrived",
+    async () => (await destination.ask<{ status: string }>("query-status")).status !== "inmigrate",
+    2
+  )
+  if (disks > 0) await destination.ask("nbd-server-stop")
+  await destination.ask("cont")
+  return info.downtime ?? 0
+}
+
+const jobs = async (machine: Plain): Promise<string> =>
+  (await machine.ask<ReadonlyArray<{ status: string }>>("query-jobs"))[0]?.status ?? "none"
+
+async function plainMove(workload: Workload, images: string): Promise<Move> {
+  const folder = await mkdtemp(join(tmpdir(), "nvp-"))
+  const spec = Schema.decodeUnknownSync(VmSpec)(specOf(workload))
+  const folders = { a: join(folder, "a"), b: join(folder, "b") }
+  const source = await Plain.start(folders.a, spec, images, false)
+  const paths = await Effect.runPromise(
+    machinePaths({ dataDir: folders.b, runDir: join(folders.b, "run") }, "plain")
+  )
+  const pulse = new Pulse([
+    ["a", source.paths.heartbeat],
+    ["b", paths.heartbeat]
+  ])
+  let destination: Plain | undefined
+  try {
+    await until("the guest counts", () => pulse.beats.length > warmTicks)
+    const began = performance.now()
+    destination = await Plain.start(folders.b, spec, images, true)
+    const downtimeMs = await movePlain(source, destination, spec.disks.length)
+    await source.end()
+    const totalMs = performance.now() - began
+    await until("the guest counts there", () => pulse.beats.some(({ host }) => host === "b"))
+    return { totalMs, downtimeMs, gapMs: gapOf(pulse, "a", "b") }
+  } finally {
+    await pulse.end()
+    await source.end()
+    await destination?.end()
+    await rm(folder, { recursive: true, force: true })
+  }
+}
+
+async function clusterMove(cluster: Cluster, workload: Workload, round: number): Promise<Move> {
+  const vm = `bench-${workload.memoryMib}-${workload.disk ? "disk" : "none"}-${round}`
+  const body = { name: vm, host: "a", start: true, spec: specOf(workload) }
+  await cluster.call("POST", "/v1/vms?wait=60s", body)
+  const pulse = await cluster.pulse(vm)
+  try {
+    await until("the guest counts", () => pulse.beats.length > warmTicks)
+    const began = performance.now()
+    const policy = { downtimeBudgetMs: downtimeLimitMs }
+    const path = `/v1/vms/${vm}/migrate?wait=60s`
+    const { state, stream, reason } = await cluster.call<{ state: string; stream: string; reason: string }>(
+      "POST",
+      path,
+      { to: "b", policy }
+    )
+    if (state !== "succeeded") throw new Error(`the migration ${state}: ${reason}`)
+    const totalMs = performance.now() - began
+    await until("the guest counts there", () => pulse.beats.some(({ host }) => host === "b"))
+    const measured = (await cluster.facts(stream))?.find(({ type }) => type.endsWith(".measured"))
+    return { totalMs, downtimeMs: Number(measured?.data["downtimeMs"]), gapMs: gapOf(pulse, "a", "b") }
+  } finally {
+    await pulse.end()
+    await cluster.call("POST", `/v1/vms/${vm}/stop?force=true&wait=60s`)
+    await cluster.call("DELETE", `/v1/vms/${vm}?wait=60s`)
+  }
+}
+
+const median = (all: ReadonlyArray<number>): number =>
+  all.toSorted((a, b) => a - b)[Math.floor(all.length / 2)] ?? 0
+const medians = (moves: ReadonlyArray<Move>): Move => ({
+  totalMs: median(moves.map(({ totalMs }) => totalMs)),
+  downtimeMs: median(moves.map(({ downtimeMs }) => downtimeMs)),
+  gapMs: median(moves.map(({ gapMs }) => gapMs))
+})
+
+/** Medians of `rounds`, in turns. */
+export async function benchMigrations(
+  workloads: ReadonlyArray<Workload>,
+  rounds: number
+): Promise<ReadonlyArray<MigrationResult>> {
+  const cluster = await Cluster.open({})
+  try {
+    await until("the hosts are up", async () => {
+      const hosts = await cluster.call<ReadonlyArray<{ state: string }>>("GET", "/v1/hosts")
+      return hosts.filter(({ state }) => state === "up").length === 3
+    })
+    const results: Array<MigrationResult> = []
+    for (const workload of workloads) {
+      const plain: Array<Move> = []
+      const novacron: Array<Move> = []
+      for (let round = 0; round < rounds; round++) {
+        plain.push(await plainMove(workload, cluster.imageDir))
+        novacron.push(await clusterMove(cluster, workload, round))
+      }
+      const { memoryMib, disk } = workload
+      results.push({ memoryMib, disk, plain: medians(plain), novacron: medians(novacron) })
+    }
+    return results
+  } finally {
+    await cluster.close()
+  }
+}
