@@ -109,8 +109,18 @@ async function serve(run: Server): Promise<number> {
   } catch (error) {
     if (controller.signal.aborted) return exitCodes.success
     process.stderr.write(`novacron: ${error instanceof Error ? error.message : String(error)}\n`)
-    return exitCodes.failure
+    return exitCodeOf(error)
   }
+}
+
+const damages: ReadonlySet<string> = new Set(["StoreDamaged", "StoreUnsupported"])
+
+/** Told by tag: the class would load the server for every command. */
+function exitCodeOf(error: unknown): number {
+  const { _tag, tag } = error as { readonly _tag?: unknown; readonly tag?: unknown }
+  if (_tag === "UpError") return exitCodes.usage
+  if (_tag !== "StartUpFailed") return exitCodes.failure
+  return typeof tag === "string" && damages.has(tag) ? exitCodes.damaged : exitCodes.notStarted
 }
 
 const parsed = await runCli(process.argv.slice(2), { up: upCommand, lab: labCommand })

@@ -9,7 +9,9 @@ export const exitCodes = {
   notFound: 4,
   unreachable: 5,
   unauthorised: 6,
-  timedOut: 7
+  timedOut: 7,
+  notStarted: 8,
+  damaged: 9
 } as const
 
 export type ExitName = keyof typeof exitCodes
@@ -22,7 +24,9 @@ export const exitMeanings: Readonly<Record<ExitName, string>> = {
   notFound: "there is no such machine, host, migration or operation",
   unreachable: "the node can't be reached",
   unauthorised: "the token is missing or wrong",
-  timedOut: "it has not ended within --wait-timeout; it goes on"
+  timedOut: "it has not ended within --wait-timeout; it goes on",
+  notStarted: "the node did not start; what it had started is stopped again",
+  damaged: "the journal is damaged or is not one of this version; starting again does not help"
 }
 
 /** The expected end of a command that did not do it. `hint` says what to do next. */

@@ -2,7 +2,6 @@
  * `novacron up`: one node as its components. With `cluster.join` it is an agent of another node's kernel; without
  * it has a kernel of its own, with the journal, the API and the authority that issues the nodes' certificates.
  */
-import { mkdir, readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { Context, Effect, Layer, Schema } from "effect"
 import { HttpServer } from "effect/http"
@@ -21,9 +20,12 @@ import { readOrMakeToken } from "../live/api/authentication.ts"
 import { apiServer } from "../live/api/server.ts"
 import { caInit, caOpen, issueIdentity, loadIdentity, saveIdentity } from "../live/ca.ts"
 import type { Authority, NodeIdentity } from "../live/ca.ts"
+import type { CaError } from "../live/ca/files.ts"
 import { joinCluster, renewHandler, renewKind, serveJoins } from "../live/ca/join.ts"
 import type { Loaded } from "../live/config.ts"
 import { journalFile } from "./offline.ts"
+import { makeFolders, readJoinToken, readTls, requireQemu, standingOn } from "./up-settings.ts"
+import type { Setting } from "./up-settings.ts"
 import * as digest from "../live/digest.ts"
 import * as eventStore from "../live/event-store.ts"
 import { qemuLayer } from "../live/hypervisor/qemu.ts"
@@ -86,7 +88,9 @@ export const up = Effect.fn("up")(function* (loaded: Loaded, version: string) {
     })
   }
   const metrics = yield* Effect.service(Metrics).pipe(Effect.provide(Metrics.layer))
-  const components = [...base(loaded), ...(joins ? joined(loaded) : own(loaded, version, metrics))]
+  const components = joins
+    ? [...base(loaded, []), ...joined(loaded)]
+    : [...base(loaded, ["database"]), ...own(loaded, version, metrics)]
   let readySeconds = 0
   const { offered, stop } = yield* startUp(components, {
     node: resolved.nodeId,
@@ -134,8 +138,11 @@ const component = (
 
 const layerOf = <A, E, R>(effect: Effect.Effect<A, E, R>) => Layer.effectDiscard(effect)
 
-/** What every node has: folders, an identity, links, machines and their agent. */
-function base({ config, resolved }: Loaded): ReadonlyArray<Component> {
+/**
+ * What every node has: folders, an identity, links, machines and their agent. What fails most, a port or QEMU, comes
+ * after what `first` names: the journal, where there is one, so that the failure is in it.
+ */
+function base({ config, resolved }: Loaded, first: ReadonlyArray<string>): ReadonlyArray<Component> {
   const { dataDir, imageDir, nodeId } = resolved
   const runDir = join(dataDir, "run")
   return [
@@ -144,10 +151,11 @@ function base({ config, resolved }: Loaded): ReadonlyArray<Component> {
       "pre-init",
       [],
       layerOf(
-        Effect.tryPromise(async () => {
-          for (const folder of [dataDir, imageDir, runDir])
-            await mkdir(folder, { recursive: true, mode: 0o700 })
-        })
+        makeFolders([
+          { key: "system.data_dir", value: dataDir },
+          { key: "system.data_dir", value: runDir },
+          { key: "hypervisor.image_dir", value: imageDir }
+        ])
       )
     ),
     component(
@@ -159,25 +167,42 @@ function base({ config, resolved }: Loaded): ReadonlyArray<Component> {
     component(
       "network",
       "core",
-      ["security"],
+      ["security", ...first],
       Layer.unwrap(
         Effect.map(Identity, ({ node }) => {
           const { listen_address: host, bind_port: port } = config.network
-          const agent = LinkAgent.layer({ identity: node, host, port })
+          const agent = standingOn(
+            {
+              key: "network.listen_address:bind_port",
+              value: `${host}:${port}`,
+              allowed: "an address of this machine and a free port; port 0 takes any"
+            },
+            LinkAgent.layer({ identity: node, host, port })
+          )
           return linkLayer().pipe(Layer.provideMerge(agent))
         })
       )
     ),
-    ...(config.hypervisor.driver === "sim" ? simulated(config.hypervisor.sim_hosts) : machines(resolved))
+    ...(config.hypervisor.driver === "sim"
+      ? simulated(config.hypervisor.sim_hosts)
+      : machines(resolved, first))
   ]
 }
 
 /** Machines of this host, by QEMU, and the agent that performs what is asked of them. */
-function machines({ dataDir, imageDir, nodeId }: Loaded["resolved"]): ReadonlyArray<Component> {
+function machines(
+  { dataDir, imageDir, nodeId }: Loaded["resolved"],
+  first: ReadonlyArray<string>
+): ReadonlyArray<Component> {
   const runDir = join(dataDir, "run")
   return [
     component("transport", "core", ["network"], transportLayer({ folder: runDir })),
-    component("hypervisor", "core", ["environment"], qemuLayer({ dataDir, imageDir, runDir })),
+    component(
+      "hypervisor",
+      "core",
+      ["environment", ...first],
+      Layer.provideMerge(qemuLayer({ dataDir, imageDir, runDir }), layerOf(requireQemu))
+    ),
     component("agent", "core", ["hypervisor", "transport"], HostAgent.layer(nodeId))
   ]
 }
@@ -233,7 +258,10 @@ function own(
       ["orchestration", "monitoring"],
       Layer.unwrap(
         Effect.map(apiOptions({ config, resolved }, version), (options) =>
-          apiServer(options).pipe(Layer.provide(readsLayer), Layer.provide(Layer.succeed(Metrics, metrics)))
+          standingOn(listensAt({ config, resolved }), apiServer(options)).pipe(
+            Layer.provide(readsLayer),
+            Layer.provide(Layer.succeed(Metrics, metrics))
+          )
         )
       )
     ),
@@ -297,16 +325,24 @@ const monitoring = (metrics: Metrics["Service"]) =>
     })
   )
 
+const listensAt = ({ config: { api }, resolved: { socket } }: Parts): Setting =>
+  socket === null
+    ? {
+        key: "api.listen_address:port",
+        value: `${api.listen_address}:${api.port}`,
+        allowed: "an address of this machine and a free port; port 0 takes any"
+      }
+    : { key: "api.socket", value: socket, allowed: "a path in a folder that this process can write in" }
+
 const apiOptions = Effect.fnUntraced(function* ({ config, resolved }: Parts, version: string) {
   const token = yield* readOrMakeToken(resolved.tokenFile)
-  const tls = resolved.tls
-  const read = (path: string) => Effect.tryPromise(() => readFile(path, "utf8"))
+  const tls = resolved.tls === null ? null : yield* readTls(resolved.tls)
   return {
     listen:
       resolved.socket === null
         ? { host: config.api.listen_address, port: config.api.port }
         : { path: resolved.socket },
-    ...(tls ? { tls: { certificate: yield* read(tls.certificate), key: yield* read(tls.key) } } : {}),
+    ...(tls ? { tls } : {}),
     token,
     node: resolved.nodeId,
     version,
@@ -374,18 +410,27 @@ const identityOf = Effect.fnUntraced(function* (
   node: string
 ) {
   const folder = join(dataDir, "identity")
-  const known = yield* Effect.option(loadIdentity(folder))
+  const known = yield* Effect.result(loadIdentity(folder))
   if (cluster.join !== "") {
-    if (known._tag === "Some") return { node: known.value, authority: null }
-    const token = (yield* Effect.tryPromise(() => readFile(cluster.join_token_file, "utf8"))).trim()
-    const identity = yield* joinCluster(cluster.join, token, node)
+    if (known._tag === "Success") return { node: known.success, authority: null }
+    const identity = yield* readJoinToken(cluster.join_token_file).pipe(
+      Effect.flatMap((token) => joinCluster(cluster.join, token.trim(), node)),
+      Effect.mapError((error) => damageOf(known.failure) ?? error)
+    )
     yield* saveIdentity(folder, identity)
     return { node: identity, authority: null }
   }
   const authorityFolder = join(dataDir, "ca")
-  const authority = yield* caOpen(authorityFolder).pipe(Effect.catch(() => caInit(authorityFolder)))
-  if (known._tag === "Some" && known.value.node === node) return { node: known.value, authority }
-  const identity = yield* issueIdentity(authority, node)
+  const authority = yield* caOpen(authorityFolder).pipe(
+    Effect.catch((error) => (error.code === "missing" ? caInit(authorityFolder) : Effect.fail(error)))
+  )
+  if (known._tag === "Success" && known.success.node === node) return { node: known.success, authority }
+  const identity = yield* issueIdentity(authority, node).pipe(
+    Effect.mapError((error) => (known._tag === "Failure" ? damageOf(known.failure) : null) ?? error)
+  )
   yield* saveIdentity(folder, identity)
   return { node: identity, authority }
 })
+
+/** When no new identity can take its place, what is wrong with the one that is there says more. */
+const damageOf = (error: CaError): CaError | null => (error.code === "missing" ? null : error)

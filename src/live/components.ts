@@ -136,10 +136,16 @@ export const makeComponents = (options: ComponentsOptions): LiveComponents => {
   }
 }
 
-/** Many typed errors carry `reason` and `path` and no message of their own. */
-function reasonOf(error: unknown): string {
+/** Many typed errors carry `reason` and `path` and no message of their own, and some only wrap another. */
+export function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
+  const { reason, path, cause, _tag } = error as {
+    reason?: unknown
+    path?: unknown
+    cause?: unknown
+    _tag?: unknown
+  }
+  if (cause !== undefined && (error.message === "" || _tag === "UnknownError")) return reasonOf(cause)
   if (error.message !== "") return error.message
-  const { reason, path } = error as { reason?: unknown; path?: unknown }
   return [path, reason ?? error.name].filter((part) => typeof part === "string").join(": ")
 }

@@ -9,9 +9,10 @@
  *   is outstanding again, as after a crash, and is given the same answers; when it fails, they are taken here.
  */
 import { randomUUID } from "node:crypto"
-import { Clock, Context, Deferred, Effect, Exit, FiberMap, Queue, Schema, Scope } from "effect"
+import { Clock, Context, Deferred, Effect, Exit, FiberMap, Queue, Schema, Scope, Stream } from "effect"
+import { typePrefix } from "../events/envelope.ts"
 import type { Draft, Message } from "../events/envelope.ts"
-import type { ComponentReport, NodeCommand } from "../events/node.ts"
+import type { ComponentReport, NodeCommand, NodeFact } from "../events/node.ts"
 import type { ActorKind } from "../kernel/actor.ts"
 import { Kernel } from "../kernel/kernel.ts"
 import { EventStore } from "../kernel/ports/event-store.ts"
@@ -64,6 +65,7 @@ const steps_max = 256
 /** Beyond the actor's own limit, should nobody be there to hear its timer. */
 const graceMs = 5000
 const recordStopMs = 2000
+const readyType = `${typePrefix}${"node.ready" satisfies NodeFact["type"]}`
 
 /** A command, or the answer to the request that was asked as the `ticket`-th of this start. */
 interface Step {
@@ -84,6 +86,8 @@ class Boot {
   /** What was asked, in order; the keys change when the journal is there. */
   tickets: Array<Outstanding> = []
   taken: Array<Taken> = []
+  /** The actor's position before this start. */
+  openedAt = 0
 
   constructor(options: StartUpOptions, start: string) {
     this.options = options
@@ -142,6 +146,7 @@ class Boot {
     return Effect.gen({ self: this }, function* () {
       const before = yield* load(store, this.options.kind, this.stream)
       this.actor = before
+      this.openedAt = before.position
       this.tickets = []
       const facts: Array<Draft> = []
       for (const step of this.taken) {
@@ -197,7 +202,8 @@ export const startUp = Effect.fn("startUp")(function* (
   const broken = Deferred.makeUnsafe<never, StartUpFailed>()
   const failed = (reason: string, tag = "") =>
     new StartUpFailed({ component: null, phase: null, reason, tag })
-  const run = runSteps(new Boot(options, start), components, live, steps).pipe(
+  const boot = new Boot(options, start)
+  const run = runSteps(boot, components, live, steps).pipe(
     Effect.scoped,
     Effect.catchCause((cause) =>
       Deferred.fail(broken, failed(`its start could not be recorded: ${cause.toString()}`))
@@ -205,7 +211,8 @@ export const startUp = Effect.fn("startUp")(function* (
   )
   yield* Effect.forkIn(run, working)
   const stopped = Effect.flatMap(Deferred.await(live.stopAsked), (request) => failureOf(request, live))
-  yield* Effect.raceAllFirst([Deferred.await(live.announced), stopped, Deferred.await(broken)]).pipe(
+  const ready = Effect.flatMap(Deferred.await(live.announced), () => readyIsRecorded(boot, live))
+  yield* Effect.raceAllFirst([ready, stopped, Deferred.await(broken)]).pipe(
     Effect.timeoutOrElse({
       duration: options.limitMs + graceMs,
       orElse: () => failed(`not ready within ${options.limitMs + graceMs} ms`)
@@ -218,6 +225,17 @@ export const startUp = Effect.fn("startUp")(function* (
   }
   return started
 })
+
+/** Whoever is told that the node is ready may look it up: the fact is in the journal, where there is one. */
+const readyIsRecorded = (boot: Boot, live: LiveComponents): Effect.Effect<void, StoreFailure> => {
+  const journal = Context.getOption(live.offered(), EventStore)
+  if (journal._tag === "None") return Effect.void
+  return journal.value.subscribe(boot.openedAt).pipe(
+    Stream.filter((fact) => fact.correlation === boot.start && fact.type === readyType),
+    Stream.take(1),
+    Stream.runDrain
+  )
+}
 
 const failureOf = ({ component, phase, reason }: StopRequest, live: LiveComponents) => {
   const error = component === null ? null : live.errorOf(component)

@@ -197,21 +197,16 @@ const startFacts = [
   "node.ready"
 ]
 
-/** The fact is written by the kernel shortly after `startUp` returns. */
-const untilReady = (store: Store): Effect.Effect<void> =>
-  Effect.gen(function* () {
-    while ((yield* typesIn(store)).at(-1) !== "node.ready") yield* Effect.sleep(1)
-  }).pipe(Effect.orDie)
-
 test("a start and a stop are in the journal: what came before it was open too, and the end before it closed", () =>
   withStore((store) =>
     Effect.gen(function* () {
       yield* Effect.scoped(
         Effect.gen(function* () {
           const { stop, offered } = yield* begin(nodeOf(store))
-          yield* untilReady(store)
           assert.deepEqual(yield* typesIn(store), startFacts)
           const kernel = Context.get(offered, Kernel)
+          // What is durable becomes visible in the kernel right after it.
+          yield* settle
           assert.equal(describe((yield* kernel.state("node/n1")).chart), "ready")
           assert.deepEqual((yield* kernel.state("node/n1")).outstanding, [])
           yield* stop("SIGTERM")
@@ -296,7 +291,6 @@ test("a process that goes while it starts leaves a start without an end, and the
       yield* Effect.scoped(
         Effect.gen(function* () {
           yield* begin(nodeOf(store))
-          yield* untilReady(store)
         })
       )
       isAlive = true
@@ -332,7 +326,6 @@ test("starts cost a bounded number of facts each, and their replay is the same w
         yield* Effect.scoped(
           Effect.gen(function* () {
             const { stop } = yield* begin(nodeOf(store))
-            yield* untilReady(store)
             yield* stop("SIGTERM")
           })
         )
