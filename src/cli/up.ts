@@ -30,7 +30,7 @@ import * as digest from "../live/digest.ts"
 import * as eventStore from "../live/event-store.ts"
 import { qemuLayer } from "../live/hypervisor/qemu.ts"
 import { parseAddress } from "../live/link/address.ts"
-import { Agent as LinkAgent, protocols } from "../live/link/agent.ts"
+import { Endpoint, protocols } from "../live/link/endpoint.ts"
 import { linkLayer } from "../live/link.ts"
 import { sayHere, sayOver, serveMembership, takePart, watchHosts } from "../live/membership.ts"
 import type { Say } from "../live/membership.ts"
@@ -115,12 +115,12 @@ export const up = Effect.fn("up")(function* (loaded: Loaded, version: string) {
   const address = joins
     ? null
     : Context.get(offered as Context.Context<HttpServer.HttpServer>, HttpServer.HttpServer)
-  const link = Context.get(offered as Context.Context<LinkAgent>, LinkAgent)
+  const endpoint = Context.get(offered as Context.Context<Endpoint>, Endpoint)
   const result: Up = {
     node: resolved.nodeId,
     url: address === null ? null : HttpServer.formatAddress(address.address),
     tokenFile: joins ? null : resolved.tokenFile,
-    linkAddress: link.address,
+    linkAddress: endpoint.address,
     readySeconds,
     stop
   }
@@ -171,15 +171,15 @@ function base({ config, resolved }: Loaded, first: ReadonlyArray<string>): Reado
       Layer.unwrap(
         Effect.map(Identity, ({ node }) => {
           const { listen_address: host, bind_port: port } = config.network
-          const agent = standingOn(
+          const endpoint = standingOn(
             {
               key: "network.listen_address:bind_port",
               value: `${host}:${port}`,
               allowed: "an address of this machine and a free port; port 0 takes any"
             },
-            LinkAgent.layer({ identity: node, host, port })
+            Endpoint.layer({ identity: node, host, port })
           )
-          return linkLayer().pipe(Layer.provideMerge(agent))
+          return linkLayer().pipe(Layer.provideMerge(endpoint))
         })
       )
     ),
@@ -385,8 +385,8 @@ function joined({ config, resolved }: Loaded): ReadonlyArray<Component> {
 }
 
 const registration = Effect.fnUntraced(function* ({ config, resolved }: Parts) {
-  const agent = yield* LinkAgent
-  const address = config.cluster.advertise_address || agent.address
+  const endpoint = yield* Endpoint
+  const address = config.cluster.advertise_address || endpoint.address
   return {
     host: resolved.nodeId,
     address: address.includes("@") ? address : `${resolved.nodeId}@${address}`,
@@ -398,8 +398,8 @@ const registration = Effect.fnUntraced(function* ({ config, resolved }: Parts) {
 const kernelNodeAt = Effect.fnUntraced(function* (address: string) {
   const named = parseAddress(address)?.node
   if (named) return { name: named }
-  const agent = yield* LinkAgent
-  const { socket, peer } = yield* agent.dial(address, protocols.link, null)
+  const endpoint = yield* Endpoint
+  const { socket, peer } = yield* endpoint.dial(address, protocols.link, null)
   socket.destroy()
   return { name: peer }
 })

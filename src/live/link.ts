@@ -4,8 +4,8 @@ import type { Scope } from "effect"
 import type { Hello } from "../events/link.ts"
 import { Link, LinkError } from "../kernel/ports/link.ts"
 import type { LinkHandler, Peer } from "../kernel/ports/link.ts"
-import { Agent, protocols } from "./link/agent.ts"
-import type { Accepted } from "./link/agent.ts"
+import { Endpoint, protocols } from "./link/endpoint.ts"
+import type { Accepted } from "./link/endpoint.ts"
 import { parseAddress } from "./link/address.ts"
 import { establish } from "./link/connection.ts"
 import type { Connection } from "./link/connection.ts"
@@ -52,24 +52,29 @@ interface PeerEntry {
 }
 
 interface State {
-  readonly agent: Agent["Service"]
+  readonly endpoint: Endpoint["Service"]
   readonly settings: Settings
   readonly handlers: Map<string, LinkHandler>
   readonly peers: Map<string, PeerEntry>
 }
 
 const makeLink = Effect.fn("Link.make")(function* (options: LinkOptions) {
-  const agent = yield* Agent
-  const state: State = { agent, settings: { ...defaults, ...options }, handlers: new Map(), peers: new Map() }
+  const endpoint = yield* Endpoint
+  const state: State = {
+    endpoint,
+    settings: { ...defaults, ...options },
+    handlers: new Map(),
+    peers: new Map()
+  }
   const dialling = yield* FiberMap.make<string, void>()
   const serving = yield* FiberSet.makeRuntime<never, void, never>()
-  yield* agent.route({
+  yield* endpoint.route({
     protocol: protocols.link,
     take: (accepted) => serving(Effect.ignore(runLink(state, accepted, accepted.peer)))
   })
 
   return Link.of({
-    node: agent.node,
+    node: endpoint.node,
     serve: (kind, handler) => serve(state, kind, handler),
     call: (node, kind, payload) =>
       Stream.unwrap(Effect.map(connected(state, node), (connection) => connection.request(kind, payload))),
@@ -84,7 +89,7 @@ const makeLink = Effect.fn("Link.make")(function* (options: LinkOptions) {
       yield* FiberMap.remove(dialling, node)
       const entry = state.peers.get(node)
       state.peers.delete(node)
-      entry?.connection?.bye({ code: "refused", reason: `${agent.node} disconnects` })
+      entry?.connection?.bye({ code: "refused", reason: `${endpoint.node} disconnects` })
     }),
     peers: Effect.sync(() => [...state.peers.values()].map(viewOf)),
     recordTransfer: (node, bytes, durationMs) =>
@@ -93,8 +98,8 @@ const makeLink = Effect.fn("Link.make")(function* (options: LinkOptions) {
   })
 })
 
-/** The Link port on this node's agent. */
-export const linkLayer = (options: LinkOptions = {}): Layer.Layer<Link, never, Agent> =>
+/** The Link port on this node's endpoint. */
+export const linkLayer = (options: LinkOptions = {}): Layer.Layer<Link, never, Endpoint> =>
   Layer.effect(Link, makeLink(options))
 
 const serve = (state: State, kind: string, handler: LinkHandler): Effect.Effect<void, never, Scope.Scope> =>
@@ -115,7 +120,7 @@ const connected = (state: State, node: string): Effect.Effect<Connection, LinkEr
   })
 
 function whyNotDial(state: State, node: string, address: string): string | null {
-  if (node === state.agent.node) return "a node has no link to itself"
+  if (node === state.endpoint.node) return "a node has no link to itself"
   const target = parseAddress(address)
   if (target === null) return `${JSON.stringify(address)} is not [node@]host:port`
   if (target.node !== null && target.node !== node) return `the address is that of ${target.node}`
@@ -138,8 +143,8 @@ const keepDialling = (state: State, entry: PeerEntry, address: string): Effect.E
     let waitMs = backoffMinMs
     while (true) {
       if (entry.connection !== null) yield* entry.connection.closed
-      const wasLinked = yield* state.agent.dial(address, protocols.link, entry.node).pipe(
-        Effect.flatMap((accepted) => runLink(state, accepted, state.agent.node)),
+      const wasLinked = yield* state.endpoint.dial(address, protocols.link, entry.node).pipe(
+        Effect.flatMap((accepted) => runLink(state, accepted, state.endpoint.node)),
         Effect.as(true),
         Effect.catch((error) =>
           Effect.sync(() => {
@@ -178,9 +183,9 @@ const runLink = (state: State, accepted: Accepted, dialler: string): Effect.Effe
     })
   )
 
-function helloOf({ agent, settings }: State): Hello {
+function helloOf({ endpoint, settings }: State): Hello {
   return {
-    node: agent.node,
+    node: endpoint.node,
     versionMin: settings.versionMin,
     versionMax: settings.versionMax,
     features: [...settings.features, probeFeature],

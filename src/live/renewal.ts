@@ -4,7 +4,7 @@ import { Clock, Effect } from "effect"
 import { issueIdentity, saveIdentity } from "./ca.ts"
 import type { Authority, NodeIdentity } from "./ca.ts"
 import { renewIdentity } from "./ca/join.ts"
-import { Agent } from "./link/agent.ts"
+import { Endpoint } from "./link/endpoint.ts"
 
 const checkEveryMs = 3_600_000
 /** Renewed when less than this part of its life is left. */
@@ -23,7 +23,7 @@ export const keepCertificate = Effect.fn("keepCertificate")(function* (
   first: NodeIdentity,
   authority: Authority | { readonly node: string }
 ) {
-  const agent = yield* Agent
+  const endpoint = yield* Endpoint
   let identity = first
   for (;;) {
     if (isDue(identity, yield* Clock.currentTimeMillis)) {
@@ -33,7 +33,7 @@ export const keepCertificate = Effect.fn("keepCertificate")(function* (
           : issueIdentity(authority, identity.node)
       identity = yield* renewed.pipe(
         Effect.tap((next) => saveIdentity(folder, next)),
-        Effect.tap((next) => agent.replaceIdentity(next)),
+        Effect.tap((next) => endpoint.replaceIdentity(next)),
         Effect.tap(() => Effect.logInfo("the node's certificate was renewed")),
         Effect.catch((error) =>
           Effect.as(Effect.logWarning("the node's certificate was not renewed yet", error), identity)

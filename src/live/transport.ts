@@ -1,7 +1,7 @@
 /**
  * Transport v1, the baseline: one mutual TLS 1.3 connection for each connection of a channel.
  *
- *     hypervisor   agent (source)                        agent (destination)   hypervisor
+ *     hypervisor   agent (source)                           agent (destination)      hypervisor
  *        | unix socket |  TLS, ALPN novacron-stream/1            | unix socket |
  *        |------------>|  open: StreamOpen {transfer, channel}   |             |
  *        |             |---------------------------------------->| accepted from this node?
@@ -23,8 +23,8 @@ import { Refusal, StreamOpen, StreamOpened } from "../events/link.ts"
 import type { Channel } from "../events/requests.ts"
 import type { LinkError } from "../kernel/ports/link.ts"
 import { Transport, TransportError } from "../kernel/ports/transport.ts"
-import { Agent, protocols } from "./link/agent.ts"
-import type { Accepted } from "./link/agent.ts"
+import { Endpoint, protocols } from "./link/endpoint.ts"
+import type { Accepted } from "./link/endpoint.ts"
 import { receiveFrame } from "./link/exchange.ts"
 import { decodePayload, encodeJson, frameType } from "./link/frames.ts"
 import type { Frame } from "./link/frames.ts"
@@ -58,7 +58,7 @@ interface Transfer {
 }
 
 interface State {
-  readonly agent: Agent["Service"]
+  readonly endpoint: Endpoint["Service"]
   readonly folder: string
   readonly openTimeoutMs: number
   readonly transfers: Map<string, Transfer>
@@ -74,10 +74,10 @@ const removeLeftovers = (folder: string) =>
   })
 
 const makeTransport = Effect.fn("Transport.make")(function* (options: TransportOptions) {
-  const agent = yield* Agent
+  const endpoint = yield* Endpoint
   yield* removeLeftovers(options.folder)
   const state: State = {
-    agent,
+    endpoint,
     folder: options.folder,
     openTimeoutMs: options.openTimeoutMs ?? defaultOpenTimeoutMs,
     transfers: new Map()
@@ -86,7 +86,7 @@ const makeTransport = Effect.fn("Transport.make")(function* (options: TransportO
     Effect.forEach([...state.transfers.keys()], (transfer) => close(state, transfer), { discard: true })
   )
   const run = yield* FiberSet.makeRuntime<never, void, never>()
-  yield* agent.route({ protocol: protocols.stream, take: (accepted) => run(takeStream(state, accepted)) })
+  yield* endpoint.route({ protocol: protocols.stream, take: (accepted) => run(takeStream(state, accepted)) })
   return Transport.of({
     accept: (transfer, from, channels) => accept(state, transfer, from, channels),
     open: (transfer, address, channels) => open(state, transfer, address, channels),
@@ -101,8 +101,8 @@ const makeTransport = Effect.fn("Transport.make")(function* (options: TransportO
   })
 })
 
-/** The Transport port, v1, on this node's agent. */
-export const transportLayer = (options: TransportOptions): Layer.Layer<Transport, never, Agent> =>
+/** The Transport port, v1, on this node's endpoint. */
+export const transportLayer = (options: TransportOptions): Layer.Layer<Transport, never, Endpoint> =>
   Layer.effect(Transport, makeTransport(options))
 
 const problem = (transfer: string, code: TransportError["code"], reason: string) =>
@@ -226,7 +226,7 @@ const dialStream = (
   transfer: string,
   address: string
 ): Effect.Effect<TLSSocket, TransportError> =>
-  state.agent.dial(address, protocols.stream, null).pipe(
+  state.endpoint.dial(address, protocols.stream, null).pipe(
     Effect.map(({ socket }) => socket),
     Effect.mapError(({ code, reason }: LinkError) =>
       problem(transfer, code === "refused" ? "refused" : "unreachable", reason)

@@ -20,8 +20,8 @@ import { generateKeys, nodeOf, signingRequest } from "../../src/live/ca/certific
 import { joinCluster, renewHandler, renewIdentity, renewKind, serveJoins } from "../../src/live/ca/join.ts"
 import { parseToken } from "../../src/live/ca/tokens.ts"
 import { Link } from "../../src/kernel/ports/link.ts"
-import { Agent, protocols } from "../../src/live/link/agent.ts"
-import { isConnected, newAuthority, scratchFolder, startAgent, startNode, until } from "./link-nodes.ts"
+import { Endpoint, protocols } from "../../src/live/link/endpoint.ts"
+import { isConnected, newAuthority, scratchFolder, startEndpoint, startNode, until } from "./link-nodes.ts"
 
 const run = (effect: Effect.Effect<unknown, unknown, Scope.Scope>) => async () => {
   await Effect.runPromise(Effect.scoped(effect))
@@ -207,9 +207,9 @@ test(
 
 const startAuthorityNode = Effect.gen(function* () {
   const ca = yield* newAuthority
-  const { agent, context } = yield* startAgent(ca, "node-ca")
+  const { endpoint, context } = yield* startEndpoint(ca, "node-ca")
   yield* Effect.provide(serveJoins(ca), context)
-  return { ca, agent }
+  return { ca, endpoint }
 })
 
 test(
@@ -217,16 +217,16 @@ test(
   { timeout: 20_000 },
   run(
     Effect.gen(function* () {
-      const { ca, agent } = yield* startAuthorityNode
+      const { ca, endpoint } = yield* startAuthorityNode
       const { token } = yield* ca.createToken()
-      const identity = yield* joinCluster(agent.address, token, "node-a")
+      const identity = yield* joinCluster(endpoint.address, token, "node-a")
       assert.equal(identity.node, "node-a")
       assert.equal(identity.ca, ca.certificate)
-      const again = yield* Effect.flip(joinCluster(agent.address, token, "node-b"))
+      const again = yield* Effect.flip(joinCluster(endpoint.address, token, "node-b"))
       assert.equal(again.code, "token-refused")
       assert.equal((yield* Effect.flip(joinCluster("127.0.0.1:1", token, "node-b"))).code, "unreachable")
-      assert.equal((yield* Effect.flip(joinCluster(agent.address, "nct1.x.y", "node-b"))).code, "invalid")
-      assert.equal((yield* Effect.flip(joinCluster(agent.address, token, "Node B"))).code, "invalid")
+      assert.equal((yield* Effect.flip(joinCluster(endpoint.address, "nct1.x.y", "node-b"))).code, "invalid")
+      assert.equal((yield* Effect.flip(joinCluster(endpoint.address, token, "Node B"))).code, "invalid")
     })
   )
 )
@@ -246,10 +246,10 @@ test(
       // An impostor may know the true authority's certificate, but can't sign the session with its key.
       const impostors = { "node-x": watching, "node-y": { ...watching, certificate: ca.certificate } }
       for (const [name, impostor] of Object.entries(impostors)) {
-        const { agent, context } = yield* startAgent(other, name)
+        const { endpoint, context } = yield* startEndpoint(other, name)
         yield* Effect.provide(serveJoins(impostor), context)
         const { token } = yield* ca.createToken()
-        const error = yield* Effect.flip(joinCluster(agent.address, token, "node-a"))
+        const error = yield* Effect.flip(joinCluster(endpoint.address, token, "node-a"))
         assert.equal(error.code, "token-refused")
       }
       assert.equal(shown, 0)
@@ -263,10 +263,10 @@ test(
   run(
     Effect.gen(function* () {
       const ca = yield* newAuthority
-      const { agent, context } = yield* startAgent(ca, "node-a")
+      const { endpoint, context } = yield* startEndpoint(ca, "node-a")
       let taken = 0
       yield* Effect.provide(
-        Effect.flatMap(Agent, ({ route }) =>
+        Effect.flatMap(Endpoint, ({ route }) =>
           Effect.all([
             route({ protocol: protocols.link, take: () => (taken += 1) }),
             route({ protocol: protocols.stream, take: () => (taken += 1) })
@@ -274,7 +274,7 @@ test(
         ),
         context
       )
-      const [host, port] = agent.address.split(":")
+      const [host, port] = endpoint.address.split(":")
       for (const protocol of [protocols.link, protocols.stream, protocols.join, "http/1.1"]) {
         yield* Effect.callback<void>((resume) => {
           const socket = tlsConnect({
@@ -302,13 +302,13 @@ test(
       const home = yield* startNode(ca, "node-ca")
       yield* home.link.serve(renewKind, renewHandler(ca))
       const node = yield* startNode(ca, "node-a")
-      yield* node.link.connect("node-ca", home.agent.address)
+      yield* node.link.connect("node-ca", home.endpoint.address)
       yield* until(isConnected(node.link, "node-ca"))
       const renewed = yield* Effect.provideService(renewIdentity(node.identity, "node-ca"), Link, node.link)
       assert.notEqual(renewed.key, node.identity.key)
       assert.notEqual(renewed.certificate, node.identity.certificate)
-      yield* node.agent.replaceIdentity(renewed)
-      const seen = yield* home.agent.dial(node.agent.address, protocols.link, "node-a")
+      yield* node.endpoint.replaceIdentity(renewed)
+      const seen = yield* home.endpoint.dial(node.endpoint.address, protocols.link, "node-a")
       assert.equal(seen.certificate.toString(), renewed.certificate)
       seen.socket.destroy()
       // The renewal is for who asks, not for who is named.

@@ -5,11 +5,11 @@ import test from "node:test"
 import { Effect, Exit, Fiber, References, Stream } from "effect"
 import * as fc from "fast-check"
 import type { Hello } from "../../src/events/link.ts"
-import { protocols } from "../../src/live/link/agent.ts"
+import { protocols } from "../../src/live/link/endpoint.ts"
 import { establish } from "../../src/live/link/connection.ts"
 import { encodeFrame, encodeJson, FrameDecoder, FrameError, frameType } from "../../src/live/link/frames.ts"
 import type { Frame } from "../../src/live/link/frames.ts"
-import { collect, isConnected, newAuthority, startAgent, startNode, until } from "./link-nodes.ts"
+import { collect, isConnected, newAuthority, startEndpoint, startNode, until } from "./link-nodes.ts"
 
 const frames = fc.record(
   {
@@ -155,12 +155,12 @@ test("a node goes on serving while authenticated peers send it rubbish", { timeo
     const ca = yield* newAuthority
     const node = yield* startNode(ca, "node-a", { helloTimeoutMs: 500 })
     const caller = yield* startNode(ca, "node-b")
-    const { agent: rude } = yield* startAgent(ca, "node-c")
+    const { endpoint: rude } = yield* startEndpoint(ca, "node-c")
     yield* node.link.serve("echo", (_peer, payload) => Stream.make(payload))
-    yield* caller.link.connect("node-a", node.agent.address)
+    yield* caller.link.connect("node-a", node.endpoint.address)
     yield* until(isConnected(caller.link, "node-a"))
     for (const [index, octets] of rubbish.entries()) {
-      const { socket } = yield* rude.dial(node.agent.address, protocols.link, "node-a")
+      const { socket } = yield* rude.dial(node.endpoint.address, protocols.link, "node-a")
       const begin =
         index % 2 === 0 ? Buffer.alloc(0) : encodeJson(frameType.hello, 0, { ...hello, node: "node-c" })
       yield* Effect.callback<void>((resume) => {

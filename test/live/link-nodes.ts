@@ -8,7 +8,7 @@ import { caInit, issueIdentity } from "../../src/live/ca.ts"
 import type { Authority, NodeIdentity } from "../../src/live/ca.ts"
 import { linkLayer } from "../../src/live/link.ts"
 import type { LinkOptions } from "../../src/live/link.ts"
-import { Agent } from "../../src/live/link/agent.ts"
+import { Endpoint } from "../../src/live/link/endpoint.ts"
 
 export const scratchFolder = Effect.acquireRelease(
   Effect.promise(() => mkdtemp(join(tmpdir(), "novacron-"))),
@@ -17,13 +17,13 @@ export const scratchFolder = Effect.acquireRelease(
 
 export const newAuthority = Effect.flatMap(scratchFolder, (folder) => caInit(join(folder, "ca")))
 
-export const startAgent = Effect.fn("startAgent")(function* (ca: Authority, node: string, port = 0) {
-  return yield* startAgentAs(yield* issueIdentity(ca, node), port)
+export const startEndpoint = Effect.fn("startEndpoint")(function* (ca: Authority, node: string, port = 0) {
+  return yield* startEndpointAs(yield* issueIdentity(ca, node), port)
 })
 
-const startAgentAs = Effect.fn("startAgentAs")(function* (identity: NodeIdentity, port: number) {
-  const context = yield* Layer.build(Agent.layer({ identity, host: "127.0.0.1", port }))
-  return { agent: Context.get(context, Agent), identity, context }
+const startEndpointAs = Effect.fn("startEndpointAs")(function* (identity: NodeIdentity, port: number) {
+  const context = yield* Layer.build(Endpoint.layer({ identity, host: "127.0.0.1", port }))
+  return { endpoint: Context.get(context, Endpoint), identity, context }
 })
 
 export const startNode = Effect.fn("startNode")(function* (
@@ -41,9 +41,9 @@ export const startNodeAs = Effect.fn("startNodeAs")(function* (
   options: LinkOptions = {},
   port = 0
 ) {
-  const { agent, context } = yield* startAgentAs(identity, port)
+  const { endpoint, context } = yield* startEndpointAs(identity, port)
   const links = yield* Layer.build(Layer.provide(linkLayer(options), Layer.succeedContext(context)))
-  return { agent, identity, link: Context.get(links, Link) }
+  return { endpoint, identity, link: Context.get(links, Link) }
 })
 
 /** Wait for a condition that events bring about; a test that waits in vain is ended by the runner's limit. */

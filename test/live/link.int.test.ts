@@ -14,7 +14,7 @@ const pair = Effect.gen(function* () {
   const ca = yield* newAuthority
   const a = yield* startNode(ca, "node-a", quick)
   const b = yield* startNode(ca, "node-b", quick)
-  yield* a.link.connect("node-b", b.agent.address)
+  yield* a.link.connect("node-b", b.endpoint.address)
   yield* until(isConnected(a.link, "node-b"))
   yield* until(isConnected(b.link, "node-a"))
   return { ca, a, b }
@@ -117,7 +117,7 @@ test(
         const ca = yield* newAuthority
         const a = yield* startNode(ca, "node-a", quick)
         const b = yield* startNode(ca, "node-b", { ...quick, requestsMax: 2, frameBytesMax: 4096 })
-        yield* a.link.connect("node-b", b.agent.address)
+        yield* a.link.connect("node-b", b.endpoint.address)
         yield* until(isConnected(a.link, "node-b"))
         yield* b.link.serve("hang", () => Stream.concat(Stream.make(1), Stream.never))
         yield* b.link.serve("echo", (_peer, payload) => Stream.make(payload))
@@ -146,8 +146,8 @@ test("a link that is lost fails its calls as lost and is dialled again", { timeo
       const a = yield* startNode(ca, "node-a", quick)
       const scope = yield* Scope.make()
       const b = yield* Scope.provide(startNode(ca, "node-b", quick), scope)
-      const port = Number(b.agent.address.split(":")[1])
-      yield* a.link.connect("node-b", b.agent.address)
+      const port = Number(b.endpoint.address.split(":")[1])
+      yield* a.link.connect("node-b", b.endpoint.address)
       yield* until(isConnected(a.link, "node-b"))
       yield* Scope.provide(
         b.link.serve("hang", () => Stream.never),
@@ -159,7 +159,7 @@ test("a link that is lost fails its calls as lost and is dialled again", { timeo
       assert.equal((yield* Fiber.join(call)).code, "lost")
       yield* until(Effect.map(isConnected(a.link, "node-b"), (connected) => !connected))
       const back = yield* startNodeAs(b.identity, quick, port)
-      assert.equal(back.agent.address, b.agent.address)
+      assert.equal(back.endpoint.address, b.endpoint.address)
       yield* until(isConnected(a.link, "node-b"))
     })
   )
@@ -172,7 +172,7 @@ test("two nodes that dial each other keep one link", { timeout: 20_000 }, () =>
       const a = yield* startNode(ca, "node-a", quick)
       const b = yield* startNode(ca, "node-b", quick)
       yield* Effect.all(
-        [a.link.connect("node-b", b.agent.address), b.link.connect("node-a", a.agent.address)],
+        [a.link.connect("node-b", b.endpoint.address), b.link.connect("node-a", a.endpoint.address)],
         {
           concurrency: 2
         }
@@ -195,7 +195,7 @@ test("versions that don't meet are refused with both ranges named", { timeout: 2
       const ca = yield* newAuthority
       const a = yield* startNode(ca, "node-a", { ...quick, versionMin: 2, versionMax: 3 })
       const b = yield* startNode(ca, "node-b", quick)
-      yield* a.link.connect("node-b", b.agent.address)
+      yield* a.link.connect("node-b", b.endpoint.address)
       const error = Effect.map(a.link.peers, ([peer]) => peer?.lastError ?? "")
       yield* until(Effect.map(error, (text) => text.includes("version")))
       assert.match(yield* error, /node-a speaks 2 to 3/)
@@ -210,10 +210,10 @@ test("a node of another authority, and one with another name, get no link", { ti
       const ca = yield* newAuthority
       const a = yield* startNode(ca, "node-a", quick)
       const stranger = yield* startNode(yield* newAuthority, "node-b", quick)
-      yield* a.link.connect("node-b", stranger.agent.address)
-      yield* stranger.link.connect("node-a", a.agent.address)
+      yield* a.link.connect("node-b", stranger.endpoint.address)
+      yield* stranger.link.connect("node-a", a.endpoint.address)
       const c = yield* startNode(ca, "node-c", quick)
-      yield* a.link.connect("node-d", c.agent.address)
+      yield* a.link.connect("node-d", c.endpoint.address)
       const errorOf = (link: typeof a.link, node: string) =>
         Effect.map(link.peers, (peers) => peers.find((peer) => peer.node === node)?.lastError ?? null)
       yield* until(Effect.map(errorOf(a.link, "node-b"), (error) => error !== null))

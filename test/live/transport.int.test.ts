@@ -9,13 +9,13 @@ import type { Authority } from "../../src/live/ca.ts"
 import { transportLayer } from "../../src/live/transport.ts"
 import { closed, dialSocket, openOne, transportConformance } from "../conformance/transport.ts"
 import type { TransportPair } from "../conformance/transport.ts"
-import { newAuthority, scratchFolder, startAgent } from "./link-nodes.ts"
+import { newAuthority, scratchFolder, startEndpoint } from "./link-nodes.ts"
 
 const startTransport = Effect.fn("startTransport")(function* (ca: Authority, node: string) {
   const folder = yield* scratchFolder
-  const { agent, context } = yield* startAgent(ca, node)
+  const { endpoint, context } = yield* startEndpoint(ca, node)
   const built = yield* Layer.build(Layer.provide(transportLayer({ folder }), Layer.succeedContext(context)))
-  return { agent, transport: Context.get(built, Transport) }
+  return { endpoint, transport: Context.get(built, Transport) }
 })
 
 const makePair = Effect.gen(function* () {
@@ -28,7 +28,7 @@ const makePair = Effect.gen(function* () {
     destination: destination.transport,
     other: other.transport,
     sourceNode: "node-a",
-    address: `node-b@${destination.agent.address}`,
+    address: `node-b@${destination.endpoint.address}`,
     nowhere: "127.0.0.1:1",
     folder: yield* scratchFolder
   }

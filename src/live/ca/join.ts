@@ -25,7 +25,7 @@ import type { LinkError, LinkHandler } from "../../kernel/ports/link.ts"
 import { acceptCertificate, isPinned } from "../ca.ts"
 import type { Authority, NodeIdentity } from "../ca.ts"
 import { parseAddress } from "../link/address.ts"
-import { Agent, protocols, tlsBase } from "../link/agent.ts"
+import { Endpoint, protocols, tlsBase } from "../link/endpoint.ts"
 import { receiveFrame } from "../link/exchange.ts"
 import { decodePayload, encodeJson, FrameError, frameType } from "../link/frames.ts"
 import type { Frame } from "../link/frames.ts"
@@ -37,11 +37,11 @@ const exporterLabel = "EXPORTER-novacron-join"
 const answerTimeoutMs = 10_000
 const sessionBytes = (socket: TLSSocket) => socket.exportKeyingMaterial(32, exporterLabel, Buffer.alloc(0))
 
-/** Let new nodes in at this agent's address until the scope closes. */
+/** Let new nodes in at this endpoint's address until the scope closes. */
 export const serveJoins = Effect.fn("ca.serveJoins")(function* (authority: Authority) {
-  const agent = yield* Agent
+  const endpoint = yield* Endpoint
   const run = yield* FiberSet.makeRuntime<never, void, never>()
-  yield* agent.route({
+  yield* endpoint.route({
     protocol: protocols.join,
     take: (socket) => {
       run(

@@ -21,7 +21,7 @@ export const protocols = {
 } as const
 export type Protocol = (typeof protocols)[keyof typeof protocols]
 
-export interface AgentOptions {
+export interface EndpointOptions {
   readonly identity: NodeIdentity
   /** Where to listen; port 0 takes a free one. */
   readonly host: string
@@ -45,15 +45,15 @@ export type Route =
       readonly take: (accepted: Accepted) => void
     }
 
-export class Agent extends Context.Service<
-  Agent,
+export class Endpoint extends Context.Service<
+  Endpoint,
   {
     readonly node: string
     /** `host:port` as it is listened on. */
     readonly address: string
     /** Take connections of this protocol until the scope closes. */
     readonly route: (route: Route) => Effect.Effect<void, never, Scope.Scope>
-    /** Connect to an agent. `expected`: the only node it may be; null takes any of the authority's. */
+    /** Connect to an endpoint. `expected`: the only node it may be; null takes any of the authority's. */
     readonly dial: (
       address: string,
       protocol: Protocol,
@@ -62,8 +62,8 @@ export class Agent extends Context.Service<
     /** Show this certificate from now on; connections that exist stay. The node must be the same. */
     readonly replaceIdentity: (identity: NodeIdentity) => Effect.Effect<void>
   }
->()("novacron/live/link/Agent") {
-  static readonly layer = (options: AgentOptions) => Layer.effect(Agent, makeAgent(options))
+>()("novacron/live/link/Endpoint") {
+  static readonly layer = (options: EndpointOptions) => Layer.effect(Endpoint, makeEndpoint(options))
 }
 
 const defaultConnectionsMax = 10_000
@@ -71,7 +71,7 @@ const defaultHandshakeTimeoutMs = 10_000
 
 export const tlsBase = { minVersion: "TLSv1.3", maxVersion: "TLSv1.3" } as const
 
-const makeAgent = Effect.fn("Agent.make")(function* (options: AgentOptions) {
+const makeEndpoint = Effect.fn("Endpoint.make")(function* (options: EndpointOptions) {
   let identity = options.identity
   const { node } = identity
   const timeoutMs = options.handshakeTimeoutMs ?? defaultHandshakeTimeoutMs
@@ -81,7 +81,7 @@ const makeAgent = Effect.fn("Agent.make")(function* (options: AgentOptions) {
   if (bound === null || typeof bound === "string") throw new Error("a TCP listener without a port")
   const host = bound.family === "IPv6" ? `[${bound.address}]` : bound.address
 
-  return Agent.of({
+  return Endpoint.of({
     node,
     address: `${host}:${bound.port}`,
     route: (route) =>
@@ -111,7 +111,7 @@ const secure = (identity: NodeIdentity) => ({
 })
 
 const listen = (
-  options: AgentOptions,
+  options: EndpointOptions,
   handshakeTimeout: number,
   onSocket: (socket: TLSSocket) => void
 ): Effect.Effect<Server, LinkError, Scope.Scope> => {
