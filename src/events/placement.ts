@@ -32,17 +32,21 @@ export type Candidate = typeof Candidate.Type
 
 const Purpose = Schema.Literals(["create", "migrate", "recover"])
 
+const asked = {
+  vm: Name,
+  spec: VmSpec,
+  purpose: Purpose,
+  /** The host the machine is on now, never its own destination. */
+  from: Schema.optionalKey(Name),
+  /** Only this host will do. */
+  pinned: Schema.optionalKey(Name),
+  replyTo: Stream
+}
+
 export const PlacementCommand = Schema.Union([
   Schema.Struct({
     type: Schema.tag("placement.request"),
-    vm: Name,
-    spec: VmSpec,
-    purpose: Purpose,
-    /** The host the machine is on now, never its own destination. */
-    from: Schema.optionalKey(Name),
-    /** Only this host will do. */
-    pinned: Schema.optionalKey(Name),
-    replyTo: Stream
+    ...asked
   })
 ])
 export type PlacementCommand = typeof PlacementCommand.Type
@@ -65,12 +69,7 @@ export const PlacementFact = Schema.Union([
   Schema.Struct({
     type: Schema.tag("placement.requested"),
     decision: Schema.String,
-    vm: Name,
-    spec: VmSpec,
-    purpose: Purpose,
-    from: Schema.optionalKey(Name),
-    pinned: Schema.optionalKey(Name),
-    replyTo: Stream
+    ...asked
   }),
   Schema.Struct({ type: Schema.tag("placement.decided"), ...decision, chosen: Name, address: text(256) }),
   /** The same, when every host was filtered out: `reason` names each with its cause. */

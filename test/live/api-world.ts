@@ -12,6 +12,7 @@ import type { ApiServerOptions } from "../../src/live/api/server.ts"
 import { Metrics } from "../../src/live/metrics.ts"
 import { layer as projectorLayer } from "../../src/live/projector.ts"
 import { allProjections, queriesLayer, readsLayer, viewsLayer } from "../../src/live/views.ts"
+import { hostFacts } from "../actors/messages.ts"
 import { layer as digest } from "../../simulations/world/digest.ts"
 import { layer as memoryStore } from "../../simulations/world/event-store.ts"
 
@@ -116,16 +117,12 @@ const register = (world: World, name: string) =>
       type: "host.register",
       address: "127.0.0.1:0",
       facts: {
+        ...hostFacts,
         cpus: 8,
         memoryMib: 16_384,
         diskMib: 102_400,
         driver: "sim",
-        driverVersion: "1",
-        accelerators: ["tcg"],
-        machines: ["pc", "q35"],
-        cpuModels: ["qemu64"],
-        capabilities: [],
-        labels: {}
+        machines: ["pc", "q35"]
       }
     },
     id: `register-${name}`,

@@ -7,6 +7,7 @@ import type { HostFact } from "../../src/events/host.ts"
 import type { MigrationFact } from "../../src/events/migration.ts"
 import type { PlacementFact } from "../../src/events/placement.ts"
 import type { VmFact } from "../../src/events/vm.ts"
+import { hostFacts as smallHostFacts, policy as shortPolicy } from "../actors/messages.ts"
 
 export type Said = readonly [
   stream: string,
@@ -28,25 +29,15 @@ export const spec = {
 }
 
 export const hostFacts = {
+  ...smallHostFacts,
   cpus: 8,
   memoryMib: 16_384,
   diskMib: 100_000,
   driver: "sim",
-  driverVersion: "1",
-  accelerators: ["tcg"],
-  machines: ["q35"],
-  cpuModels: ["qemu64"],
-  capabilities: [],
   labels: { zone: "a" }
 }
 
-export const policy = {
-  downtimeBudgetMs: 300,
-  bandwidthBytesPerSecond: 0,
-  postCopy: false,
-  throttle: true,
-  timeoutMs: 3_600_000
-}
+export const policy = { ...shortPolicy, timeoutMs: 3_600_000 }
 
 export const progress = (percent: number, transferredBytes: number) => ({
   phase: "pre-copy" as const,

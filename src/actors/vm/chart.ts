@@ -61,6 +61,20 @@ const ended = [
 ]
 const crashedFact = { target: "#vm.stopped", actions: "countCrash" as const }
 
+const takesSnapshot = {
+  "vm.snapshot": {
+    guard: "isNewSnapshot" as const,
+    actions: record("vm.snapshot", ({ event }) => ({
+      type: "vm.snapshotRequested",
+      snapshot: event.snapshot
+    }))
+  },
+  "vm.snapshotRequested": {
+    target: "snapshotting" as const,
+    actions: ["nameSnapshot", { type: "request", params: takeSnapshot }] as never
+  }
+}
+
 const chart = setup({
   types: { context: {} as VmContext, events: {} as Event, emitted: {} as VmFact },
   actions: {
@@ -199,17 +213,7 @@ const chart = setup({
           on: {
             ...doubts("isNotStopped"),
             "vm.start": requested("vm.start", { type: "vm.startRequested", automatic: false }),
-            "vm.snapshot": {
-              guard: "isNewSnapshot",
-              actions: record("vm.snapshot", ({ event }) => ({
-                type: "vm.snapshotRequested",
-                snapshot: event.snapshot
-              }))
-            },
-            "vm.snapshotRequested": {
-              target: "snapshotting",
-              actions: ["nameSnapshot", { type: "request", params: takeSnapshot }]
-            },
+            ...takesSnapshot,
             "vm.restore": {
               guard: "hasSnapshot",
               actions: record("vm.restore", ({ event }) => ({
@@ -289,17 +293,7 @@ const chart = setup({
               target: "rebooting",
               actions: { type: "request", params: ({ context }) => atHost(context, { op: "reboot" }) }
             },
-            "vm.snapshot": {
-              guard: "isNewSnapshot",
-              actions: record("vm.snapshot", ({ event }) => ({
-                type: "vm.snapshotRequested",
-                snapshot: event.snapshot
-              }))
-            },
-            "vm.snapshotRequested": {
-              target: "snapshotting",
-              actions: ["nameSnapshot", { type: "request", params: takeSnapshot }]
-            },
+            ...takesSnapshot,
             "vm.lock": {
               actions: record("vm.lock", ({ event }) => ({ type: "vm.locked", migration: event.migration }))
             },
