@@ -47,7 +47,7 @@ const rows: Readonly<Record<string, Row>> = {
   projections: {
     files: /^src\/projections\//,
     may: /^src\/events\//,
-    packages: (name) => name === "@xstate/store"
+    packages: () => false
   },
   live: {
     files: /^src\/live\//,
