@@ -7,7 +7,7 @@ import path from "node:path"
 import { Effect } from "effect"
 import { HypervisorError } from "../../kernel/ports/hypervisor.ts"
 import { SANDBOX } from "./command-line.ts"
-import { boundToUs, runTool } from "./tools.ts"
+import { boundToUs, end, runTool } from "./tools.ts"
 
 export interface Probe {
   readonly version: string
@@ -52,7 +52,7 @@ const boots = (binary: string, sector: string, args: ReadonlyArray<string>, time
       { timeout: timeoutMs, killSignal: "SIGKILL" },
       (error) => resume(Effect.succeed(error?.code === EXIT_STATUS))
     )
-    return Effect.sync(() => child.kill("SIGKILL"))
+    return Effect.sync(() => end(child))
   })
 
 const canOpen = (file: string): Effect.Effect<boolean> =>

@@ -1,5 +1,6 @@
 /** Runs QEMU's programs with argument lists; never a shell. */
 import { execFile } from "node:child_process"
+import type { ChildProcess } from "node:child_process"
 import { existsSync } from "node:fs"
 import { Effect, Schema } from "effect"
 
@@ -23,6 +24,11 @@ export const boundToUs = (
 ): readonly [program: string, args: Array<string>] =>
   existsSync(SETPRIV) ? [SETPRIV, ["--pdeathsig", "KILL", "--", program, ...args]] : [program, [...args]]
 
+/** A child that was never started has no pid; to Node its kill is one of this process's whole group (kill(2), pid 0). */
+export const end = (child: ChildProcess): void => {
+  if (child.pid !== undefined) child.kill("SIGKILL")
+}
+
 /** Its standard output. A program that runs longer than `timeoutMs` is killed. */
 export const runTool = (
   program: string,
@@ -39,5 +45,5 @@ export const runTool = (
         resume(Effect.fail(new ToolError({ program, args: [...args], reason: why.slice(0, 1024) })))
       }
     )
-    return Effect.sync(() => child.kill("SIGKILL"))
+    return Effect.sync(() => end(child))
   })
