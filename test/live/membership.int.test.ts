@@ -17,7 +17,7 @@ import { serveMembership, watchHosts } from "../../src/live/membership.ts"
 import { hostFacts } from "../actors/messages.ts"
 import * as digest from "../../simulations/world/digest.ts"
 import * as eventStore from "../../simulations/world/event-store.ts"
-import { hostFacts, hostView } from "../actors/messages.ts"
+import { hostView } from "../actors/messages.ts"
 
 const register = { type: "host.register", address: "b@127.0.0.1:1", facts: hostFacts }
 
