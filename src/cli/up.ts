@@ -34,7 +34,7 @@ import { Endpoint, protocols } from "../live/link/endpoint.ts"
 import { linkLayer } from "../live/link.ts"
 import { sayHere, sayOver, serveMembership, takePart, watchHosts } from "../live/membership.ts"
 import type { Say } from "../live/membership.ts"
-import { measureAppends, Metrics } from "../live/metrics.ts"
+import { measureAppends, measureCommands, measuredTurns, Metrics } from "../live/metrics.ts"
 import { measureLinks } from "../live/modes.ts"
 import { layer as projectorLayer, Projector } from "../live/projector.ts"
 import { keepCertificate } from "../live/renewal.ts"
@@ -213,7 +213,7 @@ function own(
   version: string,
   metrics: Metrics["Service"]
 ): ReadonlyArray<Component> {
-  const { dataDir, nodeId } = resolved
+  const { dataDir } = resolved
   const store = eventStore.layer({ path: join(dataDir, journalFile) }).pipe(Layer.provide(digest.layer))
   const measured = Layer.effect(
     EventStore,
@@ -237,31 +237,21 @@ function own(
         "orchestration",
         "service",
         ["cache", "agent"],
-        Kernel.layer({
-          kinds: actorKinds,
-          node: nodeId,
-          unreachableMs: config.cluster.unreachable_timeout
-        }).pipe(
-          Layer.provideMerge(
-            (config.hypervisor.driver === "sim"
-              ? simulatedAgents
-              : agentsLayer(nodeId)) as Layer.Layer<Agents>
-          )
-        )
+        kernelLayer({ config, resolved }, metrics)
       ),
       gives: "kernel"
     },
-    component("monitoring", "service", ["cache"], monitoring(metrics)),
+    component("monitoring", "service", ["orchestration"], monitoring(metrics)),
     component(
       "api",
       "service",
       ["orchestration", "monitoring"],
       Layer.unwrap(
         Effect.map(apiOptions({ config, resolved }, version), (options) =>
-          standingOn(listensAt({ config, resolved }), apiServer(options)).pipe(
-            Layer.provide(readsLayer),
-            Layer.provide(Layer.succeed(Metrics, metrics))
-          )
+          standingOn(
+            listensAt({ config, resolved }),
+            apiServer({ ...options, observe: metrics.httpRequest })
+          ).pipe(Layer.provide(readsLayer), Layer.provide(Layer.succeed(Metrics, metrics)))
         )
       )
     ),
@@ -275,6 +265,21 @@ function own(
 }
 
 type Parts = Pick<Loaded, "config" | "resolved">
+
+/** The kernel, measured, and the agents of the hosts that it asks. */
+function kernelLayer({ config, resolved: { nodeId } }: Parts, metrics: Metrics["Service"]) {
+  const kernel = Kernel.layer({
+    kinds: actorKinds,
+    node: nodeId,
+    unreachableMs: config.cluster.unreachable_timeout,
+    takeTurn: measuredTurns(metrics)
+  })
+  const agents = config.hypervisor.driver === "sim" ? simulatedAgents : agentsLayer(nodeId)
+  return Layer.effect(
+    Kernel,
+    Effect.map(Kernel, (one) => measureCommands(one, metrics))
+  ).pipe(Layer.provide(kernel), Layer.provideMerge(agents as Layer.Layer<Agents>))
+}
 
 /** Let nodes join and speak, watch them and the links to them, and take part with the machines of this node. */
 const takeMembers = Effect.fnUntraced(function* (parts: Parts, metrics: Metrics["Service"]) {
@@ -321,7 +326,15 @@ function simulated(count: number): ReadonlyArray<Component> {
 const monitoring = (metrics: Metrics["Service"]) =>
   layerOf(
     Effect.gen(function* () {
-      yield* metrics.observe(yield* Projector)
+      const kernel = yield* Kernel
+      yield* metrics.observe(yield* Projector, {
+        mailboxWaiting: kernel.waiting,
+        outstandingRequests: () => {
+          let open = 0
+          for (const { outstanding } of kernel.resident().values()) open += outstanding.length
+          return open
+        }
+      })
     })
   )
 

@@ -5,8 +5,8 @@ import type { ActorKind } from "./actor.ts"
 import type { StreamAppend } from "./ports/event-store.ts"
 import { CommandRefused, UnknownKind } from "./refusals.ts"
 import type { Accepted, SubmitError } from "./refusals.ts"
-import { emptyActor, takeTurn } from "./turn.ts"
-import type { ActorState, Input, Outstanding, Turn } from "./turn.ts"
+import { emptyActor } from "./turn.ts"
+import type { takeTurn, ActorState, Input, Outstanding, Turn } from "./turn.ts"
 
 export type Kinds = ReadonlyMap<string, ActorKind>
 export type RequestsTaker = (stream: string, asked: ReadonlyArray<Outstanding>) => void
@@ -52,7 +52,8 @@ export function stageBatch(
   residents: ReadonlyMap<string, ActorState>,
   kinds: Kinds,
   timeMs: number,
-  node: string
+  node: string,
+  take: typeof takeTurn
 ): Staged {
   const states = new Map<string, ActorState>()
   const appends = new Map<string, Append>()
@@ -66,7 +67,7 @@ export function stageBatch(
     }
     const actor = states.get(stream) ?? residents.get(stream) ?? emptyActor(kind, stream)
     try {
-      const turn = takeTurn(kind, actor, one.input, timeMs, node)
+      const turn = take(kind, actor, one.input, timeMs, node)
       taken.push({ one, turn })
       if (turn.outcome !== "record") continue
       states.set(stream, turn.next)

@@ -2,6 +2,7 @@
 import { Context, Effect, Layer, Ref, Schedule } from "effect"
 import type { Message, Principal } from "../events/envelope.ts"
 import type { ActorKind } from "./actor.ts"
+import type { takeTurn } from "./turn.ts"
 import { makeMailbox } from "./mailbox.ts"
 import type { Mailbox } from "./mailbox.ts"
 import { makePerformer } from "./perform.ts"
@@ -13,6 +14,8 @@ export interface KernelOptions {
   readonly node: string
   readonly unreachableMs?: number
   readonly waiting_max?: number
+  /** How a turn is taken: a node measures it. */
+  readonly takeTurn?: typeof takeTurn
   /** Facts between two checkpoints; they bound the time of the next start. */
   readonly checkpointEvery?: number
 }
@@ -34,6 +37,7 @@ export class Kernel extends Context.Service<
     readonly consider: (command: Command) => ReturnType<Mailbox["Service"]["consider"]>
     readonly state: Mailbox["Service"]["state"]
     readonly resident: Mailbox["Service"]["resident"]
+    readonly waiting: Mailbox["Service"]["waiting"]
     readonly kinds: ReadonlyArray<ActorKind>
     readonly checkpoint: Effect.Effect<void>
   }
@@ -48,7 +52,8 @@ const makeKernel = Effect.fn("Kernel.make")(function* (options: KernelOptions) {
     kinds: options.kinds,
     node: options.node,
     residents,
-    ...(options.waiting_max === undefined ? {} : { waiting_max: options.waiting_max })
+    ...(options.waiting_max === undefined ? {} : { waiting_max: options.waiting_max }),
+    ...(options.takeTurn === undefined ? {} : { takeTurn: options.takeTurn })
   })
   const performer = yield* makePerformer(mailbox, {
     ...(options.unreachableMs === undefined ? {} : { unreachableMs: options.unreachableMs })
@@ -78,6 +83,7 @@ const makeKernel = Effect.fn("Kernel.make")(function* (options: KernelOptions) {
     consider: (command) => mailbox.consider(input(command)),
     state: mailbox.state,
     resident: mailbox.resident,
+    waiting: mailbox.waiting,
     kinds: options.kinds,
     checkpoint
   })

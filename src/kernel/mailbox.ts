@@ -33,6 +33,8 @@ export class Mailbox extends Context.Service<
     readonly onRequests: (take: (stream: string, asked: ReadonlyArray<Outstanding>) => void) => void
     /** The actors now in memory. */
     readonly resident: () => ReadonlyMap<string, ActorState>
+    /** Inputs that stand in line. */
+    readonly waiting: () => number
   }
 >()("novacron/kernel/Mailbox") {}
 
@@ -41,6 +43,8 @@ export interface MailboxOptions {
   readonly node: string
   readonly waiting_max?: number
   readonly batch_max?: number
+  /** How a turn is taken: a node measures it. */
+  readonly takeTurn?: typeof takeTurn
   /** Actors recovered at start; the mailbox owns the map from then on. */
   readonly residents?: Map<string, ActorState>
 }
@@ -141,7 +145,14 @@ class Line {
     return Effect.gen({ self: this }, function* () {
       for (let attempt = 1; ; attempt++) {
         yield* this.loadAll(batch)
-        const staged = stageBatch(batch, this.residents, this.kinds, yield* this.now, this.options.node)
+        const staged = stageBatch(
+          batch,
+          this.residents,
+          this.kinds,
+          yield* this.now,
+          this.options.node,
+          this.options.takeTurn ?? takeTurn
+        )
         if (staged.appends.size === 0) return settle(staged, [], this.residents, this.onRequests)
         const result = yield* Effect.result(this.store.append([...staged.appends.values()]))
         if (result._tag === "Success") return settle(staged, result.success, this.residents, this.onRequests)
@@ -168,6 +179,7 @@ export const makeMailbox = Effect.fn("Mailbox.make")(function* (options: Mailbox
     onRequests: (take) => {
       line.onRequests = take
     },
-    resident: () => line.residents
+    resident: () => line.residents,
+    waiting: () => line.waiting.length
   })
 })

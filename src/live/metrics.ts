@@ -3,12 +3,14 @@
  * that were recorded before are folded into the views again, but not counted again. Gauges of what there is are
  * read from the views when they are asked for. Every label has a bounded set of values.
  */
-import { Context, Effect, Layer } from "effect"
+import { Cause, Context, Effect, Exit, Layer } from "effect"
 import type { Scope } from "effect"
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client"
 import type { Recorded } from "../events/envelope.ts"
 import { typePrefix } from "../events/envelope.ts"
+import { Kernel } from "../kernel/kernel.ts"
 import { EventStore } from "../kernel/ports/event-store.ts"
+import { takeTurn } from "../kernel/turn.ts"
 import { inventory } from "../projections/inventory.ts"
 import { migrations } from "../projections/migrations.ts"
 import { nameOf } from "../projections/projection.ts"
@@ -67,7 +69,7 @@ function instruments(registers: Array<Registry>) {
     mode: gauge("dwcp_mode", "1 for the network mode that is in use", ["mode"]),
     facts: counter("novacron_facts_total", "Facts appended since the start, by type", ["type"]),
     commands: counter("novacron_commands_total", "Commands, by type and outcome", ["type", "outcome"]),
-    turn: histogram("novacron_turn_duration_seconds", "Time to decide one input", turnBuckets),
+    turn: histogram("novacron_turn_duration_seconds", "Time to decide one input, of one in 16", turnBuckets),
     append: histogram("novacron_append_duration_seconds", "Time of one durable append", diskBuckets),
     mailboxWaiting: gauge("novacron_mailbox_waiting", "Inputs that stand in line"),
     outstanding: gauge("novacron_outstanding_requests", "Requests that are not answered yet"),
@@ -240,6 +242,48 @@ export function makeMetrics(): Metrics["Service"] {
 
 const methods: ReadonlySet<string> = new Set(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
 const methodOf = (method: string): string => (methods.has(method) ? method : "other")
+
+const outcomes: Readonly<Record<string, CommandOutcome>> = {
+  CommandRefused: "refused",
+  Overloaded: "overloaded",
+  UnknownKind: "unknown"
+}
+
+/** The same kernel, with what became of each command counted. */
+export const measureCommands = (kernel: Kernel["Service"], metrics: Metrics["Service"]): Kernel["Service"] =>
+  Kernel.of({
+    ...kernel,
+    submit: (command) =>
+      Effect.onExit(kernel.submit(command), (exit) =>
+        Effect.sync(() => {
+          const error = Exit.isFailure(exit) ? Cause.squash(exit.cause) : null
+          const tag = (error as { readonly _tag?: string } | null)?._tag ?? ""
+          const outcome = Exit.isSuccess(exit)
+            ? exit.value.duplicate
+              ? "duplicate"
+              : "accepted"
+            : (outcomes[tag] ?? "failed")
+          metrics.command(command.message.type, outcome)
+        })
+      )
+  })
+
+/** A turn takes microseconds, and so does to observe it: one in so many is enough for a distribution. */
+const turnsPerSample = 16
+
+/** Takes turns as the kernel does, and observes the time of some. */
+export const measuredTurns = (metrics: Metrics["Service"]): typeof takeTurn => {
+  let turns = 0
+  return (kind, actor, input, timeMs, node) => {
+    if (turns++ % turnsPerSample !== 0) return takeTurn(kind, actor, input, timeMs, node)
+    const startedMs = performance.now()
+    try {
+      return takeTurn(kind, actor, input, timeMs, node)
+    } finally {
+      metrics.turn((performance.now() - startedMs) / 1000)
+    }
+  }
+}
 
 /** The same store, with the time of each append observed. */
 export const measureAppends = (

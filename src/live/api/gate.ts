@@ -9,6 +9,7 @@ import type { Authenticate } from "./authentication.ts"
 import { BodyTooLarge, Internal, InvalidRequest, NotFound, Overloaded } from "./problems.ts"
 import { Unauthenticated, UnsupportedMediaType } from "./problems.ts"
 import type { Problem } from "./problems.ts"
+import { routeOf } from "./routes.ts"
 
 /** Who sent the request; set before every route that needs to know. */
 export const Caller = Context.Reference<Principal>("novacron/live/api/Caller", {
@@ -83,8 +84,16 @@ function problemOfCause(cause: Cause.Cause<unknown>, limits: GateLimits, url: st
   return null
 }
 
+/** Told of every answer: the route's template and not its path, so that the values are few. */
+export type ObserveRequest = (method: string, route: string, status: number, seconds: number) => void
+
 /** Wrap the routes. Bodies are bounded here by their declared length and, by the server, by what really comes. */
-export function gate(routes: App, authenticate: Authenticate, limits: GateLimits): App {
+export function gate(
+  routes: App,
+  authenticate: Authenticate,
+  limits: GateLimits,
+  observe: ObserveRequest
+): App {
   let inFlight = 0
   const leave = Effect.sync(() => {
     inFlight -= 1
@@ -99,28 +108,37 @@ export function gate(routes: App, authenticate: Authenticate, limits: GateLimits
     response.status === 415
       ? Effect.succeed(render(new UnsupportedMediaType({ detail: "send content-type: application/json" })))
       : Effect.succeed(response)
+  const answer = Effect.withFiber<Response, unknown, HttpServerRequest.HttpServerRequest | Scope.Scope>(
+    (fiber) => {
+      const request = Context.getUnsafe(fiber.context, HttpServerRequest.HttpServerRequest)
+      const query = request.url.indexOf("?")
+      const path = query < 0 ? request.url : request.url.slice(0, query)
+      const principal = authenticate(request.headers["authorization"])
+      if (principal === null && path !== openPath) {
+        const detail = "send authorization: Bearer <token>; the token lies in the node's token file"
+        return Effect.succeed(render(new Unauthenticated({ detail })))
+      }
+      if (Number(request.headers["content-length"] ?? 0) > limits.bodyBytes_max) {
+        const detail = `${request.headers["content-length"]} bytes are announced`
+        return Effect.succeed(render(new BodyTooLarge({ detail, limitBytes: limits.bodyBytes_max })))
+      }
+      if (inFlight >= limits.inFlight_max) {
+        const detail = `${inFlight} requests are being answered, at most ${limits.inFlight_max} may be`
+        return Effect.succeed(render(new Overloaded({ detail, retryAfterSeconds: 1 })))
+      }
+      inFlight += 1
+      return routes.pipe(
+        principal === null ? (app) => app : Effect.provideService(Caller, principal),
+        Effect.matchCauseEffect({ onFailure: (cause) => onFailure(cause, path), onSuccess }),
+        Effect.ensuring(leave)
+      )
+    }
+  )
   return Effect.withFiber<Response, unknown, HttpServerRequest.HttpServerRequest | Scope.Scope>((fiber) => {
-    const request = Context.getUnsafe(fiber.context, HttpServerRequest.HttpServerRequest)
-    const query = request.url.indexOf("?")
-    const path = query < 0 ? request.url : request.url.slice(0, query)
-    const principal = authenticate(request.headers["authorization"])
-    if (principal === null && path !== openPath) {
-      const detail = "send authorization: Bearer <token>; the token lies in the node's token file"
-      return Effect.succeed(render(new Unauthenticated({ detail })))
-    }
-    if (Number(request.headers["content-length"] ?? 0) > limits.bodyBytes_max) {
-      const detail = `${request.headers["content-length"]} bytes are announced`
-      return Effect.succeed(render(new BodyTooLarge({ detail, limitBytes: limits.bodyBytes_max })))
-    }
-    if (inFlight >= limits.inFlight_max) {
-      const detail = `${inFlight} requests are being answered, at most ${limits.inFlight_max} may be`
-      return Effect.succeed(render(new Overloaded({ detail, retryAfterSeconds: 1 })))
-    }
-    inFlight += 1
-    return routes.pipe(
-      principal === null ? (app) => app : Effect.provideService(Caller, principal),
-      Effect.matchCauseEffect({ onFailure: (cause) => onFailure(cause, path), onSuccess }),
-      Effect.ensuring(leave)
+    const { method, url } = Context.getUnsafe(fiber.context, HttpServerRequest.HttpServerRequest)
+    const startedMs = performance.now()
+    return Effect.tap(answer, ({ status }) =>
+      Effect.sync(() => observe(method, routeOf(method, url), status, (performance.now() - startedMs) / 1000))
     )
   })
 }

@@ -15,6 +15,7 @@ import { authenticator } from "./authentication.ts"
 import { makeCommands } from "./commands.ts"
 import { makeEvents } from "./events.ts"
 import { gate } from "./gate.ts"
+import type { ObserveRequest } from "./gate.ts"
 import { groups } from "./handlers.ts"
 import { makeOperations } from "./operations.ts"
 import { Reads } from "./reads.ts"
@@ -31,6 +32,7 @@ export interface ApiServerOptions {
   readonly connections_max?: number
   readonly subscribers_max?: number
   readonly heartbeatMs?: number
+  readonly observe?: ObserveRequest
 }
 
 export const bodyBytes_max = 1024 * 1024
@@ -89,7 +91,9 @@ const served = (options: ApiServerOptions, stopping: Effect.Effect<void>) =>
     Effect.gen(function* () {
       const router = yield* HttpRouter.HttpRouter
       const limits = { inFlight_max: options.inFlight_max ?? 1000, bodyBytes_max }
-      return HttpServer.serve(gate(router.asHttpEffect(), authenticator(options.token), limits))
+      return HttpServer.serve(
+        gate(router.asHttpEffect(), authenticator(options.token), limits, options.observe ?? (() => {}))
+      )
     })
   ).pipe(Layer.provideMerge(Layer.unwrap(routesOf(options, stopping))), Layer.provide(HttpRouter.layer))
 
