@@ -4,21 +4,26 @@ import { Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
 import { loadedConfig } from "./connection.ts"
 import { failure } from "./exit.ts"
-import { duration } from "./mutate.ts"
+import { dryRunFlag, duration, sayDryRun } from "./mutate.ts"
 import { output } from "./output.ts"
 
 const authorityFolder = Effect.map(loadedConfig, ({ resolved }) => join(resolved.dataDir, "ca"))
 
 const init = Command.make(
   "init",
-  {},
-  Effect.fnUntraced(function* () {
-    const { caInit } = yield* Effect.promise(() => import("../live/ca.ts"))
-    const folder = yield* authorityFolder
-    const authority = yield* caInit(folder).pipe(
-      Effect.mapError((error) => failure("failure", `${error.path}: ${error.reason}`))
-    )
+  { dryRun: dryRunFlag },
+  Effect.fnUntraced(function* ({ dryRun }) {
+    const { caCheck, caInit } = yield* Effect.promise(() => import("../live/ca.ts"))
     const to = yield* output
+    const folder = yield* authorityFolder
+    const told = Effect.mapError((error: { readonly path: string; readonly reason: string }) =>
+      failure("failure", `${error.path}: ${error.reason}`)
+    )
+    if (dryRun) {
+      yield* told(caCheck(folder))
+      return sayDryRun(to, `make an authority in ${folder}`, { folder })
+    }
+    const authority = yield* told(caInit(folder))
     to.either({ folder, hash: authority.hash }, () => {
       to.line(`made the authority in ${folder}; its key's hash is ${authority.hash}`)
     })
@@ -29,23 +34,24 @@ const token = Command.make(
   "token",
   {
     node: Flag.String("node").pipe(Flag.withDescription("Only this node may use it"), Flag.optional),
-    lifetime: duration("lifetime", "How long it may be used", "1h")
+    lifetime: duration("lifetime", "How long it may be used", "1h"),
+    dryRun: dryRunFlag
   },
-  Effect.fnUntraced(function* ({ node, lifetime }) {
+  Effect.fnUntraced(function* ({ node, lifetime, dryRun }) {
     const { caOpen } = yield* Effect.promise(() => import("../live/ca.ts"))
-    const folder = yield* authorityFolder
-    const made = yield* caOpen(folder).pipe(
-      Effect.flatMap((authority) =>
-        authority.createToken({
-          lifetimeMs: lifetime,
-          ...(Option.isSome(node) ? { node: node.value } : {})
-        })
-      ),
-      Effect.mapError((error) =>
-        failure("failure", `${error.path}: ${error.reason}`, "run this on the node that has the authority")
-      )
-    )
     const to = yield* output
+    const told = Effect.mapError((error: { readonly path: string; readonly reason: string }) =>
+      failure("failure", `${error.path}: ${error.reason}`, "run this on the node that has the authority")
+    )
+    const authority = yield* told(caOpen(yield* authorityFolder))
+    const only = Option.getOrNull(node)
+    if (dryRun) {
+      yield* told(authority.checkToken(only))
+      const what = `make a token for ${only ?? "any new node"}`
+      return sayDryRun(to, what, { node: only, lifetimeMs: lifetime })
+    }
+    const options = { lifetimeMs: lifetime, ...(only === null ? {} : { node: only }) }
+    const made = yield* told(authority.createToken(options))
     to.either(made, () => to.line(made.token))
   })
 ).pipe(Command.withDescription("Make a token with which one node can join, once"))

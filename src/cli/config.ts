@@ -1,10 +1,19 @@
 /** `novacron config …` */
-import { existsSync, writeFileSync } from "node:fs"
+import { accessSync, constants, existsSync, statSync, writeFileSync } from "node:fs"
+import { dirname, join } from "node:path"
 import { Effect, Option } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { configFile, loadedConfig } from "./connection.ts"
 import { failure } from "./exit.ts"
+import { dryRunFlag, sayDryRun } from "./mutate.ts"
 import { output, Surroundings } from "./output.ts"
+
+/** Throws what writing the file would throw, as far as that can be known without doing it. */
+function mayWrite(file: string): void {
+  if (!existsSync(file)) return accessSync(join(dirname(file), "."), constants.W_OK)
+  if (statSync(file).isDirectory()) throw Object.assign(new Error("it is a folder"), { code: "EISDIR" })
+  accessSync(file, constants.W_OK)
+}
 
 const generate = Command.make(
   "generate",
@@ -17,9 +26,10 @@ const generate = Command.make(
       Flag.withDescription("Write over a file that is there"),
       Flag.withoutNegation,
       Flag.withDefault(false)
-    )
+    ),
+    dryRun: dryRunFlag
   },
-  Effect.fnUntraced(function* ({ file, force }) {
+  Effect.fnUntraced(function* ({ file, force, dryRun }) {
     const to = yield* output
     const { out } = yield* Surroundings
     const { commentedYaml } = yield* Effect.promise(() => import("../live/config/render.ts"))
@@ -28,9 +38,12 @@ const generate = Command.make(
       return yield* failure("refused", `${file.value} is there already`, "--force writes over it")
     }
     yield* Effect.try({
-      try: () => writeFileSync(file.value, commentedYaml(), { mode: 0o600 }),
-      catch: (cause) => failure("failure", `${file.value} can't be written: ${(cause as Error).message}`)
+      try: () =>
+        dryRun ? mayWrite(file.value) : writeFileSync(file.value, commentedYaml(), { mode: 0o600 }),
+      catch: (cause) =>
+        failure("failure", `${file.value} can't be written: ${(cause as NodeJS.ErrnoException).code}`)
     })
+    if (dryRun) return sayDryRun(to, `write ${file.value}`, { file: file.value })
     to.note(`written to ${file.value}`)
   })
 ).pipe(Command.withDescription("Write a commented configuration with every default"))

@@ -24,13 +24,21 @@ export const duration = (name: string, about: string, standard: string) =>
 
 export const vmArgument = Argument.String("vm").pipe(Argument.withDescription("Name of the machine"))
 
+export const dryRunFlag = Flag.Boolean("dry-run").pipe(
+  Flag.withAlias("n"),
+  Flag.withDescription("Say what would be done, through the same code, and do nothing"),
+  Flag.withoutNegation,
+  Flag.withDefault(false)
+)
+
+/** What a command that only writes files here says instead of writing them. */
+export const sayDryRun = (to: Output, what: string, data: Readonly<Record<string, unknown>>): void =>
+  to.either({ dryRun: true, ...data }, () =>
+    to.line(`${to.paint("dry run", "yellow")}: ${what}; nothing is changed`)
+  )
+
 export const mutationFlags = {
-  dryRun: Flag.Boolean("dry-run").pipe(
-    Flag.withAlias("n"),
-    Flag.withDescription("Say what would be done, through the same code, and do nothing"),
-    Flag.withoutNegation,
-    Flag.withDefault(false)
-  ),
+  dryRun: dryRunFlag,
   wait: Flag.Boolean("wait").pipe(
     Flag.withAlias("w"),
     Flag.withDescription("Wait until it has succeeded or failed"),

@@ -38,6 +38,8 @@ export interface Authority {
     readonly lifetimeMs?: number
     readonly node?: string
   }) => Effect.Effect<{ readonly token: string; readonly expiresMs: number }, CaError>
+  /** Whether `createToken` would make one; changes nothing. */
+  readonly checkToken: (node: string | null) => Effect.Effect<void, CaError>
   /** Use up a token's secret and issue a certificate for the DER request. PEM. */
   readonly join: (secret: string, node: string, request: Buffer) => Effect.Effect<string, CaError>
   /** A new certificate for a node that has proved, by its present one, to be `node`. PEM. */
@@ -48,8 +50,19 @@ export interface Authority {
   readonly issue: (node: string, request: Buffer) => Effect.Effect<string, CaError>
 }
 
+/** Whether an authority can be made in `folder`; changes nothing. */
+export const caCheck = Effect.fn("ca.check")(function* (folder: string) {
+  const path = join(folder, "ca.key")
+  const known = yield* Effect.result(readText(path))
+  if (known._tag === "Success") {
+    return yield* new CaError({ code: "exists", path, reason: "there is an authority already" })
+  }
+  if (known.failure.code !== "missing") return yield* known.failure
+})
+
 /** Make a new authority in `folder`; `exists` when there is one. */
 export const caInit = Effect.fn("ca.init")(function* (folder: string) {
+  yield* caCheck(folder)
   yield* makePrivateFolder(folder)
   const keys = certificates.generateKeys()
   const root = certificates.rootCertificate(keys, yield* Clock.currentTimeMillis)
@@ -102,6 +115,7 @@ function authority(folder: string, signer: Signer, tokens: TokenStore): Authorit
       const { secret, expiresMs } = yield* tokens.create({ lifetimeMs, node: options.node ?? null })
       return { token: `nct1.${secret}.${hash}`, expiresMs }
     }),
+    checkToken: (node) => tokens.check(node),
     join: Effect.fn("ca.join")(function* (secret, node, request) {
       const bad = certificates.readSigningRequest(request, node)
       if (typeof bad === "string")

@@ -52,6 +52,40 @@ test("an operation that fails says why", async () => {
   assert.match(answer.body.reason, /no room/)
 })
 
+test("a start that finds no host, and an operation whose guest ends meanwhile, have failed", async () => {
+  const big = { name: "big-1", spec: { cpus: 256 } }
+  assert.equal((await world.call("POST", "/v1/vms?wait=10s", big)).body.state, "failed")
+  const started = await world.call("POST", "/v1/vms/big-1/start?wait=10s")
+  assert.equal(started.body.state, "failed")
+  assert.match(started.body.reason, /vm\.notPlaced/)
+
+  const vm = { name: "slow-2", spec: {}, start: true }
+  assert.equal((await world.call("POST", "/v1/vms?wait=10s", vm)).body.state, "succeeded")
+  const row = (await world.call("GET", "/v1/vms/slow-2")).body
+  const asked = await world.call("POST", "/v1/vms/slow-2/reboot")
+  assert.equal(asked.body.state, "running")
+  const message = { type: "vm.reportEnded", host: row.host, cause: "guest-shutdown", reason: "" }
+  const principal = { kind: "node", name: row.host } as const
+  const ended = { stream: "vm/slow-2", message, id: "ended-slow-2", correlation: "ended-slow-2", principal }
+  await Effect.runPromise(world.kernel.submit(ended))
+  const after = await world.call("GET", `/v1/operations/${asked.body.id}?wait=10s`)
+  assert.equal(after.body.state, "failed")
+  assert.equal(after.body.reason, "vm.stopped")
+})
+
+test("a copy is made of a stopped machine or of a snapshot that is there; all else is refused before anything is made", async () => {
+  const name = await machine("running")
+  const position = await head()
+  const running = await world.call("POST", `/v1/vms/${name}/clone`, { name: "copy-1" })
+  assert.equal(running.status, 409)
+  assert.match(running.body.detail, /a stopped machine, or of a snapshot/)
+  const missing = await world.call("POST", `/v1/vms/${name}/clone`, { name: "copy-1", snapshot: "none" })
+  assert.equal(missing.status, 404)
+  assert.match(missing.body.detail, /snapshot none/)
+  assert.equal(await head(), position)
+  assert.equal((await world.call("GET", "/v1/vms/copy-1")).status, 404)
+})
+
 test("the same key is the same command, and for another command it is refused", async () => {
   const name = await machine()
   const key = { "idempotency-key": `key-${name}` }
@@ -60,6 +94,9 @@ test("the same key is the same command, and for another command it is refused", 
   const second = await world.call("POST", `/v1/vms/${name}/start?wait=10s`, undefined, key)
   assert.deepEqual(second.body, first.body)
   assert.equal(await head(), position)
+  const dry = await world.call("POST", `/v1/vms/${name}/start?dryRun=true`, undefined, key)
+  assert.deepEqual([dry.body.wouldRecord, dry.body.wouldAsk], [[], []])
+  assert.equal((await world.call("POST", `/v1/vms/${name}/stop?dryRun=true`, undefined, key)).status, 422)
   const other = await world.call("POST", `/v1/vms/${name}/stop`, undefined, key)
   assert.equal(other.status, 422)
   assert.equal(other.body.type, "urn:novacron:problem:idempotency-key-reused")

@@ -81,7 +81,6 @@ export const makeCommands = (
     const id = asked.key ?? randomUUID()
     const { stream, message, principal } = asked
     const command: Command = { stream, message, id, correlation: id, principal }
-    if (asked.query.dryRun === "true") return yield* dryRun(command)
     if (asked.key !== undefined) {
       const known = operations.get(id)
       const before = operations.commandOf(id)
@@ -90,6 +89,7 @@ export const makeCommands = (
         return yield* new KeyReused({ operation: id, stream: known.stream, command: before ?? "", detail })
       }
     }
+    if (asked.query.dryRun === "true") return yield* dryRun(command)
     const accepted = yield* kernel.submit(command).pipe(Effect.mapError((error) => problemOf(error)))
     return yield* answer(accepted, command, asked.query.wait)
   })

@@ -8,13 +8,14 @@ import type { Message } from "../../events/envelope.ts"
 import { MigrationPolicy } from "../../events/requests.ts"
 import type { Kernel } from "../../kernel/kernel.ts"
 import type { EventStore } from "../../kernel/ports/event-store.ts"
+import { describe } from "../../kernel/statechart.ts"
 import { Api } from "./api.ts"
 import type { Asked, makeCommands } from "./commands.ts"
 import type { makeEvents } from "./events.ts"
 import { Caller } from "./gate.ts"
 import { factsOf, parseAt, stateAt, unavailable } from "./history.ts"
 import type { Operations } from "./operations.ts"
-import { InvalidRequest, NotFound, StoreUnavailable } from "./problems.ts"
+import { InvalidRequest, NotFound, Refused, StoreUnavailable } from "./problems.ts"
 import type { Reads } from "./reads.ts"
 
 export interface HandlerPorts {
@@ -60,15 +61,7 @@ const vms = (ports: HandlerPorts) => {
       }
     ) =>
       ask(`vm/${request.params.name}`, { type, snapshot: request.payload.snapshot }, request)
-  /** What a copy needs to know of its original: its specification and the host that has its disks. */
-  const original = Effect.fnUntraced(function* (name: string) {
-    const actor = yield* ports.kernel
-      .state(`vm/${name}`)
-      .pipe(Effect.mapError((error) => new StoreUnavailable({ detail: error.message })))
-    const { spec, host } = actor.chart.context as { spec: object | null; host: string | null }
-    if (spec === null) return yield* nothing(`vm/${name}`)
-    return { spec, ...(host === null ? {} : { host }) }
-  })
+  const original = originalOf(ports)
   return HttpApiBuilder.group(Api, "vms", (handlers) =>
     handlers.handleAll({
       list: () => ports.reads.vms,
@@ -90,10 +83,15 @@ const vms = (ports: HandlerPorts) => {
       resume: act("vm.resume"),
       reboot: act("vm.reboot"),
       clone: (request) =>
-        Effect.flatMap(original(request.params.name), (source) => {
+        Effect.flatMap(original(request.params.name), ({ spec, host, state, snapshots }) => {
           const { name, snapshot, start } = request.payload
-          const cloneOf = { vm: request.params.name, ...(snapshot === undefined ? {} : { snapshot }) }
-          return ask(`vm/${name}`, { type: "vm.create", ...source, start, cloneOf }, request)
+          const from = request.params.name
+          if (snapshot === undefined && !state.startsWith("stopped")) return mustBeStopped(from, state)
+          if (snapshot !== undefined && !snapshots.includes(snapshot)) {
+            return nothing(`snapshot/${snapshot} of vm ${from}`)
+          }
+          const cloneOf = { vm: from, ...(snapshot === undefined ? {} : { snapshot }) }
+          return ask(`vm/${name}`, { type: "vm.create", spec, ...host, start, cloneOf }, request)
         }),
       snapshot: snapshot("vm.snapshot"),
       restore: snapshot("vm.restore"),
@@ -114,6 +112,33 @@ const vms = (ports: HandlerPorts) => {
     })
   )
 }
+
+interface Original {
+  readonly spec: object | null
+  readonly host: string | null
+  readonly snapshots: ReadonlyArray<string>
+}
+
+/** What a copy, or a migration, needs to know of the machine: its specification, its snapshots, and its host. */
+const originalOf = (ports: HandlerPorts) =>
+  Effect.fnUntraced(function* (name: string) {
+    const actor = yield* ports.kernel
+      .state(`vm/${name}`)
+      .pipe(Effect.mapError((error) => new StoreUnavailable({ detail: error.message })))
+    const { spec, host, snapshots } = actor.chart.context as Original
+    if (spec === null) return yield* nothing(`vm/${name}`)
+    return { spec, snapshots, host: host === null ? {} : { host }, state: describe(actor.chart) }
+  })
+
+const mustBeStopped = (vm: string, state: string) =>
+  new Refused({
+    stream: `vm/${vm}`,
+    command: "vm.clone",
+    state,
+    allowed: [],
+    unmet: [],
+    detail: `vm/${vm} is ${state}: a copy is made of a stopped machine, or of a snapshot that is named`
+  })
 
 /** A stream's name from an idempotency key, which may have characters that a name may not. */
 const migrationName = (key: string): string =>

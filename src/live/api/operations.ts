@@ -21,13 +21,16 @@ const vm = (command: string, done: string, failed: ReadonlyArray<string> = []): 
   failed: ["vm.operationFailed", ...failed]
 })
 
+/** The guest ended by itself in the meantime; what was asked of it will not be answered any more. */
+const guestEnds = ["vm.crashed", "vm.stopped"]
+
 const endsByFirstFact: Readonly<Record<string, Ends>> = {
-  "vm.startRequested": vm("start", "started", ["vm.crashed"]),
+  "vm.startRequested": vm("start", "started", ["vm.crashed", "vm.notPlaced"]),
   "vm.stopRequested": vm("stop", "stopped"),
-  "vm.pauseRequested": vm("pause", "paused", ["vm.crashed"]),
-  "vm.resumeRequested": vm("resume", "resumed", ["vm.crashed"]),
-  "vm.rebootRequested": vm("reboot", "rebooted", ["vm.crashed"]),
-  "vm.snapshotRequested": vm("snapshot", "snapshotTaken"),
+  "vm.pauseRequested": vm("pause", "paused", guestEnds),
+  "vm.resumeRequested": vm("resume", "resumed", guestEnds),
+  "vm.rebootRequested": vm("reboot", "rebooted", guestEnds),
+  "vm.snapshotRequested": vm("snapshot", "snapshotTaken", guestEnds),
   "vm.restoreRequested": vm("restore", "restored"),
   "vm.deleteRequested": vm("delete", "deleted"),
   "migration.requested": {

@@ -34,7 +34,8 @@ export const makePreview = (kernel: KernelShape, ports: PreviewPorts) =>
     const { actor, turn } = considered
     const recording = turn.outcome === "record" ? turn : null
     const asked = recording?.requests.map((one) => one.request) ?? []
-    const isMigration = command.message.type === "migration.request"
+    // The same command again, by its key, does nothing: nothing is in its way either.
+    const isMigration = recording !== null && command.message.type === "migration.request"
     const placing = isMigration
       ? yield* migrationPlacing(kernel, command)
       : asked.flatMap((one) =>

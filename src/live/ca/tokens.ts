@@ -41,11 +41,23 @@ export class TokenStore {
     Effect.all([makePrivateFolder(this.#open), makePrivateFolder(this.#used)], { discard: true })
   )
 
+  /** Whether `create` would make a token for this node; changes nothing. */
+  check(node: string | null) {
+    return Effect.gen({ self: this }, function* () {
+      if (node !== null && !Schema.is(Name)(node)) {
+        const reason = `${JSON.stringify(node)} is no node's name: 1 to 63 characters a-z, 0-9 and -`
+        return yield* new CaError({ code: "invalid", path: "node", reason })
+      }
+      yield* this.#sweep(yield* Clock.currentTimeMillis, false)
+    })
+  }
+
   /** A new token's secret, good for `lifetimeMs`, for any new node or only for `node`. */
   create(options: { readonly lifetimeMs: number; readonly node: string | null }) {
     return Effect.gen({ self: this }, function* () {
+      yield* this.check(options.node)
       const nowMs = yield* Clock.currentTimeMillis
-      yield* this.#sweep(nowMs)
+      yield* this.#sweep(nowMs, true)
       const secret = randomBytes(32).toString("base64url")
       const stored: StoredToken = { expiresMs: nowMs + options.lifetimeMs, node: options.node }
       yield* createFile(join(this.#open, fileOf(secret)), JSON.stringify(stored))
@@ -77,8 +89,8 @@ export class TokenStore {
     })
   }
 
-  /** Remove what has expired, and refuse when too many are open still. */
-  #sweep(nowMs: number) {
+  /** Refuse when too many are open, and with `removes` remove what has expired. */
+  #sweep(nowMs: number, removes: boolean) {
     return Effect.gen({ self: this }, function* () {
       let openCount = 0
       for (const folder of [this.#open, this.#used]) {
@@ -88,8 +100,9 @@ export class TokenStore {
             Effect.flatMap(Schema.decodeUnknownEffect(StoredToken)),
             Effect.option
           )
-          if (Option.isSome(stored) && stored.value.expiresMs <= nowMs) yield* removeFile(path)
-          else if (folder === this.#open) openCount += 1
+          if (Option.isSome(stored) && stored.value.expiresMs <= nowMs) {
+            if (removes) yield* removeFile(path)
+          } else if (folder === this.#open) openCount += 1
         }
       }
       if (openCount >= openTokensMax) {
