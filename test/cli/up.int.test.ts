@@ -161,7 +161,7 @@ test("the driver qemu where there is no QEMU: what is missing, and what else the
   await fails(
     node.start({ hypervisor: { driver: "qemu" } }, programsOnly(node)),
     8,
-    /^novacron: hypervisor \(core\) did not start: hypervisor\.driver is "qemu": qemu-(system-x86_64|img): spawn/,
+    /^novacron: hypervisor \(core\) did not start: hypervisor\.driver is "qemu": qemu-(system-x86_64|img): (spawn|No such file)/,
     /allowed: qemu where its programs are installed .*, sim$/m
   )
   assert.deepEqual((await typesOf()).slice(-2), ["node.startFailed", "node.stopped"])

@@ -12,6 +12,8 @@ export class ToolError extends Schema.TaggedError<ToolError>()("ToolError", {
 
 const OUTPUT_BYTES_MAX = 16 * 1024 * 1024
 const SETPRIV = "/usr/bin/setpriv"
+/** What setpriv says of a program that is not there; the program is named anyway. */
+const ofSetpriv = /^setpriv: failed to execute [^:]*: /
 
 /**
  * A command that the kernel ends with us (PR_SET_PDEATHSIG, prctl(2)), also when we are killed: else a probe goes on for
@@ -41,7 +43,10 @@ export const runTool = (
       { timeout: timeoutMs, killSignal: "SIGKILL", maxBuffer: OUTPUT_BYTES_MAX },
       (error, stdout, stderr) => {
         if (error === null) return resume(Effect.succeed(stdout))
-        const why = error.killed === true ? `killed after ${timeoutMs} ms` : stderr.trim() || error.message
+        const why =
+          error.killed === true
+            ? `killed after ${timeoutMs} ms`
+            : stderr.trim().replace(ofSetpriv, "") || error.message
         resume(Effect.fail(new ToolError({ program, args: [...args], reason: why.slice(0, 1024) })))
       }
     )
