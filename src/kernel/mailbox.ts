@@ -125,6 +125,9 @@ class Line {
         if (this.waiting.length === 0) this.gathered.closeUnsafe()
         const exit = yield* Effect.exit(this.runBatch(batch))
         if (exit._tag === "Failure") for (const one of batch) one.resume(Effect.failCause(exit.cause))
+        // Names that were only asked for, and refused, must not fill the memory.
+        for (const { input } of batch)
+          if (this.residents.get(input.stream)?.revision === -1) this.residents.delete(input.stream)
       }
     })
   }

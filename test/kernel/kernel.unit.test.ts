@@ -1,0 +1,257 @@
+import assert from "node:assert/strict"
+import { test } from "node:test"
+import { Effect, Exit, Result, Stream } from "effect"
+import * as fc from "fast-check"
+import type { Draft } from "../../src/events/envelope.ts"
+import { AgentUnreachable } from "../../src/kernel/ports/agents.ts"
+import { replay } from "../../src/kernel/replay.ts"
+import { serialize } from "../../src/kernel/turn.ts"
+import { lamp, light, look, World } from "./lamp.ts"
+
+const seed = 20_261_121
+
+function firstDraft(world: World): Draft {
+  const draft = world.appends[0]?.[0]?.facts[0]
+  assert.ok(draft)
+  return draft
+}
+
+test("what has gathered is appended at once, across actors", async () => {
+  const world = await World.open()
+  const streams = Array.from({ length: 20 }, (_, n) => `lamp/l${n}`)
+  const commands = streams.map((stream) => world.command(stream, light(), stream))
+  await world.run(Effect.all(commands, { concurrency: "unbounded" }))
+  assert.equal(world.appends.length, 1)
+  assert.deepEqual(
+    world.appends[0]?.map(({ stream }) => stream),
+    streams
+  )
+  await world.close()
+})
+
+test("two commands to one actor in one batch see each other", async () => {
+  const world = await World.open()
+  const [first, second] = await world.run(
+    Effect.all([world.command("lamp/a", light(), "1"), world.command("lamp/a", light(), "2")], {
+      concurrency: "unbounded"
+    })
+  )
+  assert.deepEqual([first.revision, second.revision], [0, 1])
+  assert.equal(world.appends.length, 1)
+  await world.close()
+})
+
+test("after a conflict the actor is loaded and decides again", async () => {
+  const world = await World.open()
+  await world.run(world.command("lamp/a", light(), "1"))
+  const draft = firstDraft(world)
+  let meddled = 0
+  world.beforeAppend = Effect.suspend(() => {
+    if (meddled++ > 0) return Effect.void
+    const other = { ...draft, id: "other#0", causation: "other" }
+    world.beforeAppend = Effect.void
+    return Effect.orDie(world.store.append([{ stream: "lamp/a", expectedRevision: 0, facts: [other] }]))
+  })
+  const accepted = await world.run(world.command("lamp/a", light(), "2"))
+  assert.equal(accepted.revision, 2)
+  assert.equal(world.context("lamp/a")?.lit, 3)
+  await world.close()
+})
+
+test("an actor that changes again and again ends in the conflict, five attempts later", async () => {
+  const world = await World.open()
+  await world.run(world.command("lamp/a", light(), "1"))
+  const draft = firstDraft(world)
+  const before = world.appends.length
+  let n = 0
+  const meddle: Effect.Effect<void> = Effect.suspend(() => {
+    const other = { ...draft, id: `other${n}#0`, causation: `other${n}` }
+    const batch = [{ stream: "lamp/a", expectedRevision: n++, facts: [other] }]
+    world.beforeAppend = Effect.void
+    return Effect.andThen(
+      Effect.orDie(world.store.append(batch)),
+      Effect.sync(() => (world.beforeAppend = meddle))
+    )
+  })
+  world.beforeAppend = meddle
+  const result = await world.run(Effect.result(world.command("lamp/a", light(), "2")))
+  assert.ok(Result.isFailure(result))
+  assert.equal(result.failure._tag, "RevisionConflict")
+  assert.equal((world.appends.length - before) / 2, 5)
+  assert.ok(!world.disk.facts.some(({ causation }) => causation === "2"))
+  await world.close()
+})
+
+test("when nothing can be appended all callers are told, nothing is visible, and the next one succeeds", async () => {
+  const world = await World.open()
+  await world.run(world.command("lamp/a", light(), "1"))
+  const before = serialize(world.kernel.resident().get("lamp/a")!)
+  world.disk.fault = (operation) => (operation === "append" ? "the disk is full" : null)
+  const results = await world.run(
+    Effect.all(
+      ["lamp/a", "lamp/b"].map((stream) => Effect.result(world.command(stream, light(), "2"))),
+      { concurrency: "unbounded" }
+    )
+  )
+  for (const result of results) {
+    assert.ok(Result.isFailure(result))
+    assert.equal(result.failure._tag, "StoreFailure")
+    assert.match(result.failure.message, /the disk is full/)
+  }
+  assert.equal(serialize(world.kernel.resident().get("lamp/a")!), before)
+  world.disk.fault = () => null
+  assert.equal((await world.run(world.command("lamp/a", light(), "2"))).revision, 1)
+  await world.close()
+})
+
+test("a full line turns commands away and says so; what stood in it is answered", async () => {
+  const world = await World.open({ waiting_max: 3 })
+  const results = await world.run(
+    Effect.all(
+      Array.from({ length: 5 }, (_, n) => Effect.result(world.command(`lamp/l${n}`, light(), `${n}`))),
+      { concurrency: "unbounded" }
+    )
+  )
+  const failures = results.filter(Result.isFailure)
+  assert.equal(failures.length, 2)
+  for (const { failure } of failures) {
+    assert.equal(failure._tag, "Overloaded")
+    assert.match(failure.message, /3 inputs wait already, 3 at most/)
+  }
+  await world.close()
+})
+
+test("a refusal names the state and what is allowed or missing, and leaves nothing behind", async () => {
+  const world = await World.open()
+  const refused = await world.run(Effect.flip(world.command("lamp/a", { type: "lamp.leave" }, "1")))
+  assert.match(
+    refused.message,
+    /lamp\/a is dark: lamp.leave is refused; allowed now: lamp.switch, lamp.look, lamp.break/
+  )
+  const unknown = await world.run(Effect.flip(world.command("torch/a", look, "1")))
+  assert.match(unknown.message, /torch\/a is no actor; kinds: lamp/)
+  for (let n = 0; n < 100; n++)
+    await world.run(Effect.flip(world.command(`lamp/made-up-${n}`, { type: "lamp.leave" }, "1")))
+  assert.equal(world.kernel.resident().size, 0, "names that only were refused stay in memory")
+  assert.equal(world.disk.facts.length, 0)
+  await world.close()
+})
+
+test("a timer fires at its time, also over a restart; a new one takes its place, a stop takes it back", async () => {
+  const world = await World.open()
+  await world.run(world.command("lamp/a", light(1000), "1"))
+  await world.pass(600)
+  await world.run(world.command("lamp/a", light(1000), "2"))
+  await world.pass(600)
+  assert.equal(world.state("lamp/a"), "lit", "the first timer fired though a new one took its place")
+  await world.restart()
+  await world.pass(300)
+  assert.equal(world.state("lamp/a"), "lit")
+  await world.pass(200)
+  assert.equal(world.state("lamp/a"), "dark")
+  assert.equal(world.facts("lamp/a").filter((type) => type === "lamp.darkened").length, 1)
+  await world.run(world.command("lamp/a", light(1000), "3"))
+  await world.run(world.command("lamp/a", { type: "lamp.leave" }, "4"))
+  await world.pass(5000)
+  assert.equal(world.state("lamp/a"), "lit")
+  await world.close()
+})
+
+test("a command that was accepted before is recognised, before and after a restart", async () => {
+  const world = await World.open()
+  const first = await world.run(world.command("lamp/a", light(), "1"))
+  const again = await world.run(world.command("lamp/a", light(), "1"))
+  assert.deepEqual([again.duplicate, again.position], [true, first.position])
+  await world.restart()
+  const later = await world.run(world.command("lamp/a", light(), "1"))
+  assert.deepEqual([later.duplicate, later.position], [true, first.position])
+  assert.equal(world.facts("lamp/a").filter((type) => type === "lamp.lit").length, 1)
+  await world.close()
+})
+
+test("nothing is asked of a port before its fact is durable, and nothing when that fails", async () => {
+  const world = await World.open()
+  await world.run(world.command("lamp/a", look, "1"))
+  await world.pass(10)
+  assert.deepEqual(world.asked, [{ key: "lamp/a@0#0", durable: 1 }])
+  world.disk.fault = (operation) => (operation === "append" ? "the disk is full" : null)
+  await world.run(Effect.flip(world.command("lamp/b", look, "1")))
+  await world.pass(10)
+  assert.equal(world.asked.length, 1)
+  await world.close()
+})
+
+test("after a crash what is outstanding is asked again under the same key, and only that", async () => {
+  const world = await World.open()
+  world.perform = () => Stream.never
+  await world.run(world.command("lamp/a", look, "1"))
+  await world.pass(10)
+  world.perform = () => Stream.make({ type: "hypervisor.observed", state: "paused" } as const)
+  await world.restart()
+  await world.pass(10)
+  assert.deepEqual(
+    world.asked.map(({ key }) => key),
+    ["lamp/a@0#0", "lamp/a@0#0"]
+  )
+  assert.deepEqual(world.facts("lamp/a"), ["lamp.looked", "lamp.seen"])
+  await world.restart()
+  await world.pass(10)
+  assert.equal(world.asked.length, 2)
+  await world.close()
+})
+
+test("a host out of reach is asked again until its time is over, and then the answer is that it is lost", async () => {
+  const world = await World.open({ unreachableMs: 5000 })
+  world.perform = () => Stream.fail(new AgentUnreachable({ host: "h", reason: "no link" }))
+  await world.run(world.command("lamp/a", look, "1"))
+  for (let ms = 0; ms < 4900; ms += 100) await world.pass(100)
+  assert.deepEqual(world.facts("lamp/a"), ["lamp.looked"])
+  for (let ms = 0; ms < 3000; ms += 100) await world.pass(100)
+  assert.deepEqual(world.facts("lamp/a"), ["lamp.looked", "lamp.seen"])
+  assert.equal(world.context("lamp/a")?.seen, "lost")
+  await world.close()
+})
+
+test("a bug in one turn is its caller's alone", async () => {
+  const world = await World.open()
+  const [bad, good] = await world.run(
+    Effect.all(
+      [
+        Effect.exit(world.command("lamp/a", { type: "lamp.break" }, "1")),
+        Effect.exit(world.command("lamp/b", light(), "1"))
+      ],
+      { concurrency: "unbounded" }
+    )
+  )
+  assert.ok(Exit.isFailure(bad) && /a bug in the chart/.test(String(bad.cause)))
+  assert.ok(Exit.isSuccess(good))
+  assert.equal(world.appends.length, 1)
+  await world.close()
+})
+
+test("a checkpoint and what came after it give what all facts give, byte for byte", async () => {
+  const step = fc.oneof(
+    fc.record({ lamp: fc.nat(3), message: fc.constantFrom(light(50), light(500), look) }),
+    fc.record({ lamp: fc.nat(3), message: fc.constant({ type: "lamp.leave" }) }),
+    fc.constant("checkpoint" as const),
+    fc.constant("restart" as const),
+    fc.nat(300)
+  )
+  const property = fc.asyncProperty(fc.array(step, { maxLength: 30 }), async (steps) => {
+    const world = await World.open()
+    for (const [n, one] of steps.entries()) {
+      if (one === "checkpoint") await world.run(world.kernel.checkpoint)
+      else if (one === "restart") await world.restart()
+      else if (typeof one === "number") await world.pass(one)
+      else await world.run(Effect.exit(world.command(`lamp/l${one.lamp}`, one.message, `c${n}`)))
+    }
+    const all = await world.run(replay(world.store, [lamp], { snapshots: false }))
+    const short = await world.run(replay(world.store, [lamp], { snapshots: true }))
+    const texts = (actors: Iterable<Parameters<typeof serialize>[0]>) =>
+      [...actors].map((actor) => `${actor.stream} ${serialize(actor)}`).toSorted()
+    assert.deepEqual(texts(short.values()), texts(all.values()))
+    assert.deepEqual(texts(world.kernel.resident().values()), texts(all.values()))
+    await world.close()
+  })
+  await fc.assert(property, { seed, numRuns: 60 })
+})
