@@ -1,81 +1,147 @@
 /**
- * The load of the HTTP benches, in a process of its own: so many connections that each send one request after the
- * other. Run as `node http-load.ts <port> <connections> <requests> <token>`; prints one line of JSON.
+ * The load on a server, in a process of its own: `connections` sockets that stay open, on each one request after the
+ * other, the next when the answer is there. Bare sockets and the same bytes for every server, so that the client costs
+ * each the same and little. Takes jobs and gives their results by the channel of `fork`.
  */
-import { once } from "node:events"
 import { connect } from "node:net"
+import type { Socket } from "node:net"
+import { hashOf } from "./measure.ts"
 
-export interface Load {
-  readonly perSecond: number
-  readonly p50Ms: number
-  readonly p99Ms: number
-  /** Bytes of the last answer's body. */
-  readonly bodyBytes: number
-  /** Requests that were not answered with 2xx. */
-  readonly failed: number
+export interface Job {
+  readonly port: number
+  readonly token: string
+  /** `echo` sends the body that a command is answered with. */
+  readonly what: "echo" | "commands"
+  readonly connections: number
+  /** All together. */
+  readonly requests: number
+  /** Part of the ids, so that no job repeats another's commands. */
+  readonly job: string
 }
 
-const bodies = [
-  { path: "drain", body: '{"reason":"bench"}' },
-  { path: "activate", body: "" }
-] as const
+export interface Load {
+  readonly seconds: number
+  readonly p50Ms: number
+  readonly p99Ms: number
+  /** Over what was answered, without what the time or the order of arrival decides. */
+  readonly result: string
+}
 
-/** Alternates between two commands at a host of its own: each is accepted. */
-async function one(port: number, host: number, requests: number, token: string, latencies: Array<number>) {
-  const socket = connect(port, "127.0.0.1")
-  socket.setNoDelay(true)
-  await once(socket, "connect")
-  const texts = bodies.map(
-    ({ path, body }) =>
-      `POST /v1/hosts/h${host}/${path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer ${token}\r\n` +
-      (body === ""
-        ? "content-length: 0\r\n"
-        : `content-type: application/json\r\ncontent-length: ${body.length}\r\n`) +
-      `\r\n${body}`
+/** As large as the answer to a command. */
+const echoed = (job: string, host: number, n: number) => ({
+  id: `${job}.${host}.${n}`,
+  stream: `host/h${host}`,
+  began: "host.drained",
+  state: "succeeded",
+  reason: null,
+  position: 123_456,
+  lastPosition: 123_456,
+  startedMs: 1_760_000_000_000,
+  updatedMs: 1_760_000_000_000
+})
+
+function bytesOf({ token, what, job }: Job, host: number, n: number): string {
+  const drains = n % 2 === 0
+  const path = what === "echo" ? "/" : `/v1/hosts/h${host}/${drains ? "drain" : "activate"}`
+  const body = what === "echo" ? JSON.stringify(echoed(job, host, n)) : drains ? '{"reason":"bench"}' : ""
+  const type = body === "" ? "" : "content-type: application/json\r\n"
+  return (
+    `POST ${path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer ${token}\r\n` +
+    `idempotency-key: ${job}.${host}.${n}\r\n${type}content-length: ${body.length}\r\n\r\n${body}`
   )
-  const result = { failed: 0, bodyBytes: 0 }
-  let sent = 0
-  let sentAt = 0
-  let received = ""
-  const send = () => {
-    sentAt = performance.now()
-    socket.write(texts[sent++ % 2] as string)
-  }
-  await new Promise<void>((resolve, reject) => {
+}
+
+/** One answer at the beginning of `text`, or null while it is not all there. */
+function answerIn(
+  text: string
+): { readonly status: number; readonly body: string; readonly end: number } | null {
+  const headers = text.indexOf("\r\n\r\n")
+  if (headers < 0) return null
+  const length = /\r\ncontent-length: (\d+)/i.exec(text.slice(0, headers))?.[1]
+  if (length === undefined) throw new Error(`an answer without content-length: ${text.slice(0, headers)}`)
+  const end = headers + 4 + Number(length)
+  if (text.length < end) return null
+  return { status: Number(text.slice(9, 12)), body: text.slice(headers + 4, end), end }
+}
+
+/** What an answer says that is the same in every run. */
+function essence(status: number, body: string): string {
+  const { id, stream, began, state } = JSON.parse(body) as Record<string, unknown>
+  return `${status} ${String(id)} ${String(stream)} ${String(began)} ${String(state)}`
+}
+
+/** `count` requests on one socket; what came back and how long each took are added to the lists. */
+function converse(
+  socket: Socket,
+  job: Job,
+  host: number,
+  count: number,
+  tookMs: Array<number>,
+  said: Array<string>
+) {
+  return new Promise<void>((resolve, reject) => {
+    let text = ""
+    let sent = 0
+    let sentMs = 0
+    const send = () => {
+      sentMs = performance.now()
+      socket.write(bytesOf(job, host, sent++), "latin1")
+    }
+    socket.setEncoding("latin1")
     socket.on("error", reject)
-    socket.on("close", () => resolve())
-    socket.on("data", (chunk: Buffer) => {
-      received += chunk.toString("latin1")
-      const end = received.indexOf("\r\n\r\n")
-      if (end < 0) return
-      const length = Number(/content-length: (\d+)/i.exec(received)?.[1] ?? 0)
-      if (received.length < end + 4 + length) return
-      latencies.push(performance.now() - sentAt)
-      if (received[9] !== "2") result.failed++
-      result.bodyBytes = length
-      received = ""
-      if (sent < requests) send()
-      else socket.end()
+    socket.on("close", () => reject(new Error(`host ${host}: closed after ${sent} requests`)))
+    socket.on("data", (chunk: string) => {
+      text += chunk
+      const answer = answerIn(text)
+      if (answer === null) return
+      tookMs.push(performance.now() - sentMs)
+      if (answer.status >= 300) return reject(new Error(`${answer.status}: ${answer.body}`))
+      said.push(`${answer.status} ${answer.body}`)
+      text = text.slice(answer.end)
+      if (sent < count) return send()
+      socket.removeAllListeners("close")
+      socket.end()
+      resolve()
     })
     send()
   })
-  return result
 }
 
-const [port = 0, connections = 1, requests = 1] = process.argv.slice(2, 5).map(Number)
-const token = process.argv[5] ?? ""
-const latencies: Array<number> = []
-const began = performance.now()
-const results = await Promise.all(
-  Array.from({ length: connections }, (_, host) => one(port, host, requests / connections, token, latencies))
-)
-const seconds = (performance.now() - began) / 1000
-latencies.sort((a, b) => a - b)
-const load: Load = {
-  perSecond: latencies.length / seconds,
-  p50Ms: latencies[Math.floor(latencies.length * 0.5)] ?? 0,
-  p99Ms: latencies[Math.floor(latencies.length * 0.99)] ?? 0,
-  bodyBytes: results[0]?.bodyBytes ?? 0,
-  failed: results.reduce((sum, { failed }) => sum + failed, 0)
+const opened = (port: number) =>
+  new Promise<Socket>((resolve, reject) => {
+    const socket = connect({ host: "127.0.0.1", port, noDelay: true }, () => resolve(socket))
+    socket.once("error", reject)
+  })
+
+async function run(job: Job): Promise<Load> {
+  const sockets = await Promise.all(Array.from({ length: job.connections }, () => opened(job.port)))
+  const tookMs: Array<number> = []
+  const said: Array<string> = []
+  const each = job.requests / job.connections
+  const beganMs = performance.now()
+  await Promise.all(sockets.map((socket, host) => converse(socket, job, host, each, tookMs, said)))
+  const seconds = (performance.now() - beganMs) / 1000
+  tookMs.sort((a, b) => a - b)
+  const at = (share: number) =>
+    tookMs[Math.min(tookMs.length - 1, Math.floor(tookMs.length * share))] as number
+  const lines = said.map((one) => essence(Number(one.slice(0, 3)), one.slice(4)))
+  const ofJob = new RegExp(`\\b${job.job}\\.`, "g")
+  return {
+    seconds,
+    p50Ms: at(0.5),
+    p99Ms: at(0.99),
+    result: hashOf(lines.map((one) => one.replaceAll(ofJob, "")).sort())
+  }
 }
-console.log(JSON.stringify(load))
+
+process.on("message", (job: Job) => {
+  run(job).then(
+    (load) => process.send?.(load),
+    (error: unknown) => {
+      console.error(error)
+      process.exit(1)
+    }
+  )
+})
+// Whoever wants the load is gone.
+process.on("disconnect", () => process.exit(0))

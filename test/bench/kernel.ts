@@ -1,23 +1,22 @@
 /**
  * Commands per second at the kernel's door on SQLite with full durability, beside raw node:sqlite appends of the
- * very same rows in the same batch sizes; turns and replayed facts per second.
+ * very same rows in the same batch sizes; and turns without a store.
  */
-import { createHash } from "node:crypto"
-import { mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Effect, Layer, Stream } from "effect"
 import { actorKinds } from "../../src/actors/kinds.ts"
+import { hostActor } from "../../src/actors/host/chart.ts"
 import type { Recorded } from "../../src/events/envelope.ts"
 import { Kernel } from "../../src/kernel/kernel.ts"
 import { Agents } from "../../src/kernel/ports/agents.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
 import { Views } from "../../src/kernel/ports/views.ts"
-import { replay } from "../../src/kernel/replay.ts"
-import { emptyActor, takeTurn } from "../../src/kernel/turn.ts"
+import { emptyActor, serialize, takeTurn } from "../../src/kernel/turn.ts"
 import * as liveDigest from "../../src/live/digest.ts"
 import * as liveStore from "../../src/live/event-store.ts"
-import { rawSeconds } from "./event-store.ts"
+import { rawRowsPerSecond, yardstickName } from "./event-store.ts"
+import { figure, hashOf, inFolder, repeat } from "./measure.ts"
+import type { Figure, Options, Round } from "./measure.ts"
 
 export const hostFacts = {
   cpus: 8,
@@ -32,6 +31,7 @@ export const hostFacts = {
   labels: {}
 }
 
+/** Ports of which nothing is asked here. */
 export const quietAgents = Layer.succeed(Agents, { perform: () => Stream.empty })
 
 const quiet = Layer.merge(
@@ -39,36 +39,36 @@ const quiet = Layer.merge(
   Layer.succeed(Views, { hosts: (position) => Effect.succeed({ hosts: [], position }) })
 )
 
-const command = (host: number, n: number) => ({
+export const registerHost = (host: number, seed: number) => ({
+  ...command(host, -1, seed),
+  message: { type: "host.register", address: "127.0.0.1:1", facts: hostFacts }
+})
+
+const command = (host: number, n: number, seed: number) => ({
   stream: `host/h${host}`,
-  message: n % 2 === 0 ? { type: "host.drain", reason: "bench" } : { type: "host.activate" },
-  id: `c${host}.${n}`,
-  correlation: `c${host}.${n}`,
+  message: n % 2 === 0 ? { type: "host.drain", reason: `bench ${seed}` } : { type: "host.activate" },
+  id: `c${seed}.${host}.${n}`,
+  correlation: `c${seed}.${host}.${n}`,
   principal: { kind: "operator" as const, name: "bench" }
 })
 
 /** `count` commands, `inFlight` at a time, each at a host of its own. Seconds, and the rows they made. */
-const atTheDoor = (count: number, inFlight: number) =>
+const atTheDoor = (count: number, inFlight: number, seed: number) =>
   Effect.gen(function* () {
     const kernel = yield* Kernel
     const store = yield* EventStore
-    for (let host = 0; host < inFlight; host++) {
-      yield* kernel.submit({
-        ...command(host, -1),
-        message: { type: "host.register", address: "127.0.0.1:1", facts: hostFacts }
-      })
-    }
+    for (let host = 0; host < inFlight; host++) yield* kernel.submit(registerHost(host, seed))
     const { position } = yield* store.head
-    const began = performance.now()
+    const beganMs = performance.now()
     const one = (host: number) =>
       Effect.gen(function* () {
-        for (let n = 0; n < count / inFlight; n++) yield* kernel.submit(command(host, n))
+        for (let n = 0; n < count / inFlight; n++) yield* kernel.submit(command(host, n, seed))
       })
     yield* Effect.all(
       Array.from({ length: inFlight }, (_, host) => one(host)),
       { concurrency: "unbounded", discard: true }
     )
-    const seconds = (performance.now() - began) / 1000
+    const seconds = (performance.now() - beganMs) / 1000
     const rows: Array<Recorded> = []
     for (let from = position + 1; ;) {
       const page = yield* store.readAll({ from, limit: 1000 })
@@ -76,76 +76,63 @@ const atTheDoor = (count: number, inFlight: number) =>
       if (page.length < 1000) break
       from = page.at(-1)!.position + 1
     }
-    const replayBegan = performance.now()
-    yield* replay(store, actorKinds, { snapshots: false })
-    const replaySeconds = (performance.now() - replayBegan) / 1000
-    return { seconds, rows, replayedPerSecond: (position + rows.length) / replaySeconds }
+    return { seconds, rows }
   })
 
-function turnsPerSecond(count: number): number {
-  const kind = actorKinds.find((one) => one.kind === "host")!
-  const stamp = (n: number) => ({ ...command(0, n), answers: null })
-  let actor = emptyActor(kind, "host/h0")
-  const register = { type: "host.register", address: "x", facts: hostFacts }
-  const first = takeTurn(kind, actor, { ...stamp(-1), message: register }, 1, "n")
-  if (first.outcome === "record") actor = first.next
-  const began = performance.now()
-  for (let n = 0; n < count; n++) {
-    const turn = takeTurn(kind, actor, stamp(n), n, "n")
-    if (turn.outcome === "record") actor = turn.next
-  }
-  return count / ((performance.now() - began) / 1000)
-}
-
-export interface KernelResult {
-  readonly inFlight: number
-  readonly commands: number
-  readonly commandsPerSecond: number
-  readonly rawRowsPerSecond: number
-  readonly share: number
-  readonly replayedPerSecond: number
-  /** Over types, streams and data of all rows: the same work gives the same hash. */
-  readonly resultHash: string
-}
-
-export async function benchKernel(count: number, inFlight: number): Promise<KernelResult> {
-  const folder = mkdtempSync(join(tmpdir(), "novacron-bench-"))
-  try {
+const round = (count: number, inFlight: number, seed: number): Promise<Round> =>
+  inFolder(async (folder) => {
+    const path = join(folder, "journal.db")
+    const store = liveStore.layer({ path }).pipe(Layer.provide(liveDigest.layer))
     const layer = Kernel.layer({
       kinds: actorKinds,
       node: "bench",
       checkpointEvery: Number.MAX_SAFE_INTEGER
-    }).pipe(
-      Layer.provideMerge(
-        Layer.merge(
-          quiet,
-          liveStore.layer({ path: join(folder, "journal.db") }).pipe(Layer.provide(liveDigest.layer))
-        )
-      )
+    }).pipe(Layer.provideMerge(Layer.merge(quiet, store)))
+    const { seconds, rows } = await Effect.runPromise(
+      Effect.scoped(Effect.provide(atTheDoor(count, inFlight, seed), layer))
     )
-    const { seconds, rows, replayedPerSecond } = await Effect.runPromise(
-      Effect.scoped(Effect.provide(atTheDoor(count, inFlight), layer))
-    )
-    // The whole journal, into the store's own table with the store's own settings.
-    const rawRows = rows.length + inFlight
-    const rawRowsPerSecond =
-      rawRows / rawSeconds(join(folder, "journal.db"), join(folder, "raw.db"), inFlight)
-    const commandsPerSecond = count / seconds
-    const hash = createHash("sha256")
-    for (const row of [...rows].sort((a, b) => (a.id < b.id ? -1 : 1)))
-      hash.update(`${row.stream} ${row.id} ${row.type} ${JSON.stringify(row.data)}\n`)
-    return {
-      inFlight,
-      commands: count,
-      commandsPerSecond,
-      rawRowsPerSecond,
-      share: commandsPerSecond / rawRowsPerSecond,
-      replayedPerSecond,
-      resultHash: hash.digest("hex").slice(0, 16)
-    }
-  } finally {
-    rmSync(folder, { recursive: true, force: true })
+    const yardstick = rawRowsPerSecond(path, join(folder, "raw.db"), inFlight)
+    const lines = rows.map((row) => `${row.id} ${row.stream} ${row.type} ${JSON.stringify(row.data)}`)
+    return { value: count / seconds, yardstick, result: hashOf(lines.sort()) }
+  })
+
+const sizes = {
+  smoke: { singles: [100], sixtyFours: [1280], rounds: 1 },
+  full: { singles: [200, 2000, 20_000], sixtyFours: [2048, 20_480, 204_800], rounds: 5 }
+} as const
+
+export async function* kernelDoor({ size, seed }: Options): AsyncGenerator<Figure> {
+  const { singles, sixtyFours, rounds } = sizes[size]
+  const runs = [
+    ...singles.map((count) => [count, 1] as const),
+    ...sixtyFours.map((count) => [count, 64] as const)
+  ]
+  for (const [count, inFlight] of runs) {
+    const measured = await repeat(rounds, () => round(count, inFlight, seed))
+    yield figure(`${inFlight} in flight, ${count} commands`, "commands/s", measured, {
+      yardstick: yardstickName
+    })
   }
 }
 
-export { turnsPerSecond }
+function turnsOf(count: number, seed: number): Round {
+  const stamp = (n: number) => ({ ...command(0, n, seed), answers: null })
+  let actor = emptyActor(hostActor, "host/h0")
+  const first = takeTurn(hostActor, actor, { ...registerHost(0, seed), answers: null }, 1, "n")
+  if (first.outcome === "record") actor = first.next
+  const beganMs = performance.now()
+  for (let n = 0; n < count; n++) {
+    const turn = takeTurn(hostActor, actor, stamp(n), n, "n")
+    if (turn.outcome === "record") actor = turn.next
+  }
+  const value = (count / (performance.now() - beganMs)) * 1000
+  return { value, result: hashOf([serialize(actor)]) }
+}
+
+export async function* turns({ size, seed }: Options): AsyncGenerator<Figure> {
+  const counts = size === "smoke" ? [2000] : [4000, 40_000, 400_000]
+  for (const count of counts) {
+    const measured = await repeat(size === "smoke" ? 1 : 5, () => turnsOf(count, seed))
+    yield figure(`a host actor, ${count} turns`, "turns/s", measured)
+  }
+}

@@ -1,12 +1,15 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { bench } from "./main.ts"
+import { line } from "./main.ts"
+import type { Figure } from "./measure.ts"
+import { migration } from "./migration.ts"
 
 test("the bench of a migration beside plain QEMU runs, with a disk to move", async () => {
-  const figures = await bench("smoke", ["migration"])
+  const figures: Array<Figure> = []
+  for await (const one of migration({ size: "smoke", seed: 1 })) figures.push(one)
   assert.equal(figures.length, 3)
-  for (const { name, value, yardstick } of figures) {
-    assert.ok(value > 0 && yardstick !== null && yardstick.value > 0, name)
-    console.log(`  ${name}: ${value.toFixed(0)} ms, plain QEMU ${yardstick.value.toFixed(0)} ms`)
+  for (const one of figures) {
+    assert.ok(one.value.median > 0 && one.yardstick !== null && one.yardstick.value.median > 0, one.name)
+    console.log(line("migration", one))
   }
 })

@@ -18,24 +18,20 @@ import { VmSpec } from "../../src/events/vm.ts"
 import { commandLine, diskNode } from "../../src/live/hypervisor/command-line.ts"
 import { machinePaths } from "../../src/live/hypervisor/folder.ts"
 import type { MachinePaths } from "../../src/live/hypervisor/folder.ts"
+import { figure, hashOf, repeat } from "./measure.ts"
+import type { Figure, Options } from "./measure.ts"
 import { Cluster, machineSpec, Pulse } from "../live/cluster.ts"
 
 const exec = promisify(execFile)
 const downtimeLimitMs = 300
 const warmTicks = 100
 
-export interface Move {
+interface Move {
   readonly totalMs: number
   /** As QEMU tells it. */
   readonly downtimeMs: number
   /** As the guest saw it. */
   readonly gapMs: number
-}
-export interface MigrationResult {
-  readonly memoryMib: number
-  readonly disk: boolean
-  readonly plain: Move
-  readonly novacron: Move
 }
 
 interface Workload {
@@ -249,8 +245,11 @@ async function plainMove(workload: Workload, images: string): Promise<Move> {
   }
 }
 
-async function clusterMove(cluster: Cluster, workload: Workload, round: number): Promise<Move> {
-  const vm = `bench-${workload.memoryMib}-${workload.disk ? "disk" : "none"}-${round}`
+/** So that each machine has a name of its own. */
+let moves = 0
+
+async function clusterMove(cluster: Cluster, workload: Workload): Promise<Move> {
+  const vm = `bench-${workload.memoryMib}-${workload.disk ? "disk" : "none"}-${moves++}`
   const body = { name: vm, host: "a", start: true, spec: specOf(workload) }
   await cluster.call("POST", "/v1/vms?wait=60s", body)
   const pulse = await cluster.pulse(vm)
@@ -276,37 +275,43 @@ async function clusterMove(cluster: Cluster, workload: Workload, round: number):
   }
 }
 
-const median = (all: ReadonlyArray<number>): number =>
-  all.toSorted((a, b) => a - b)[Math.floor(all.length / 2)] ?? 0
-const medians = (moves: ReadonlyArray<Move>): Move => ({
-  totalMs: median(moves.map(({ totalMs }) => totalMs)),
-  downtimeMs: median(moves.map(({ downtimeMs }) => downtimeMs)),
-  gapMs: median(moves.map(({ gapMs }) => gapMs))
-})
+const sizes = {
+  smoke: { memories: [128], disks: [true], rounds: 1 },
+  full: { memories: [128, 512, 1024], disks: [false, true], rounds: 5 }
+}
 
-/** Medians of `rounds`, in turns. */
-export async function benchMigrations(
-  workloads: ReadonlyArray<Workload>,
-  rounds: number
-): Promise<ReadonlyArray<MigrationResult>> {
+const measures = [
+  ["in all", "totalMs"],
+  ["downtime by QEMU", "downtimeMs"],
+  ["the guest's gap", "gapMs"]
+] as const
+
+/** Nothing is drawn here: the seed does not change it, and the result says what was moved. */
+export async function* migration({ size }: Options): AsyncGenerator<Figure> {
+  const { memories, disks, rounds } = sizes[size]
   const cluster = await Cluster.open({})
   try {
     await until("the hosts are up", async () => {
       const hosts = await cluster.call<ReadonlyArray<{ state: string }>>("GET", "/v1/hosts")
       return hosts.filter(({ state }) => state === "up").length === 3
     })
-    const results: Array<MigrationResult> = []
-    for (const workload of workloads) {
-      const plain: Array<Move> = []
-      const novacron: Array<Move> = []
-      for (let round = 0; round < rounds; round++) {
-        plain.push(await plainMove(workload, cluster.imageDir))
-        novacron.push(await clusterMove(cluster, workload, round))
+    for (const memoryMib of memories)
+      for (const disk of disks) {
+        const workload = { memoryMib, disk, dirtyMibPerSecond: 4 }
+        const moves = await repeat(rounds, async () => ({
+          plain: await plainMove(workload, cluster.imageDir),
+          novacron: await clusterMove(cluster, workload)
+        }))
+        const result = hashOf([JSON.stringify(specOf(workload))])
+        const what = `${memoryMib} MiB, ${disk ? "16 MiB disk" : "no disk"}`
+        for (const [name, of] of measures)
+          yield figure(
+            `${what}, ${name}`,
+            "ms",
+            moves.map(({ plain, novacron }) => ({ value: novacron[of], yardstick: plain[of], result })),
+            { yardstick: "plain QEMU" }
+          )
       }
-      const { memoryMib, disk } = workload
-      results.push({ memoryMib, disk, plain: medians(plain), novacron: medians(novacron) })
-    }
-    return results
   } finally {
     await cluster.close()
   }

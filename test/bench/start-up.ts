@@ -1,26 +1,18 @@
 /** From the spawn of `novacron up` to the first 200 of `GET /ready`, beside the start of a bare `node`. */
 import { execFileSync, spawn } from "node:child_process"
 import { once } from "node:events"
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { readFileSync, writeFileSync } from "node:fs"
 import { request } from "node:http"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
-import { Effect, Layer } from "effect"
 import { journalFile } from "../../src/cli/offline.ts"
-import * as digest from "../../src/live/digest.ts"
-import * as eventStore from "../../src/live/event-store.ts"
-import { fill } from "./actors.ts"
-
-export interface StartUpResult {
-  readonly facts: number
-  readonly secondsToReady: number
-  readonly bareNodeSeconds: number
-}
+import { withStore } from "./event-store.ts"
+import { turnsToRun, writeLives } from "./lives.ts"
+import { figure, hashOf, inFolder } from "./measure.ts"
+import type { Figure, Options, Round } from "./measure.ts"
 
 const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
-const factsPerMachine = 5
 const giveUpMs = 30_000
 
 /** 0 while nobody answers. */
@@ -42,7 +34,7 @@ const statusOf = (socketPath: string, tokenFile: string): Promise<number> =>
       .end()
   })
 
-async function secondsToReady(folder: string): Promise<number> {
+async function msToReady(folder: string): Promise<number> {
   const config = {
     system: { node_id: "bench", data_dir: folder },
     api: { socket: join(folder, "api.sock") },
@@ -58,7 +50,7 @@ async function secondsToReady(folder: string): Promise<number> {
         throw new Error(`the node was not ready; exit code ${child.exitCode}`)
       await sleep(5)
     }
-    return (performance.now() - began) / 1000
+    return performance.now() - began
   } finally {
     if (child.exitCode === null) {
       child.kill("SIGTERM")
@@ -67,32 +59,29 @@ async function secondsToReady(folder: string): Promise<number> {
   }
 }
 
-function bareNode(): number {
+function bareNodeMs(): number {
   const began = performance.now()
   execFileSync(process.execPath, ["-e", "0"])
-  return (performance.now() - began) / 1000
+  return performance.now() - began
 }
 
-const median = (all: ReadonlyArray<number>): number =>
-  all.toSorted((a, b) => a - b)[Math.floor(all.length / 2)] ?? 0
+const sizes = {
+  smoke: { machines: [20], rounds: 1 },
+  full: { machines: [0, 2000, 20_000], rounds: 7 }
+}
 
-/** Medians; each start is one over the journal of the one before. */
-export async function benchStartUp(facts: number, rounds: number): Promise<StartUpResult> {
-  const folder = mkdtempSync(join(tmpdir(), "nvb-"))
-  try {
-    if (facts > 0) {
-      const path = join(folder, journalFile)
-      const store = eventStore.layer({ path }).pipe(Layer.provide(digest.layer))
-      await Effect.runPromise(Effect.provide(fill(facts / factsPerMachine), store))
-    }
-    const starts: Array<number> = []
-    const bares: Array<number> = []
-    for (let round = 0; round < rounds; round++) {
-      starts.push(await secondsToReady(folder))
-      bares.push(bareNode())
-    }
-    return { facts, secondsToReady: median(starts), bareNodeSeconds: median(bares) }
-  } finally {
-    rmSync(folder, { recursive: true, force: true })
-  }
+/** Each start is one over the journal of the one before, which ended in order and left a checkpoint. */
+export async function* startUp({ size, seed }: Options): AsyncGenerator<Figure> {
+  const { machines, rounds } = sizes[size]
+  for (const count of machines)
+    yield await inFolder(async (folder) => {
+      const work = { machines: count, turns: turnsToRun, seed }
+      const facts = await withStore(join(folder, journalFile), (store) => writeLives(store, work))
+      const measured: Array<Round> = []
+      for (let round = 0; round < rounds; round++) {
+        const value = await msToReady(folder)
+        measured.push({ value, yardstick: bareNodeMs(), result: hashOf([`${facts}`]) })
+      }
+      return figure(`${facts} facts to ready`, "ms", measured, { yardstick: "a bare node" })
+    })
 }
