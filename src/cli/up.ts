@@ -13,6 +13,9 @@ import { HostAgent } from "../kernel/agent.ts"
 import type { Phase } from "../events/node.ts"
 import { Kernel } from "../kernel/kernel.ts"
 import type { Agents } from "../kernel/ports/agents.ts"
+import { Hypervisor } from "../kernel/ports/hypervisor.ts"
+import { describe } from "../kernel/statechart.ts"
+import type { VmSpec } from "../events/vm.ts"
 import { EventStore } from "../kernel/ports/event-store.ts"
 import { Link } from "../kernel/ports/link.ts"
 import { agentsLayer, serveAgent } from "../live/agents.ts"
@@ -311,10 +314,27 @@ const takePartHere = Effect.fnUntraced(function* (parts: Parts, say: Say) {
   }
   const hosts = yield* SimulatedHosts
   for (const { name, services } of hosts) {
+    yield* remakeMachines(name).pipe(Effect.provide(services))
     const options = { host: name, address: name, labels: { ...labels, simulated: "true" }, linkedSince }
     yield* Effect.forkScoped(takePart(say, options).pipe(Effect.provide(services)))
   }
   return hosts.map(({ name }) => name)
+})
+
+/** A simulated machine lives in its node's process and is gone with it: it is made anew as the journal has it. */
+const remakeMachines = Effect.fnUntraced(function* (host: string) {
+  const kernel = yield* Kernel
+  const hypervisor = yield* Hypervisor
+  for (const { stream, chart } of kernel.resident().values()) {
+    const placed = chart.context as { readonly host?: string | null; readonly spec?: VmSpec | null }
+    if (!stream.startsWith("vm/") || placed.host !== host || !placed.spec) continue
+    const vm = stream.slice("vm/".length)
+    const runs = ["running", "migrating", "pausing", "paused", "resuming", "stopping"]
+    const state = describe(chart).split(".")[0] ?? ""
+    yield* hypervisor.define(vm, placed.spec)
+    if (runs.includes(state)) yield* hypervisor.start(vm)
+    if (state === "paused" || state === "resuming") yield* hypervisor.pause(vm)
+  }
 })
 
 /** Hosts that are only simulated, and say so by their names and their driver. */

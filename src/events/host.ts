@@ -20,6 +20,9 @@ export type HostFacts = typeof HostFacts.Type
 export const Needs = Schema.Struct({ cpus: Schema.Int, memoryMib: Schema.Int, diskMib: Schema.Int })
 export type Needs = typeof Needs.Type
 
+/** Virtual CPUs promised per physical one; memory and disk are never promised twice. */
+export const cpuOvercommit = 4
+
 const reservation = { reservation: text(128), vm: Name }
 
 export const HostCommand = Schema.Union([

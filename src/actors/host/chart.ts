@@ -15,7 +15,7 @@
 import { assign, setup } from "xstate"
 import { typesOf } from "../../events/envelope.ts"
 import type { Report, Request } from "../../events/requests.ts"
-import { HostCommand, HostFact } from "../../events/host.ts"
+import { cpuOvercommit, HostCommand, HostFact } from "../../events/host.ts"
 import type { HostFacts, Needs } from "../../events/host.ts"
 import { recorder } from "../../kernel/actor.ts"
 import type { ActorKind, Of, Stamped } from "../../kernel/actor.ts"
@@ -34,9 +34,6 @@ export interface HostContext {
   /** The leftover that is being removed; one at a time. */
   readonly removing: string | null
 }
-
-/** Virtual CPUs promised per physical one; memory and disk are never promised twice. */
-export const cpuOvercommit = 4
 
 /** What all reservations of a host add up to. */
 export function promised(reservations: HostContext["reservations"]): Needs {

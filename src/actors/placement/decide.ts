@@ -2,6 +2,7 @@
  * Where a machine may go and where it goes best: hard filters, then a weighted score. A function of the request
  * and of the view, so that the same two always give the same decision, and the fact that holds them explains it.
  */
+import { cpuOvercommit } from "../../events/host.ts"
 import type { Needs } from "../../events/host.ts"
 import type { Candidate, HostView } from "../../events/placement.ts"
 import type { VmSpec } from "../../events/vm.ts"
@@ -78,9 +79,14 @@ const filters: ReadonlyArray<Filter> = [
   ]
 ]
 
+/** What may be promised of it: as the host's own actor reckons. */
+const capacity = (what: keyof Needs, { total }: HostView): number =>
+  what === "cpus" ? total.cpus * cpuOvercommit : total[what]
+
 function lacking(what: keyof Needs, host: HostView, need: number): string | null {
-  const free = host.total[what] - host.used[what]
-  return need <= free ? null : `${need} ${what} needed, ${free} of ${host.total[what]} free`
+  const all = capacity(what, host)
+  const free = all - host.used[what]
+  return need <= free ? null : `${need} ${what} needed, ${free} of ${all} free`
 }
 
 function missingLabel(host: HostView, spec: VmSpec): string | null {
@@ -139,7 +145,7 @@ function candidate(
 
 function score(host: HostView, spec: VmSpec, needs: Needs): Record<string, number> {
   const share = (what: "cpus" | "memoryMib") =>
-    (host.used[what] + needs[what]) / Math.max(1, host.total[what])
+    (host.used[what] + needs[what]) / Math.max(1, capacity(what, host))
   const fullness = (share("cpus") + share("memoryMib")) / 2
   const wanted = spec.affinity.length
   return {

@@ -1,4 +1,4 @@
-/** GET /metrics of a whole node: after real commands, each metric that a node declares has moved. */
+/** A whole node with simulated hosts: what it measures, and what is left after it was killed. */
 import assert from "node:assert/strict"
 import { readFileSync } from "node:fs"
 import { mkdtemp, rm } from "node:fs/promises"
@@ -41,7 +41,7 @@ async function scrape(): Promise<ReadonlyMap<string, number>> {
 
 const spec = { memoryMib: 64, disks: [{ name: "root", sizeMib: 16 }] }
 
-test("commands, turns, the line, requests and HTTP are measured", async () => {
+test("after real commands each metric that a node declares has moved: commands, turns, the line, requests and HTTP are measured", async () => {
   while (!(await call("GET", "/v1/hosts")).includes('"sim-2"')) await sleep(20)
   await call("POST", "/v1/vms?wait=10s", { name: "web", host: "sim-1", start: true, spec })
   await call("POST", "/v1/vms/web/migrate?wait=30s", { to: "sim-2" })
@@ -70,4 +70,19 @@ test("commands, turns, the line, requests and HTTP are measured", async () => {
   assert.equal(at('phase_duration_seconds_count{phase="core"}'), 1)
   assert.ok(at("total_boot_time_seconds") > 0)
   assert.equal(at('component_status{component="api",state="running"}'), 1)
+})
+
+test("killed and started again, it has its simulated machines as its journal has them", async () => {
+  process.kill(node.pid, "SIGKILL")
+  node = await startNode({ name: "n1", folder, imageDir: folder, simulatedHosts: 2 })
+  while ((await call("GET", "/v1/hosts")).split('"state":"up"').length < 3) await sleep(20)
+  const body = JSON.parse(await call("POST", "/v1/vms/web/migrate?wait=30s", { to: "sim-1" })) as {
+    readonly state: string
+  }
+  assert.equal(body.state, "succeeded")
+  const row = JSON.parse(await call("GET", "/v1/vms/web")) as {
+    readonly crashes: number
+    readonly state: string
+  }
+  assert.deepEqual([row.state, row.crashes], ["running", 0])
 })
