@@ -9,6 +9,7 @@ import type { VmSpec } from "../../src/events/vm.ts"
 import { Hypervisor, HypervisorError } from "../../src/kernel/ports/hypervisor.ts"
 import type { MigrationReport, VmEnded } from "../../src/kernel/ports/hypervisor.ts"
 import { SharedWork } from "../../src/kernel/shared-work.ts"
+import { consolePath } from "./hypervisor/console.ts"
 import { runMigration } from "./hypervisor/migration.ts"
 import {
   advance,
@@ -368,7 +369,7 @@ const simFacts = {
   accelerators: ["sim"],
   machines: ["pc", "q35"],
   cpuModels: ["qemu64", "max"],
-  capabilities: ["post-copy"],
+  capabilities: ["post-copy", "console"],
   labels: {}
 }
 
@@ -401,7 +402,12 @@ export const simLayer = (fleet: Fleet, name: string): Layer.Layer<Hypervisor> =>
         migrate: driver.migrate,
         cancelMigration: (vm, migration) => driver.cancelMigration(vm, migration),
         abandonIncoming: (vm, migration) => driver.abandonIncoming(vm, migration),
-        console: (vm) => Effect.as(machineOf(host, "console", vm), `sim:${name}/${vm}/console`),
+        console: (vm) =>
+          Effect.flatMap(machineOf(host, "console", vm), (machine) =>
+            machine.state === "defined"
+              ? wrongState("console", machine)
+              : Effect.succeed(consolePath(name, vm))
+          ),
         ended: driver.ended
       })
     })

@@ -96,7 +96,7 @@ export const connect = Effect.gen(function* () {
   const trusted = authority === "" ? {} : { authority: yield* readFile(authority, "the authority's file") }
   const { ApiClient } = yield* Effect.promise(() => import("../live/api/client.ts"))
   const options = { ...target, ...trusted, token }
-  return { ApiClient, layer: ApiClient.layer(options), shown: target.socket ?? target.url }
+  return { ApiClient, layer: ApiClient.layer(options), options, shown: target.socket ?? target.url }
 })
 
 const exitOf: Readonly<Record<string, ExitName>> = {
@@ -137,6 +137,8 @@ export function failureOf(error: unknown, shown: string): CliFailure {
       "start a node with novacron up, or name one with --url"
     )
   }
+  if (problem._tag === "ConsoleLost")
+    return failure("unreachable", `the console of ${shown} is lost: ${text}`)
   if (problem._tag === "EventsLost") return failure("unreachable", text)
   return failure("failure", `${shown} answered what this version does not understand: ${text}`)
 }

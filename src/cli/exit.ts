@@ -11,7 +11,8 @@ export const exitCodes = {
   unauthorised: 6,
   timedOut: 7,
   notStarted: 8,
-  damaged: 9
+  damaged: 9,
+  closed: 10
 } as const
 
 export type ExitName = keyof typeof exitCodes
@@ -26,7 +27,8 @@ export const exitMeanings: Readonly<Record<ExitName, string>> = {
   unauthorised: "the token is missing or wrong",
   timedOut: "it has not ended within --wait-timeout; it goes on",
   notStarted: "the node did not start; what it had started is stopped again",
-  damaged: "the journal is damaged or is not one of this version; starting again does not help"
+  damaged: "the journal is damaged or is not one of this version; starting again does not help",
+  closed: "the console was closed by the other side: the machine stopped, or somebody took it over"
 }
 
 /** The expected end of a command that did not do it. `hint` says what to do next. */

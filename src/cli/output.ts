@@ -1,6 +1,16 @@
 /** What people and scripts read: tables, lines or JSON on stdout; everything else on stderr. */
+import type { Readable, Writable } from "node:stream"
 import { Context, Effect } from "effect"
 import { Json, NoColor, NoInput, Plain } from "./global.ts"
+
+/** The input may be a terminal, which can be told to hand every key on as it is. */
+export interface Streams {
+  readonly input: Readable & {
+    readonly isTTY?: boolean | undefined
+    readonly setRawMode?: ((raw: boolean) => unknown) | undefined
+  }
+  readonly output: Writable
+}
 
 /** The process's streams and environment as the commands see them; tests give their own. */
 export interface Surroundings {
@@ -9,6 +19,8 @@ export interface Surroundings {
   readonly isOutTerminal: boolean
   readonly isErrTerminal: boolean
   readonly environment: Readonly<Record<string, string | undefined>>
+  /** Octets in and out, for a console; asked for only then. Left out where there are none. */
+  readonly streams?: () => Streams
   /** One line from the person at the terminal; null when there is none. */
   readonly ask: ((question: string) => Promise<string>) | null
 }
@@ -20,6 +32,7 @@ export const Surroundings = Context.Reference<Surroundings>("novacron/cli/Surrou
     isOutTerminal: process.stdout.isTTY,
     isErrTerminal: process.stderr.isTTY,
     environment: process.env,
+    streams: () => ({ input: process.stdin, output: process.stdout }),
     ask: process.stdin.isTTY && process.stderr.isTTY ? askAtTerminal : null
   })
 })

@@ -6,7 +6,9 @@ import { join } from "node:path"
 import { Context, Effect, Layer, Schema } from "effect"
 import { HttpServer } from "effect/http"
 import { simulatedAgents, SimulatedHosts, simulatedHosts } from "../../simulations/world/agents.ts"
+import { simulatedConsoles } from "../../simulations/world/consoles.ts"
 import { makeFleet } from "../../simulations/world/hypervisor.ts"
+import type { Fleet } from "../../simulations/world/hypervisor.ts"
 import { actorKinds } from "../actors/kinds.ts"
 import { nodeActor } from "../actors/node/chart.ts"
 import { HostAgent } from "../kernel/agent.ts"
@@ -26,6 +28,7 @@ import type { Authority, NodeIdentity } from "../live/ca.ts"
 import type { CaError } from "../live/ca/files.ts"
 import { joinCluster, renewHandler, renewKind, serveJoins } from "../live/ca/join.ts"
 import type { Loaded } from "../live/config.ts"
+import { consolesLayer, serveConsoles } from "../live/consoles.ts"
 import { journalFile } from "./offline.ts"
 import { makeFolders, readJoinToken, readTls, requireQemu, standingOn } from "./up-settings.ts"
 import type { Setting } from "./up-settings.ts"
@@ -91,9 +94,10 @@ export const up = Effect.fn("up")(function* (loaded: Loaded, version: string) {
     })
   }
   const metrics = yield* Effect.service(Metrics).pipe(Effect.provide(Metrics.layer))
+  const fleet = config.hypervisor.driver === "sim" ? makeFleet({ seed: fleetSeed }) : null
   const components = joins
-    ? [...base(loaded, []), ...joined(loaded)]
-    : [...base(loaded, ["database"]), ...own(loaded, version, metrics)]
+    ? [...base(loaded, [], fleet), ...joined(loaded)]
+    : [...base(loaded, ["database"], fleet), ...own(loaded, version, metrics, fleet)]
   let readySeconds = 0
   const { offered, stop } = yield* startUp(components, {
     node: resolved.nodeId,
@@ -145,7 +149,11 @@ const layerOf = <A, E, R>(effect: Effect.Effect<A, E, R>) => Layer.effectDiscard
  * What every node has: folders, an identity, links, machines and their agent. What fails most, a port or QEMU, comes
  * after what `first` names: the journal, where there is one, so that the failure is in it.
  */
-function base({ config, resolved }: Loaded, first: ReadonlyArray<string>): ReadonlyArray<Component> {
+function base(
+  { config, resolved }: Loaded,
+  first: ReadonlyArray<string>,
+  fleet: Fleet | null
+): ReadonlyArray<Component> {
   const { dataDir, imageDir, nodeId } = resolved
   const runDir = join(dataDir, "run")
   return [
@@ -186,9 +194,7 @@ function base({ config, resolved }: Loaded, first: ReadonlyArray<string>): Reado
         })
       )
     ),
-    ...(config.hypervisor.driver === "sim"
-      ? simulated(config.hypervisor.sim_hosts)
-      : machines(resolved, first))
+    ...(fleet === null ? machines(resolved, first) : simulated(fleet, config.hypervisor.sim_hosts))
   ]
 }
 
@@ -214,7 +220,8 @@ function machines(
 function own(
   { config, resolved }: Loaded,
   version: string,
-  metrics: Metrics["Service"]
+  metrics: Metrics["Service"],
+  fleet: Fleet | null
 ): ReadonlyArray<Component> {
   const { dataDir } = resolved
   const store = eventStore.layer({ path: join(dataDir, journalFile) }).pipe(Layer.provide(digest.layer))
@@ -244,11 +251,17 @@ function own(
       ),
       gives: "kernel"
     },
+    component(
+      "console",
+      "service",
+      ["agent"],
+      fleet === null ? consolesLayer(resolved.nodeId) : simulatedConsoles(fleet)
+    ),
     component("monitoring", "service", ["orchestration"], monitoring(metrics)),
     component(
       "api",
       "service",
-      ["orchestration", "monitoring"],
+      ["orchestration", "monitoring", "console"],
       Layer.unwrap(
         Effect.map(apiOptions({ config, resolved }, version), (options) =>
           standingOn(
@@ -338,9 +351,9 @@ const remakeMachines = Effect.fnUntraced(function* (host: string) {
 })
 
 /** Hosts that are only simulated, and say so by their names and their driver. */
-function simulated(count: number): ReadonlyArray<Component> {
+function simulated(fleet: Fleet, count: number): ReadonlyArray<Component> {
   const names = Array.from({ length: count }, (_, index) => `sim-${index + 1}`)
-  return [component("agent", "core", ["environment"], simulatedHosts(makeFleet({ seed: fleetSeed }), names))]
+  return [component("agent", "core", ["environment"], simulatedHosts(fleet, names))]
 }
 
 const monitoring = (metrics: Metrics["Service"]) =>
@@ -397,6 +410,7 @@ function joined({ config, resolved }: Loaded): ReadonlyArray<Component> {
           const kernelNode = yield* KernelNode
           if (kernelNode === null) return
           yield* serveAgent(resolved.nodeId, kernelNode.name)
+          yield* serveConsoles(kernelNode.name)
           const link = yield* Link
           yield* link.connect(kernelNode.name, address)
           const linkedSince = Effect.map(link.peers, (peers) => {

@@ -5,6 +5,7 @@ import { Argument, Command, Flag } from "effect/cli"
 import type { VmSpec } from "../events/vm.ts"
 import { VmSpec as VmSpecSchema } from "../events/vm.ts"
 import type { ApiCalls } from "../live/api/client.ts"
+import { console } from "./console.ts"
 import { withApi } from "./connection.ts"
 import { failure } from "./exit.ts"
 import { mutate, mutationFlags, vmArgument } from "./mutate.ts"
@@ -279,6 +280,7 @@ export const vm = Command.make("vm").pipe(
     verb("reboot", "Reboot a running machine"),
     remove,
     clone,
+    console,
     withSnapshot(
       "snapshot",
       "Take a snapshot of the disks",

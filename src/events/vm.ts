@@ -68,6 +68,11 @@ export type VmState = typeof VmState.Type
 
 const host = { host: Name }
 const reason = { reason: text(2048) }
+const console = {
+  mode: Schema.Literals(["read", "write"]),
+  /** From whom the right to type is taken; left out when nobody had it. */
+  takenFrom: Schema.optionalKey(text(256))
+}
 
 export const VmCommand = Schema.Union([
   Schema.Struct({
@@ -87,6 +92,7 @@ export const VmCommand = Schema.Union([
   Schema.Struct({ type: Schema.tag("vm.delete") }),
   Schema.Struct({ type: Schema.tag("vm.snapshot"), snapshot: Name }),
   Schema.Struct({ type: Schema.tag("vm.restore"), snapshot: Name }),
+  Schema.Struct({ type: Schema.tag("vm.openConsole"), ...console }),
   // Said by other actors.
   Schema.Struct({ type: Schema.tag("vm.place"), ...host, address: text(256), decision: Schema.String }),
   Schema.Struct({ type: Schema.tag("vm.refusePlacement"), decision: Schema.String, ...reason }),
@@ -136,6 +142,8 @@ export const VmFact = Schema.Union([
   Schema.Struct({ type: Schema.tag("vm.snapshotTaken"), snapshot: Name, bytes: Bytes }),
   Schema.Struct({ type: Schema.tag("vm.restoreRequested"), snapshot: Name }),
   Schema.Struct({ type: Schema.tag("vm.restored"), snapshot: Name }),
+  /** Somebody may see, or with `write` also type at, the guest's console from here on. */
+  Schema.Struct({ type: Schema.tag("vm.consoleOpened"), ...console }),
   Schema.Struct({ type: Schema.tag("vm.deleteRequested") }),
   Schema.Struct({ type: Schema.tag("vm.deleted") }),
   /** An operation did not happen; the machine is where it was before it. */

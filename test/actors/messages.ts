@@ -140,6 +140,8 @@ export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
       { type: "vm.delete" },
       { type: "vm.snapshot", snapshot: "s" },
       { type: "vm.restore", snapshot: "s" },
+      { type: "vm.openConsole", mode: "read" },
+      { type: "vm.openConsole", mode: "write", takenFrom: "somebody" },
       { type: "vm.place", host: "a", address: "a@127.0.0.1:1", decision: "web.1" },
       { type: "vm.refusePlacement", decision: "web.1", reason: "no host" },
       { type: "vm.reportEnded", host: "a", cause: "crash", reason: "killed" },

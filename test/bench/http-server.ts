@@ -8,6 +8,8 @@ import type { AddressInfo } from "node:net"
 import { join } from "node:path"
 import { Context, Effect, Layer } from "effect"
 import { HttpServer } from "effect/http"
+import { simulatedConsoles } from "../../simulations/world/consoles.ts"
+import { makeFleet } from "../../simulations/world/hypervisor.ts"
 import { actorKinds } from "../../src/actors/kinds.ts"
 import { Kernel } from "../../src/kernel/kernel.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
@@ -72,6 +74,7 @@ function node(durable: boolean) {
   )
   const listen = { host: "127.0.0.1", port: 0 }
   return apiServer({ listen, token, node: "bench", version: "0", observe: metrics.httpRequest }).pipe(
+    Layer.provide(simulatedConsoles(makeFleet({ seed: 1 }))),
     Layer.provideMerge(readsLayer),
     Layer.provideMerge(kernel)
   )

@@ -102,6 +102,11 @@ export const apiCases: Readonly<Record<string, Case>> = {
       vmPath(names, "migrate"),
       fc.record({ to: nameOf(names.hosts), policy: policies, reason }, { requiredKeys: [] })
     ),
+  "vms.console": (names) =>
+    withBody(
+      vmPath(names, "console"),
+      fc.record({ readOnly: fc.boolean(), force: fc.boolean() }, { requiredKeys: [] })
+    ),
   "hosts.drain": (names) =>
     withBody(
       nameOf(names.hosts).map((name) => `/v1/hosts/${name}/drain`),
@@ -157,6 +162,7 @@ export const cliCases: Readonly<Record<string, CliCase>> = {
   "vm reboot": (names) => joined(on(names, "vm", "reboot"), wait),
   "vm delete": (names) => joined(on(names, "vm", "delete"), flag("--yes"), wait),
   "vm clone": (names) => joined(on(names, "vm", "clone"), on(names), flag("--snapshot", "first"), wait),
+  "vm console": (names) => joined(on(names, "vm", "console"), flag("--read-only"), flag("--force")),
   "vm snapshot": (names) => joined(on(names, "vm", "snapshot"), fc.constantFrom(["first"], ["third"]), wait),
   "vm restore": (names) => joined(on(names, "vm", "restore"), fc.constantFrom(["first"], ["third"]), wait),
   "host drain": (names) =>

@@ -8,6 +8,8 @@ import { Effect, Exit, Schema, Stream } from "effect"
 import { HostFacts } from "../../src/events/host.ts"
 import type { Channel, MigrationPolicy } from "../../src/events/requests.ts"
 import type { VmSpec, VmState } from "../../src/events/vm.ts"
+import { consoleTests } from "./hypervisor-console.ts"
+import type { GuestConsole } from "./hypervisor-console.ts"
 import type {
   Hypervisor,
   HypervisorError,
@@ -34,6 +36,7 @@ export interface TestHost {
   /** The guest powers off by itself. */
   readonly powerOff: (vm: string) => Promise<void>
   readonly watch: (vm: string) => Promise<GuestWatch>
+  readonly openConsole: (vm: string) => Promise<GuestConsole>
   /** A digest of the content of each disk, in the order of the specification; the guest must stand still. */
   readonly diskDigests: (vm: string) => Promise<ReadonlyArray<string>>
 }
@@ -445,6 +448,7 @@ export const hypervisorConformance = (name: string, makeTwoHosts: () => Promise<
       await made?.hosts.close()
     })
     lifecycleTests(bench)
+    consoleTests(bench, POLICY, MIGRATION)
     diskTests(bench)
     endTests(bench)
     migrationTests(bench)

@@ -6,6 +6,7 @@ import { actorKinds as kinds } from "../../src/actors/kinds.ts"
 import type { HypervisorReport, HypervisorRequest } from "../../src/events/requests.ts"
 import { Kernel } from "../../src/kernel/kernel.ts"
 import { Agents } from "../../src/kernel/ports/agents.ts"
+import { ConsoleError, Consoles } from "../../src/kernel/ports/consoles.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
 import { apiServer } from "../../src/live/api/server.ts"
 import type { ApiServerOptions } from "../../src/live/api/server.ts"
@@ -49,6 +50,16 @@ const agents = Layer.succeed(
   })
 )
 
+/** The agents here have no machines, so there are no consoles either. */
+const consoles = Layer.succeed(
+  Consoles,
+  Consoles.of({
+    simulated: true,
+    open: ({ vm, host }) =>
+      Effect.fail(new ConsoleError({ vm, host, code: "wrong-state", reason: "it does not run" }))
+  })
+)
+
 export interface World {
   readonly url: string
   readonly kernel: Context.Service.Shape<typeof Kernel>
@@ -74,7 +85,7 @@ export async function openWorld(options: Partial<ApiServerOptions> = {}): Promis
   const scope = Scope.makeUnsafe()
   const projector = projectorLayer({ path: ":memory:", projections: allProjections })
   const kernel = Kernel.layer({ kinds, node: "test" }).pipe(
-    Layer.provideMerge(Layer.mergeAll(viewsLayer(), queriesLayer, agents, Metrics.layer)),
+    Layer.provideMerge(Layer.mergeAll(viewsLayer(), queriesLayer, agents, consoles, Metrics.layer)),
     Layer.provideMerge(projector),
     Layer.provideMerge(memoryStore()),
     Layer.provide(digest)

@@ -110,7 +110,7 @@ test("what the state does not allow is refused with what it allows", async () =>
   assert.equal(answer.headers.get("content-type"), "application/problem+json")
   assert.equal(answer.body.type, "urn:novacron:problem:refused")
   assert.equal(answer.body.state, "running.idle")
-  assert.deepEqual(answer.body.allowed, ["vm.stop", "vm.pause", "vm.reboot", "vm.snapshot"])
+  assert.deepEqual(answer.body.allowed, ["vm.stop", "vm.pause", "vm.reboot", "vm.snapshot", "vm.openConsole"])
 })
 
 test("a machine, host, migration, operation, kind or path that is not there is not found", async () => {

@@ -13,7 +13,7 @@ import { collect, isConnected, newAuthority, startEndpoint, startNode, until } f
 
 const frames = fc.record(
   {
-    type: fc.integer({ min: 1, max: 14 }),
+    type: fc.integer({ min: 1, max: 16 }),
     id: fc.nat(0xffff_ffff),
     payload: fc.uint8Array({ maxLength: 300 }).map((bytes) => Buffer.from(bytes))
   },

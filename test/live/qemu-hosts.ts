@@ -16,6 +16,7 @@ import { qemuLayer } from "../../src/live/hypervisor/qemu.ts"
 import type { QemuOptions } from "../../src/live/hypervisor/qemu.ts"
 import { buildLabGuest } from "../../src/live/lab-guest.ts"
 import type { Driver, GuestWatch, TestHost, TwoHosts } from "../conformance/hypervisor.ts"
+import type { GuestConsole } from "../conformance/hypervisor-console.ts"
 
 const exec = promisify(execFile)
 /** Kept between runs: building it needs the network. */
@@ -70,6 +71,19 @@ const watchTicks = async (file: string): Promise<GuestWatch> => {
   return { ticks, close: () => socket.destroy() }
 }
 
+const openConsole = async (file: string): Promise<GuestConsole> => {
+  const socket = await connectTo(file)
+  let [text, ended] = ["", false]
+  socket.setEncoding("latin1").on("data", (chunk: string) => (text += chunk))
+  socket.on("close", () => (ended = true))
+  return {
+    text: () => text,
+    hasEnded: () => ended,
+    type: (typed) => void socket.write(typed),
+    close: () => socket.destroy()
+  }
+}
+
 const digest = async (file: string, scratch: string): Promise<string> => {
   const raw = path.join(scratch, "digest.raw")
   await exec("qemu-img", ["convert", "-q", "-U", "-O", "raw", "--", file, raw])
@@ -121,6 +135,7 @@ export const openHost = async (options: QemuOptions, scratch: string): Promise<Q
       socket.end()
     },
     watch: (vm) => watchTicks(path.join(folder(vm), "heartbeat.sock")),
+    openConsole: async (vm) => openConsole(await runtime.runPromise(driver.console(vm))),
     diskDigests: async (vm) => {
       const record = JSON.parse(await readFile(path.join(folder(vm), "machine.json"), "utf8")) as {
         readonly spec: VmSpec

@@ -15,6 +15,7 @@ import {
   simLayer
 } from "../../simulations/world/hypervisor.ts"
 import type { Fleet } from "../../simulations/world/hypervisor.ts"
+import { consolePath, openConsole } from "../../simulations/world/hypervisor/console.ts"
 import { hypervisorConformance } from "../conformance/hypervisor.ts"
 import type { Driver, TestHost, TwoHosts } from "../conformance/hypervisor.ts"
 
@@ -86,6 +87,22 @@ async function host(
     },
     kill: (vm) => runtime.runPromise(killMachine(fleet, name, vm)),
     powerOff: (vm) => runtime.runPromise(powerOff(fleet, name, vm)),
+    openConsole: async (vm) => {
+      const path = await runtime.runPromise(current.driver.console(vm))
+      assert.equal(path, consolePath(name, vm))
+      const console = await runtime.runPromise(openConsole(fleet, name, vm))
+      const decoder = new TextDecoder()
+      let text = ""
+      const reading = runtime.runFork(
+        Stream.runForEach(console.output, (octets) => Effect.sync(() => (text += decoder.decode(octets))))
+      )
+      return {
+        text: () => text,
+        hasEnded: () => reading.pollUnsafe() !== undefined,
+        type: (typed) => void runtime.runFork(console.write(new TextEncoder().encode(typed))),
+        close: () => reading.interruptUnsafe()
+      }
+    },
     diskDigests: (vm) => runtime.runPromise(diskDigests(fleet, name, vm)),
     watch: async (vm) => {
       const ticks: Array<{ count: number; atMs: number }> = []
@@ -115,6 +132,33 @@ async function host(
 }
 
 hypervisorConformance("sim", makeTwoHosts)
+
+test("a simulated console says that it is one, and tells the guest's count while it runs", async () => {
+  const fleet = makeFleet({ seed })
+  const spec = Schema.decodeUnknownSync(VmSpec)({})
+  const said = Effect.gen(function* () {
+    const context = yield* Layer.build(simLayer(fleet, "a"))
+    const driver: Driver = yield* Effect.provide(Hypervisor, context)
+    yield* driver.define("vm", spec)
+    yield* driver.start("vm")
+    const console = yield* openConsole(fleet, "a", "vm")
+    const reading = yield* Effect.forkChild(Stream.runCollect(console.output))
+    yield* TestClock.adjust(250)
+    yield* driver.pause("vm")
+    yield* TestClock.adjust(1000)
+    yield* driver.resume("vm")
+    yield* TestClock.adjust(100)
+    yield* driver.stop("vm", { force: true })
+    yield* TestClock.adjust(100)
+    return (yield* Fiber.join(reading)).map((octets) => new TextDecoder().decode(octets)).join("")
+  })
+  const text = await Effect.runPromise(Effect.scoped(said).pipe(Effect.provide(TestClock.layer())))
+  const lines = text.split("\r\n").slice(0, -1)
+  assert.match(lines[0] ?? "", /^\[simulated\] console of vm on a; no machine is behind it$/)
+  const counts = lines.slice(1).map((line) => Number(/^\[simulated\] tick (\d+)$/.exec(line)?.[1]))
+  assert.deepEqual(counts.slice(0, 2), [10, 20])
+  assert.ok(counts.length >= 3 && counts.every((count, at) => at === 0 || count > (counts[at - 1] ?? 0)))
+})
 
 const story = (withSeed: number): Promise<string> => {
   const fleet = makeFleet({

@@ -75,6 +75,18 @@ const takesSnapshot = {
   }
 }
 
+/** Wherever there is a guest. Who opens its console is a fact, so that it is known afterwards. */
+const opensConsole = {
+  "vm.openConsole": {
+    actions: record("vm.openConsole", ({ event: { mode, takenFrom } }) => ({
+      type: "vm.consoleOpened",
+      mode,
+      ...(takenFrom === undefined ? {} : { takenFrom })
+    }))
+  },
+  "vm.consoleOpened": {}
+}
+
 const chart = setup({
   types: { context: {} as VmContext, events: {} as Event, emitted: {} as VmFact },
   actions: {
@@ -270,6 +282,7 @@ const chart = setup({
     running: {
       initial: "idle",
       on: {
+        ...opensConsole,
         "vm.reportEnded": ended,
         "vm.stopped": { target: "stopped" },
         "vm.crashed": crashedFact
@@ -337,6 +350,7 @@ const chart = setup({
     paused: {
       initial: "idle",
       on: {
+        ...opensConsole,
         "vm.reportEnded": ended,
         "vm.stopped": { target: "stopped" },
         "vm.crashed": crashedFact,
@@ -361,6 +375,7 @@ const chart = setup({
     },
     resuming: {
       on: {
+        ...opensConsole,
         "hypervisor.resumed": confirms("hypervisor.resumed", { type: "vm.resumed" }),
         "hypervisor.failed": fails("resume"),
         "vm.resumed": { target: "running" },
@@ -372,6 +387,7 @@ const chart = setup({
     },
     stopping: {
       on: {
+        ...opensConsole,
         "hypervisor.stopped": confirms("hypervisor.stopped", { type: "vm.stopped" }),
         "hypervisor.failed": fails("stop"),
         "vm.stopped": { target: "stopped" },
@@ -381,6 +397,7 @@ const chart = setup({
     /** Locked: the migration decides what happens to the guest, and says on which host it ended. */
     migrating: {
       on: {
+        ...opensConsole,
         "vm.handOver": {
           guard: "isItsMigration",
           actions: record("vm.handOver", ({ context, event }) => ({

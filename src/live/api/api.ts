@@ -17,6 +17,7 @@ import {
   Kind,
   MigrateVm,
   MigrationRow,
+  OpenConsole,
   Operation,
   OperationId,
   pageQuery,
@@ -28,7 +29,7 @@ import {
   Verification,
   VmRow
 } from "./bodies.ts"
-import { everywhere, NotFound, onCommand } from "./problems.ts"
+import { everywhere, NotFound, onCommand, UpgradeRequired } from "./problems.ts"
 
 const accepted = Operation.pipe(HttpApiSchema.status(202))
 /** 202 while the operation runs, 200 when it has ended or when nothing was to be done. */
@@ -78,6 +79,19 @@ const vms = HttpApiGroup.make("vms").add(
     params: vm,
     query: commandQuery,
     payload: [Schema.Null, MigrateVm]
+  }),
+  /** Ask for the console; the operation's id is the session's. */
+  HttpApiEndpoint.post("console", "/v1/vms/:name/console", {
+    ...command,
+    params: vm,
+    query: commandQuery,
+    payload: [Schema.Null, OpenConsole]
+  }),
+  /** The session's connection, upgraded to `novacron-console/1`; within 30 s, and once. */
+  HttpApiEndpoint.get("attach", "/v1/vms/:name/console/:session", {
+    params: { ...vm, session: OperationId },
+    success: HttpApiSchema.Empty(101),
+    error: [...everywhere, NotFound, UpgradeRequired]
   }),
   HttpApiEndpoint.get("why", "/v1/vms/:name/why", {
     params: vm,

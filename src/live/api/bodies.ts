@@ -48,6 +48,13 @@ export const MigrateVm = Schema.Struct({
 })
 export type MigrateVm = typeof MigrateVm.Type
 
+export const OpenConsole = Schema.Struct({
+  /** Only watch. One may type at a console at a time, any number may watch. */
+  readOnly: withDefault(Schema.Boolean, false),
+  /** Take the right to type from who has it. */
+  force: withDefault(Schema.Boolean, false)
+})
+
 export const Operation = Schema.Struct({
   id: Schema.String,
   stream: Schema.String,

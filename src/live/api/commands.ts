@@ -39,6 +39,7 @@ const operatorCommands: ReadonlySet<string> = new Set([
   ),
   "host.drain",
   "host.activate",
+  "vm.openConsole",
   "migration.request",
   "migration.cancel"
 ])

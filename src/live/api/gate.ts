@@ -7,7 +7,7 @@ import type { Principal } from "../../events/envelope.ts"
 import { issuesOf } from "../config/issues.ts"
 import type { Authenticate } from "./authentication.ts"
 import { BodyTooLarge, Internal, InvalidRequest, NotFound, Overloaded } from "./problems.ts"
-import { Unauthenticated, UnsupportedMediaType } from "./problems.ts"
+import { Unauthenticated, UnsupportedMediaType, UpgradeRequired } from "./problems.ts"
 import type { Problem } from "./problems.ts"
 import { routeOf } from "./routes.ts"
 
@@ -33,6 +33,7 @@ export const render = (problem: Problem): Response => {
   const extra: Record<string, string> = {}
   if (problem instanceof Overloaded) extra["retry-after"] = String(problem.retryAfterSeconds)
   if (problem instanceof Unauthenticated) extra["www-authenticate"] = 'Bearer realm="novacron"'
+  if (problem instanceof UpgradeRequired) extra["upgrade"] = problem.protocol
   const members = { type, title, status, ...(detail === undefined ? {} : { detail }), ...rest }
   return HttpServerResponse.text(JSON.stringify(members), {
     status: problem.status,

@@ -12,6 +12,7 @@ import { describe } from "../../kernel/statechart.ts"
 import { Api } from "./api.ts"
 import type { Asked, makeCommands } from "./commands.ts"
 import type { makeEvents } from "./events.ts"
+import type { makeConsole } from "./console.ts"
 import { Caller } from "./gate.ts"
 import { factsOf, parseAt, stateAt, unavailable } from "./history.ts"
 import type { Operations } from "./operations.ts"
@@ -25,6 +26,7 @@ export interface HandlerPorts {
   readonly commands: ReturnType<typeof makeCommands>
   readonly operations: Operations
   readonly events: ReturnType<typeof makeEvents>
+  readonly console: ReturnType<typeof makeConsole>
   readonly node: string
   readonly version: string
   /** False while the node is starting or stopping. */
@@ -71,6 +73,11 @@ const vms = (ports: HandlerPorts) => {
         Effect.flatMap(ports.reads.vm(params.name), (vm) => found(vm, `vm/${params.name}`)).pipe(
           Effect.andThen(ports.reads.decisions(params.name))
         ),
+      console: ({ params, payload, headers, query }) => {
+        const asked = payload ?? { readOnly: false, force: false }
+        return ports.console.open({ vm: params.name, ...asked, key: headers["idempotency-key"], query })
+      },
+      attach: ({ params }) => ports.console.attach(params.name, params.session),
       create: (request) => {
         const { name, ...rest } = request.payload
         return ask(`vm/${name}`, { type: "vm.create", ...rest }, request)

@@ -71,6 +71,17 @@ export class UnsupportedMediaType extends HttpApiError.Problem<UnsupportedMediaT
   }
 ) {}
 
+/** The endpoint speaks another protocol than HTTP from here on, and has to be asked for it. */
+export class UpgradeRequired extends HttpApiError.Problem<UpgradeRequired>()(
+  "UpgradeRequired",
+  {
+    type: urn("upgrade-required"),
+    status: 426,
+    title: "The connection has to be upgraded"
+  },
+  { protocol: Schema.String }
+) {}
+
 /** Too many requests, commands or subscribers at once. Nothing was kept; the same may be sent again. */
 export class Overloaded extends HttpApiError.Problem<Overloaded>()(
   "Overloaded",
@@ -112,6 +123,7 @@ export type Problem =
   | Conflict
   | BodyTooLarge
   | UnsupportedMediaType
+  | UpgradeRequired
   | Overloaded
   | StoreUnavailable
   | Internal

@@ -8,11 +8,14 @@ import { HttpIncomingMessage, HttpMiddleware, HttpRouter, HttpServer } from "eff
 import { HttpApiBuilder } from "effect/http-api"
 import { Kernel } from "../../kernel/kernel.ts"
 import { Agents } from "../../kernel/ports/agents.ts"
+import { Consoles } from "../../kernel/ports/consoles.ts"
 import { EventStore } from "../../kernel/ports/event-store.ts"
 import { Views } from "../../kernel/ports/views.ts"
+import { ConsoleHub } from "../console/hub.ts"
 import { Api } from "./api.ts"
 import { authenticator } from "./authentication.ts"
 import { makeCommands } from "./commands.ts"
+import { makeConsole } from "./console.ts"
 import { makeEvents } from "./events.ts"
 import { gate } from "./gate.ts"
 import type { ObserveRequest } from "./gate.ts"
@@ -81,8 +84,10 @@ const routesOf = Effect.fn("ApiServer.routes")(function* (
     heartbeatMs: options.heartbeatMs ?? 15_000,
     stopping
   })
+  const hub = yield* ConsoleHub.make({ kernel, consoles: yield* Consoles })
+  const console = makeConsole({ kernel, operations, commands, hub, stopping })
   const { node, version, ready = Effect.succeed(true) } = options
-  const ports = { kernel, store, reads, commands, operations, events, node, version, ready }
+  const ports = { kernel, store, reads, commands, operations, events, console, node, version, ready }
   return HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(Layer.provide(groups(ports)))
 })
 

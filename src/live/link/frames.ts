@@ -1,5 +1,5 @@
 /**
- * The frames of `novacron-link/1`, `novacron-stream/1` and `novacron-join/1`.
+ * The frames of `novacron-link/1`, `novacron-stream/1`, `novacron-join/1` and `novacron-console/1`.
  *
  *     0       4      5           9
  *     +-------+------+-----------+---------------------+
@@ -22,6 +22,8 @@
  *     12 probe    any       octets, dropped
  *     13 open     0         StreamOpen, JoinHello, JoinRequest: see transport.ts and ca/join.ts
  *     14 opened   0         StreamOpened, JoinAnswer
+ *     15 data     0         octets of a console
+ *     16 notice   0         ConsoleNotice: see console/protocol.ts
  *
  * Version rule: a type is never given a new meaning. A new type or field is announced as a feature in `hello` and
  * used only when both sides have it; what can't be added so raises the version, and both speak the highest they
@@ -43,10 +45,12 @@ export const frameType = {
   credit: 11,
   probe: 12,
   open: 13,
-  opened: 14
+  opened: 14,
+  data: 15,
+  notice: 16
 } as const
 
-const typeMax = 14
+const typeMax = 16
 const headBytes = 9
 /** Octets that `length` counts beside the payload. */
 export const overheadBytes = 5
