@@ -1,35 +1,127 @@
 /**
  * The kernel's one door to XState: decide (input → facts), evolve (fact → next state and requests), and what a
  * state allows. Nothing else in the kernel knows what a chart is made of.
+ *
+ * XState interprets a chart anew for every transition. What the charts here use of it is little: facts have one
+ * transition without a guard, commands and reports record and stay. So each place of a chart is compiled, once, to what
+ * its messages do; whatever is more than that is left to XState. `test/kernel/statechart.unit.test.ts` holds both against
+ * XState's own `transition()` on paths drawn by seed, and `npm run bench -- --only turns --only replay` says what it gains.
  */
 import { createActor, initialTransition } from "xstate"
-import type { ActorScope, AnyMachineSnapshot, AnyStateMachine } from "xstate"
+import type { ActorScope, AnyMachineSnapshot, AnyStateMachine, AnyStateNode } from "xstate"
 import type { Message } from "../events/envelope.ts"
 import type { Request } from "../events/requests.ts"
 import type { ActorKind, Stamp } from "./actor.ts"
 
-export type ChartState = AnyMachineSnapshot
+/** Where an actor stands in its chart, and what it remembers. Only `value` and `context` have to be kept. */
+export interface ChartState {
+  readonly value: unknown
+  readonly context: unknown
+  readonly place: Place
+}
 
-const initials = new WeakMap<AnyStateMachine, ChartState>()
+type Event = Message & { readonly stamp: Stamp }
+/** Does one action of a fact: the context after it; what it asks is added to `asked`. */
+type Act = (context: unknown, event: Event, asked: Array<Request>) => unknown
+type Say = (context: unknown, event: Event) => Message
+
+/** What a fact does in a place. */
+interface Move {
+  readonly to: Place
+  readonly acts: ReadonlyArray<Act>
+}
+
+/** One of the transitions of a command or report in a place: the facts it records where its guard holds. */
+interface Candidate {
+  readonly holds: ((args: { context: unknown; event: Event }) => boolean) | null
+  readonly says: ReadonlyArray<Say>
+}
+
+/** One combination of active states; all actors that stand there share it. */
+interface Place {
+  readonly value: unknown
+  readonly nodes: ReadonlyArray<AnyStateNode>
+  /** By type of message, filled at the first one; null where XState has to do it. */
+  readonly moves: Map<string, Move | null>
+  readonly candidates: Map<string, ReadonlyArray<Candidate> | null>
+}
+
+interface Chart {
+  readonly machine: AnyStateMachine
+  /** No state of it is more than a name with transitions, alone or in another. */
+  readonly isPlain: boolean
+  /** By the JSON of their value. */
+  readonly places: Map<string, Place>
+  readonly initial: ChartState
+  readonly inert: InertScope
+}
+
+const charts = new WeakMap<AnyStateMachine, Chart>()
+
+function chartOf(kind: ActorKind): Chart {
+  const machine = kind.chart
+  const known = charts.get(machine)
+  if (known) return known
+  const [snapshot, actions] = initialTransition(machine, undefined as never)
+  if (actions.length > 0) throw new Error(`chart ${kind.kind}: the initial state has actions`)
+  const places = new Map<string, Place>()
+  const place = placeOf(places, snapshot.value, snapshot._nodes)
+  const chart = {
+    machine,
+    isPlain: isPlain(machine.root),
+    places,
+    initial: { value: place.value, context: snapshot.context as unknown, place },
+    inert: inertScope(machine)
+  }
+  charts.set(machine, chart)
+  return chart
+}
+
+/** Not parallel, historical or final, and nothing happens there by itself, at the door or for messages by pattern. */
+function isPlain(node: AnyStateNode): boolean {
+  const { type, entry, exit, always, after, invoke, transitions, initial } = node
+  return (
+    (type === "atomic" || type === "compound") &&
+    entry.length + exit.length + (always?.length ?? 0) + after.length + invoke.length === 0 &&
+    (type === "atomic" || initial.actions.length === 0) &&
+    ![...transitions.keys()].some((message) => message.includes("*")) &&
+    Object.values(node.states).every(isPlain)
+  )
+}
+
+function placeOf(places: Map<string, Place>, value: unknown, nodes: ReadonlyArray<AnyStateNode>): Place {
+  const key = JSON.stringify(value)
+  let place = places.get(key)
+  if (!place) places.set(key, (place = { value, nodes, moves: new Map(), candidates: new Map() }))
+  return place
+}
+
+function stateOf({ places }: Chart, { value, context, _nodes }: AnyMachineSnapshot): ChartState {
+  const place = placeOf(places, value, _nodes)
+  return { value: place.value, context: context as unknown, place }
+}
 
 /** The state of an actor with no history. Charts take no input, so one value serves all actors of a kind. */
-export function initialState(kind: ActorKind): ChartState {
-  const known = initials.get(kind.chart)
-  if (known) return known
-  const [state, actions] = initialTransition(kind.chart, undefined as never)
-  if (actions.length > 0) throw new Error(`chart ${kind.kind}: the initial state has actions`)
-  initials.set(kind.chart, state)
-  return state
-}
+export const initialState = (kind: ActorKind): ChartState => chartOf(kind).initial
 
 /** The facts that this command or report records in this state; none when it is not for this state. */
 export function decide(kind: ActorKind, state: ChartState, input: Message, stamp: Stamp): Array<Message> {
   if (!handles(state, input.type)) return []
-  const [, actions] = step(kind, state, input, stamp)
+  const chart = chartOf(kind)
+  const candidates = candidatesOf(chart, state.place, input.type)
+  const event: Event = { ...input, stamp }
+  if (candidates === null) return decideByXState(kind, state, event)
+  const { context } = state
+  const taken = candidates.find(({ holds }) => holds === null || holds({ context, event }))
+  return taken === undefined ? [] : taken.says.map((say) => say(context, event))
+}
+
+function decideByXState(kind: ActorKind, state: ChartState, event: Event): Array<Message> {
+  const [, actions] = step(kind, state, event)
   const facts: Array<Message> = []
   for (const action of actions) {
     if (action.type !== "xstate.emit") {
-      throw new Error(`chart ${kind.kind}: ${input.type} does ${action.type}; an input may only record facts`)
+      throw new Error(`chart ${kind.kind}: ${event.type} does ${action.type}; an input may only record facts`)
     }
     facts.push((action.params as { event: Message }).event)
   }
@@ -41,41 +133,175 @@ export interface Evolved {
   readonly requests: ReadonlyArray<Request>
 }
 
+const nothing: ReadonlyArray<never> = []
+
 /** What a recorded fact makes of the state, and what it asks of the ports. A fact that fits nowhere is a bug. */
 export function evolve(kind: ActorKind, state: ChartState, fact: Message, stamp: Stamp): Evolved {
-  if (!handles(state, fact.type)) {
-    throw new Error(`chart ${kind.kind}: fact ${fact.type} is not handled in ${describe(state)}`)
+  const move = moveOf(chartOf(kind), state.place, fact.type)
+  if (move === null) return evolveByXState(kind, state, { ...fact, stamp })
+  const { to, acts } = move
+  if (acts.length === 0) {
+    return { state: { value: to.value, context: state.context, place: to }, requests: nothing }
   }
-  const [next, actions] = step(kind, state, fact, stamp)
+  const event: Event = { ...fact, stamp }
+  const requests: Array<Request> = []
+  let context = state.context
+  for (const act of acts) context = act(context, event, requests)
+  return { state: { value: to.value, context, place: to }, requests }
+}
+
+function evolveByXState(kind: ActorKind, state: ChartState, event: Event): Evolved {
+  if (!handles(state, event.type)) {
+    throw new Error(`chart ${kind.kind}: fact ${event.type} is not handled in ${describe(state)}`)
+  }
+  const [next, actions] = step(kind, state, event)
   const requests: Array<Request> = []
   for (const action of actions) {
     if (action.type !== "request") {
-      throw new Error(`chart ${kind.kind}: fact ${fact.type} does ${action.type}; a fact may only ask`)
+      throw new Error(`chart ${kind.kind}: fact ${event.type} does ${action.type}; a fact may only ask`)
     }
-    const asked = action.params as Request | ReadonlyArray<Request>
-    requests.push(...(Array.isArray(asked) ? (asked as ReadonlyArray<Request>) : [asked as Request]))
+    ask(action.params, requests)
   }
   return { state: next, requests }
+}
+
+function ask(params: unknown, asked: Array<Request>): void {
+  if (Array.isArray(params)) asked.push(...(params as ReadonlyArray<Request>))
+  else asked.push(params as Request)
+}
+
+function moveOf(chart: Chart, place: Place, type: string): Move | null {
+  const known = place.moves.get(type)
+  if (known !== undefined) return known
+  const move = compileMove(chart, place, type)
+  place.moves.set(type, move)
+  return move
+}
+
+function candidatesOf(chart: Chart, place: Place, type: string): ReadonlyArray<Candidate> | null {
+  const known = place.candidates.get(type)
+  if (known !== undefined) return known
+  const candidates = compileCandidates(chart, place, type)
+  place.candidates.set(type, candidates)
+  return candidates
+}
+
+/** The transitions for this type from the innermost state outwards, as XState looks for them. */
+const transitionsOf = (place: Place, type: string) =>
+  place.nodes.toSorted((a, b) => b.order - a.order).map((node) => node.transitions.get(type) ?? [])
+
+function compileMove(chart: Chart, place: Place, type: string): Move | null {
+  if (!chart.isPlain) return null
+  const [transition, ...others] = transitionsOf(place, type).find((some) => some.length > 0) ?? []
+  if (transition === undefined || others.length > 0 || transition.guard !== undefined) return null
+  const acts: Array<Act> = []
+  for (const action of transition.actions as ReadonlyArray<unknown>) {
+    const act = compileAct(chart.machine, action)
+    if (act === null) return null
+    acts.push(act)
+  }
+  const [target] = transition.target ?? []
+  return { to: target === undefined ? place : enter(chart, target), acts }
+}
+
+/** The place where a transition to this state ends: its first states inwards. */
+function enter({ places }: Chart, target: AnyStateNode): Place {
+  let leaf = target
+  while (leaf.type === "compound") leaf = leaf.initial.target[0] as AnyStateNode
+  const nodes: Array<AnyStateNode> = []
+  for (let node: AnyStateNode | undefined = leaf; node; node = node.parent) nodes.unshift(node)
+  const value = leaf.path.reduceRight<unknown>(
+    (inner, key) => (inner === null ? key : { [key]: inner }),
+    null
+  )
+  return placeOf(places, value, nodes)
+}
+
+type Arguments = { readonly context: unknown; readonly event: Event }
+type Assigner = (args: Arguments, params: unknown) => unknown
+interface Named {
+  readonly type: string
+  readonly params?: unknown
+}
+
+/** An `assign`, or a `request` with its parameters; null for anything else. */
+function compileAct(machine: AnyStateMachine, action: unknown): Act | null {
+  const named: Named | null =
+    typeof action === "string" ? { type: action } : typeof action === "object" ? (action as Named) : null
+  const known = machine.implementations.actions as Readonly<Record<string, unknown>>
+  const done: unknown = named === null ? action : known[named.type]
+  const params = paramsOf(named?.params)
+  const assignment = (done as { readonly assignment?: unknown } | undefined)?.assignment
+  if (assignment !== undefined) return compileAssign(assignment, params)
+  if (named?.type !== "request" || (typeof done === "function" && "resolve" in done)) return null
+  return (context, event, asked) => {
+    ask(params({ context, event }), asked)
+    return context
+  }
+}
+
+const paramsOf = (params: unknown) =>
+  typeof params === "function" ? (params as (args: Arguments) => unknown) : () => params
+
+function compileAssign(assignment: unknown, params: (args: Arguments) => unknown): Act {
+  if (typeof assignment === "function") {
+    const assigner = assignment as Assigner
+    return (context, event) => {
+      const args = { context, event }
+      return Object.assign({}, context, assigner(args, params(args)))
+    }
+  }
+  const parts = Object.entries(assignment as Readonly<Record<string, unknown>>)
+  return (context, event) => {
+    const args = { context, event }
+    const given = params(args)
+    const next: Record<string, unknown> = Object.assign({}, context)
+    for (const [key, part] of parts)
+      next[key] = typeof part === "function" ? (part as Assigner)(args, given) : part
+    return next
+  }
+}
+
+function compileCandidates(chart: Chart, place: Place, type: string): ReadonlyArray<Candidate> | null {
+  if (!chart.isPlain) return null
+  const candidates: Array<Candidate> = []
+  for (const { guard, target, actions } of transitionsOf(place, type).flat()) {
+    const holds = guard === undefined ? null : compileGuard(chart.machine, guard)
+    const says = (actions as ReadonlyArray<unknown>).map(compileSay)
+    if (target !== undefined || holds === undefined || says.includes(null)) return null
+    candidates.push({ holds, says: says as ReadonlyArray<Say> })
+  }
+  return candidates
+}
+
+/** A function, or the name of one; undefined for anything else. */
+function compileGuard(machine: AnyStateMachine, guard: unknown): NonNullable<Candidate["holds"]> | undefined {
+  const known = machine.implementations.guards as Readonly<Record<string, unknown>>
+  const check = typeof guard === "string" ? known[guard] : guard
+  return typeof check === "function" && !("check" in check) ? (check as Candidate["holds"] & {}) : undefined
+}
+
+/** An `emit`; null for anything else. */
+function compileSay(action: unknown): Say | null {
+  const { type, event: said } = action as { readonly type?: string; readonly event?: unknown }
+  if (typeof action !== "function" || type !== "xstate.emit") return null
+  if (typeof said !== "function") return () => said as Message
+  return (context, event) => (said as (args: Arguments) => Message)({ context, event })
 }
 
 type Action = { readonly type: string; readonly params: unknown }
 
 /**
  * XState's `transition()` makes an actor and a system for every call, to have where to collect actions. Charts here
- * spawn nothing and send nothing, so one inert scope per chart serves all its actors. `test/kernel` holds this
- * against `transition()`; `npm run bench` says what it gains.
+ * spawn nothing and send nothing, so one inert scope per chart serves all its actors.
  */
 interface InertScope {
   readonly scope: ActorScope<never, never>
   actions: Array<Action>
 }
 
-const scopes = new WeakMap<AnyStateMachine, InertScope>()
-
-function scopeOf(chart: AnyStateMachine): InertScope {
-  const known = scopes.get(chart)
-  if (known) return known
-  const self = createActor(chart)
+function inertScope(machine: AnyStateMachine): InertScope {
+  const self = createActor(machine)
   const inert: InertScope = {
     actions: [],
     scope: {
@@ -92,24 +318,20 @@ function scopeOf(chart: AnyStateMachine): InertScope {
       }
     } as unknown as ActorScope<never, never>
   }
-  scopes.set(chart, inert)
   return inert
 }
 
-function step(
-  kind: ActorKind,
-  state: ChartState,
-  message: Message,
-  stamp: Stamp
-): [ChartState, ReadonlyArray<Action>] {
-  const inert = scopeOf(kind.chart)
+function step(kind: ActorKind, state: ChartState, event: Event): [ChartState, ReadonlyArray<Action>] {
+  const chart = chartOf(kind)
+  const { inert } = chart
   inert.actions = []
-  const next = kind.chart.transition(state as never, { ...message, stamp } as never, inert.scope as never)
-  return [next as ChartState, inert.actions]
+  const snapshot: AnyMachineSnapshot = kind.chart.resolveState(keep(state) as never)
+  const next = kind.chart.transition(snapshot, event, inert.scope as never) as AnyMachineSnapshot
+  return [stateOf(chart, next), inert.actions]
 }
 
 function handles(state: ChartState, type: string): boolean {
-  for (const node of state._nodes) if (node.transitions.has(type)) return true
+  for (const node of state.place.nodes) if (node.transitions.has(type)) return true
   return false
 }
 
@@ -133,7 +355,7 @@ export function allowedCommands(kind: ActorKind, state: ChartState): Array<strin
 /** The names of the guards that stand before this command here: why an allowed command may record nothing. */
 export function guardsOf(state: ChartState, type: string): Array<string> {
   const names = new Set<string>()
-  for (const node of state._nodes) {
+  for (const node of state.place.nodes) {
     for (const candidate of node.transitions.get(type) ?? []) {
       const guard = candidate.guard as { type?: string } | string | undefined
       if (guard !== undefined) names.add(typeof guard === "string" ? guard : (guard.type ?? "guard"))
@@ -148,5 +370,8 @@ export function keep(state: ChartState): { value: unknown; context: unknown } {
 }
 
 export function resume(kind: ActorKind, kept: { value: unknown; context: unknown }): ChartState {
-  return kind.chart.resolveState(kept as never)
+  const chart = chartOf(kind)
+  const place = chart.places.get(JSON.stringify(kept.value))
+  if (place) return { value: place.value, context: kept.context, place }
+  return stateOf(chart, kind.chart.resolveState(kept as never))
 }
