@@ -99,10 +99,18 @@ const connectTo = (
         })
         return Effect.sync(() => socket.destroy())
       }),
-      (socket) => Effect.sync(() => socket.destroySoon())
+      (socket) => Effect.sync(() => leave(socket))
     ),
     (socket) => linkOn(place, socket)
   )
+
+const leaveMs = 1000
+
+/** What was typed last still gets there; a guest that does not take it must not keep the console from the next one. */
+function leave(socket: Socket): void {
+  socket.destroySoon()
+  setTimeout(() => socket.destroy(), leaveMs).unref()
+}
 
 const linkOn = (place: ConsolePlace, socket: Socket): ConsoleLink => ({
   output: Stream.fromAsyncIterable<Uint8Array, ConsoleError>(socket, (cause) =>

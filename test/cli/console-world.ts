@@ -16,7 +16,7 @@ export interface Typed {
 }
 
 export const waitFor = async (what: string, holds: () => boolean | Promise<boolean>): Promise<void> => {
-  for (let tries = 0; tries < 800; tries++) {
+  for (let tries = 0; tries < 3000; tries++) {
     if (await holds()) return
     await sleep(20)
   }
