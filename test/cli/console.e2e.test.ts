@@ -16,6 +16,7 @@ import { buildLabGuest } from "../../src/live/lab-guest.ts"
 import { LAB_CACHE, labSpec } from "../live/qemu-hosts.ts"
 import { openConsole, waitFor } from "./console-world.ts"
 import type { Typed } from "./console-world.ts"
+import { exitCodes } from "../../src/cli/exit.ts"
 
 const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
 let folder: string
@@ -143,7 +144,7 @@ test("who is at the console of a machine that dies, or whose node is lost, is to
   await waitFor("it is connected", () => console.notes().includes("watching the console"))
   const pid = Number(readFileSync(join(second.dataDir, "vms", "web-1", "qemu.pid"), "utf8"))
   process.kill(pid, "SIGKILL")
-  assert.equal(await console.code, 8)
+  assert.equal(await console.code, exitCodes.closed)
   assert.match(console.notes(), /has ended: vm\/web-1 is stopped/)
 
   assert.equal((await call("POST", "/v1/vms/web-1/start?wait=60s")).state, "succeeded")
