@@ -13,6 +13,7 @@ import { fileURLToPath } from "node:url"
 import { clear, joinToken, startNode } from "../../src/cli/lab-nodes.ts"
 import type { LabNode } from "../../src/cli/lab-nodes.ts"
 import { buildLabGuest } from "../../src/live/lab-guest.ts"
+import { endAndReplay } from "../live/cluster.ts"
 import { LAB_CACHE, labSpec } from "../live/qemu-hosts.ts"
 import { openConsole, waitFor } from "./console-world.ts"
 import type { Typed } from "./console-world.ts"
@@ -50,7 +51,11 @@ before(async () => {
   assert.equal((await call("POST", "/v1/vms?wait=60s", vm)).state, "succeeded")
 })
 after(async () => {
-  await clear(folder)
+  try {
+    await endAndReplay(join(folder, "node-1"))
+  } finally {
+    await clear(folder)
+  }
 })
 
 /** The guest's shell, once it is there, does a sum that nobody typed the result of. Asked again once a second. */

@@ -12,6 +12,7 @@ import { setTimeout as sleep } from "node:timers/promises"
 import * as fc from "fast-check"
 import { clear, joinToken, startNode } from "../../src/cli/lab-nodes.ts"
 import { buildLabGuest } from "../../src/live/lab-guest.ts"
+import { endAndReplay } from "../live/cluster.ts"
 import { LAB_CACHE, labSpec } from "../live/qemu-hosts.ts"
 import { apiCases, cliCases } from "./dry-run-cases.ts"
 import type { CliNames } from "./dry-run-cases.ts"
@@ -57,7 +58,11 @@ before(async () => {
   await node.compare("POST", { path: "/v1/vms/web-3/pause" }, randomUUID())
 })
 after(async () => {
-  await clear(folder)
+  try {
+    await endAndReplay(join(folder, "node-1"))
+  } finally {
+    await clear(folder)
+  }
 })
 
 test("what is compared is there: journal, disks, both nodes with a QEMU each, listeners and control sockets", () => {

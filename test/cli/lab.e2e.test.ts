@@ -8,6 +8,7 @@ import { join } from "node:path"
 import { after, before, test } from "node:test"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
+import { endAndReplay } from "../live/cluster.ts"
 
 const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
 let state = ""
@@ -67,10 +68,11 @@ test("after kill -9 the next lab ends what was left, and Ctrl-C ends that one", 
   first.child.kill("SIGKILL")
   await once(first.child, "exit")
   assert.ok(left().length > 0, "nodes and the machine outlive the lab's own process")
+  assert.ok((await endAndReplay(join(state, "novacron", "lab", "node-1"))) > 3, "node, hosts, machine")
 
   const second = startLab()
   await until(second.text, /Ctrl-C ends it/, second.child)
-  assert.match(second.text(), /Ended what an earlier lab had left: 2 nodes, \d machines/)
+  assert.match(second.text(), /Ended what an earlier lab had left: 1 nodes, \d machines/)
   const third = startLab("--once")
   const [refused] = (await once(third.child, "exit")) as [number]
   assert.equal(refused, 1)

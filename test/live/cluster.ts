@@ -356,6 +356,14 @@ export const assertReplays = (dataDir: string): Promise<number> =>
     )
   )
 
+/** End the node of this folder in good order, and hold what it saved against its journal. */
+export async function endAndReplay(dataDir: string): Promise<number> {
+  const { pid } = JSON.parse(readFileSync(`${dataDir}.process.json`, "utf8")) as { readonly pid: number }
+  process.kill(pid, "SIGTERM")
+  while (existsSync(`/proc/${pid}`)) await sleep(20)
+  return assertReplays(dataDir)
+}
+
 export const machineSpec = {
   cpus: 1,
   memoryMib: 96,
