@@ -86,6 +86,24 @@ test("a copy is made of a stopped machine or of a snapshot that is there; all el
   assert.equal((await world.call("GET", "/v1/vms/copy-1")).status, 404)
 })
 
+test("a key belongs to a command with all that it asks for", async () => {
+  const key = { "idempotency-key": "key-of-a-body" }
+  const body = { name: "keyed", spec: { memoryMib: 64, labels: { tier: "web" } } }
+  const first = await world.call("POST", "/v1/vms?wait=10s", body, key)
+  assert.equal(first.status, 200)
+  const again = await world.call("POST", "/v1/vms?wait=10s", body, key)
+  assert.deepEqual([again.status, again.body.id], [200, first.body.id])
+  for (const other of [
+    { ...body, spec: { ...body.spec, memoryMib: 65 } },
+    { ...body, host: "a" },
+    { ...body, start: true }
+  ]) {
+    const refused = await world.call("POST", "/v1/vms", other, key)
+    assert.equal(refused.status, 422)
+    assert.equal(refused.body.type, "urn:novacron:problem:idempotency-key-reused")
+  }
+})
+
 test("the same key is the same command, and for another command it is refused", async () => {
   const name = await machine()
   const key = { "idempotency-key": `key-${name}` }

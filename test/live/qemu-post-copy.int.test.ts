@@ -63,6 +63,11 @@ test("a guest that dirties its memory too fast moves by post-copy, and runs at t
   assert.ok(phases.includes("post-copy"))
   assert.equal(await run(source.driver().observe("busy")), "handed-over")
   assert.equal(await run(destination.driver().observe("busy")), "running")
+  // Also a driver that was started anew knows that the guest must not run here again.
+  await source.reopen()
+  const refused = await run(Effect.flip(source.driver().resume("busy")))
+  assert.equal(refused.code, "wrong-state")
+  assert.match(refused.reason, /went on at the destination by post-copy/)
   while (to.ticks.length < 50) await hosts.pass(20)
   assert.ok((to.ticks[0]?.count ?? 0) > (from.ticks.at(-1)?.count ?? Number.MAX_VALUE))
 })

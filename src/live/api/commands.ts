@@ -56,6 +56,15 @@ export const makeCommands = (
     return HttpServerResponse.jsonUnsafe((yield* preview(command, considered)) satisfies DryRun)
   })
 
+  /** A key belongs to one command, with everything that it asks for. */
+  const ofThisCommand = Effect.fnUntraced(function* ({ id, stream, message }: Command) {
+    if (operations.isOf(id, stream, message) !== false) return
+    const known = operations.get(id)
+    const before = operations.commandOf(id) ?? ""
+    const detail = `${id} is the key of another ${before} on ${known?.stream}; use a new key for a new command`
+    return yield* new KeyReused({ operation: id, stream: known?.stream ?? "", command: before, detail })
+  })
+
   const answer = Effect.fnUntraced(function* (
     accepted: Accepted,
     command: Command,
@@ -64,15 +73,7 @@ export const makeCommands = (
     let operation = operations.begin(accepted.facts) ?? operations.get(command.id)
     if (operation === undefined) operation = unknownOperation(accepted, command)
     else if (accepted.duplicate) {
-      const before = operations.commandOf(command.id)
-      if (operation.stream !== command.stream || before !== command.message.type) {
-        return yield* new KeyReused({
-          operation: command.id,
-          stream: operation.stream,
-          command: before ?? operation.began,
-          detail: `${command.id} is the key of ${before} on ${operation.stream}; use a new key for a new command`
-        })
-      }
+      yield* ofThisCommand(command)
     }
     if (waitMs !== undefined) operation = (yield* operations.wait(command.id, waitMs)) ?? operation
     return respond(operation)
@@ -83,12 +84,7 @@ export const makeCommands = (
     const { stream, message, principal } = asked
     const command: Command = { stream, message, id, correlation: id, principal }
     if (asked.key !== undefined) {
-      const known = operations.get(id)
-      const before = operations.commandOf(id)
-      if (known !== undefined && (known.stream !== stream || before !== message.type)) {
-        const detail = `${id} is the key of ${before} on ${known.stream}; use a new key for a new command`
-        return yield* new KeyReused({ operation: id, stream: known.stream, command: before ?? "", detail })
-      }
+      yield* ofThisCommand(command)
     }
     if (asked.query.dryRun === "true") return yield* dryRun(command)
     const accepted = yield* kernel.submit(command).pipe(Effect.mapError((error) => problemOf(error)))

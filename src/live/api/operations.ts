@@ -3,8 +3,9 @@
  * correlation; it has ended when one of the facts that its kind ends with follows in the same stream. It is a
  * projection of the journal, so the operations of before a restart are known again after it.
  */
+import { isDeepStrictEqual } from "node:util"
 import { Effect, Stream } from "effect"
-import type { Recorded } from "../../events/envelope.ts"
+import type { Message, Recorded } from "../../events/envelope.ts"
 import { typePrefix } from "../../events/envelope.ts"
 import { EventStore } from "../../kernel/ports/event-store.ts"
 import type { Operation } from "./bodies.ts"
@@ -58,12 +59,16 @@ function endsOf(type: string, data: Readonly<Record<string, unknown>>): Ends {
 interface Entry {
   operation: Operation
   readonly ends: Ends
+  /** What its first fact says. */
+  readonly said: Readonly<Record<string, unknown>>
 }
 
 export interface Operations {
   readonly get: (id: string) => Operation | undefined
   /** The command whose operation this is, `vm.start`. */
   readonly commandOf: (id: string) => string | undefined
+  /** Whether a command asks for the very operation that has its id; null when there is no such. */
+  readonly isOf: (id: string, stream: string, message: Message) => boolean | null
   /** The operation of these facts, just recorded; known at once, before the journal's subscription brings it. */
   readonly begin: (facts: ReadonlyArray<Recorded>) => Operation | undefined
   /** The operation when it has ended, or as it stands after `timeoutMs`; null when there is no such. */
@@ -99,7 +104,7 @@ class Log {
       startedMs: fact.timeMs,
       updatedMs: fact.timeMs
     }
-    const entry = { operation, ends }
+    const entry = { operation, ends, said: fact.data }
     this.#newer.set(operation.id, entry)
     if (ends.done.length === 0) this.#end(entry, "succeeded", fact)
     else {
@@ -174,6 +179,14 @@ export const makeOperations = Effect.fn("Operations.make")(function* () {
   const operations: Operations = {
     get: (id) => log.entryOf(id)?.operation,
     commandOf: (id) => log.entryOf(id)?.ends.command,
+    isOf: (id, stream, message) => {
+      const entry = log.entryOf(id)
+      return entry === undefined
+        ? null
+        : entry.operation.stream === stream &&
+            entry.ends.command === message.type &&
+            saysAsMuch(message, entry.said)
+    },
     begin: (facts) => {
       const first = facts[0]
       if (first === undefined) return undefined
@@ -189,6 +202,20 @@ export const makeOperations = Effect.fn("Operations.make")(function* () {
   }
   return operations
 })
+
+/** Of what a command may leave out: its fact has it then only when another command gave it. */
+const optional = ["host", "to", "cloneOf", "takenFrom"]
+
+/**
+ * Whether a fact is what this command records: each member of a command that people may give is a member of the first
+ * fact that it records. The journal keeps facts, so this also holds for commands of before a restart.
+ */
+function saysAsMuch({ type: _, ...asked }: Message, said: Readonly<Record<string, unknown>>): boolean {
+  return (
+    Object.entries(asked).every(([key, value]) => isDeepStrictEqual(value, said[key])) &&
+    optional.every((key) => asked[key] !== undefined || said[key] === undefined)
+  )
+}
 
 function reasonOf(fact: Recorded): string {
   const reason = fact.data["reason"]

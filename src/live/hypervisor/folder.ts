@@ -23,7 +23,13 @@ export const MachineRecord = Schema.Struct({
   process: Schema.NullOr(Schema.Struct({ pid: Schema.Int, startTicks: Schema.String })),
   incoming: Schema.NullOr(Schema.Struct({ migration: Name })),
   outgoing: Schema.NullOr(
-    Schema.Struct({ migration: Name, policy: MigrationPolicy, handedOver: Schema.Boolean })
+    Schema.Struct({
+      migration: Name,
+      policy: MigrationPolicy,
+      handedOver: Schema.Boolean,
+      /** The guest went on at the destination before all of its memory was there. */
+      postCopy: Schema.optionalKey(Schema.Boolean)
+    })
   ),
   /** It ended unasked, and nobody was told yet. */
   ended: Schema.NullOr(

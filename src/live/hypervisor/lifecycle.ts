@@ -268,6 +268,10 @@ export const resume = (host: Host, vm: string) =>
           ? yield* wrongState("resume", present, "paused, incoming or handed over")
           : yield* fail("resume", vm, "lost", "the machine that arrived here is gone")
       }
+      if (record.outgoing?.postCopy === true) {
+        const reason = "the guest went on at the destination by post-copy: what is here is no longer whole"
+        return yield* fail("resume", vm, "wrong-state", reason)
+      }
       const moving = host.outgoing.get(vm)
       if (moving !== undefined && moving.outcome === null) yield* notMoving("resume", present)
       if (record.incoming !== null) yield* finishIncoming(machine, qmp)

@@ -149,12 +149,13 @@ const limitDowntime = Effect.fn("limitDowntime")(function* (
 })
 
 const setHandedOver = Effect.fn("setHandedOver")(function* (
-  run: Pick<Run, "machine" | "outgoing" | "supervisor">
+  run: Pick<Run, "machine" | "outgoing" | "supervisor">,
+  postCopy: boolean
 ) {
   if (run.outgoing.handedOver) return
   yield* changeOutgoing(run.supervisor, run.machine, (record) => ({
     ...record,
-    outgoing: record.outgoing === null ? null : { ...record.outgoing, handedOver: true }
+    outgoing: record.outgoing === null ? null : { ...record.outgoing, handedOver: true, postCopy }
   }))
   run.outgoing.handedOver = true
   tell(run.outgoing, { type: "hypervisor.handedOver" })
@@ -186,10 +187,10 @@ const step = Effect.fn("step")(function* (
     case "device":
       return "quickly"
     case "completed":
-      yield* setHandedOver(run)
+      yield* setHandedOver(run, false)
       return "done"
     case "postcopy-active":
-      yield* setHandedOver(run)
+      yield* setHandedOver(run, true)
       return "go on"
     case "none":
     case "failed":
