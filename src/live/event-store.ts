@@ -154,6 +154,8 @@ class Store {
   readonly #reader: Reader
   readonly #appender: Appender
   readonly #waiters = new Waiters()
+  /** The facts of the last append: who follows the store reads them from here and not from the disk again. */
+  #latest: ReadonlyArray<Recorded> = []
   #closed = false
 
   constructor(opened: Opened) {
@@ -198,7 +200,10 @@ class Store {
     const before = this.#appender.head
     try {
       const recorded = this.#appender.append(batch)
-      if (this.#appender.head !== before) {
+      const appended = this.#appender.head.position - before.position
+      if (appended > 0) {
+        // Repeated facts come back with their old positions; then the disk is read.
+        this.#latest = recorded.length === appended ? recorded : []
         this.#writeHead()
         this.#waiters.wakeAll()
       }
@@ -243,16 +248,20 @@ class Store {
     })
   }
 
+  /** Up to a chunk of the facts after this position, which is before the head. */
+  #following(position: number): ReadonlyArray<Recorded> {
+    const skipped = position + 1 - (this.#latest[0]?.position ?? Number.POSITIVE_INFINITY)
+    return skipped >= 0
+      ? this.#latest.slice(skipped, skipped + subscriptionChunkFacts)
+      : this.#reader.readAll({ from: position + 1, limit: subscriptionChunkFacts })
+  }
+
   #subscribe(position: number): Stream.Stream<Recorded, StoreFailure> {
     const next = (
       last: number
     ): Effect.Effect<readonly [ReadonlyArray<Recorded>, Option.Option<number>], StoreFailure> =>
       Effect.flatMap(
-        this.#attempt("subscribe", () =>
-          this.#appender.head.position <= last
-            ? []
-            : this.#reader.readAll({ from: last + 1, limit: subscriptionChunkFacts })
-        ),
+        this.#attempt("subscribe", () => (this.#appender.head.position <= last ? [] : this.#following(last))),
         (facts) => {
           const reached = facts.at(-1)?.position
           if (reached === undefined) return Effect.flatMap(this.#after(last), () => next(last))
