@@ -9,7 +9,10 @@ test("the bench of a migration beside plain QEMU runs, with a disk to move", asy
   for await (const one of migration({ size: "smoke", seed: 1 })) figures.push(one)
   assert.equal(figures.length, 3)
   for (const one of figures) {
-    assert.ok(one.value.median > 0 && one.yardstick !== null && one.yardstick.value.median > 0, one.name)
+    // QEMU tells its downtime in whole milliseconds, and zero is one of them; the rest took time.
+    const least = one.name.includes("by QEMU") ? 0 : 1
+    assert.ok(one.value.median >= least, `${one.name}: ${one.value.median}`)
+    assert.ok(one.yardstick !== null && one.yardstick.value.median >= least, one.name)
     console.log(line("migration", one))
   }
 })
