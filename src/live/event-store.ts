@@ -2,8 +2,9 @@
  * The EventStore port on one SQLite file, by `node:sqlite`: write-ahead log, one writer, every commit synced.
  *
  * Beside `path` lie `path-wal` and `path-shm` (SQLite's), `path.lock` (the writer's lock) and `path.head` (the
- * acknowledged head). SQLite works synchronously: a call blocks the process for as long as the disk takes, so
- * callers commit in groups. See `event-store/integrity.ts` for what is guaranteed by what.
+ * acknowledged head). SQLite works synchronously, but for the sync of a commit, which `event-store/log-sync.ts` does
+ * beside the event loop: an append is answered, and seen by readers, when it is on the disk. Callers commit in groups.
+ * See `event-store/integrity.ts` for what is guaranteed by what.
  */
 import { existsSync, mkdirSync, realpathSync } from "node:fs"
 import type { DatabaseSync } from "node:sqlite"
@@ -31,6 +32,7 @@ import { snapshotText } from "./event-store/integrity.ts"
 import type { IntegritySource } from "./event-store/integrity.ts"
 import { takeWriterLock } from "./event-store/lock.ts"
 import type { WriterLock } from "./event-store/lock.ts"
+import { LogSync } from "./event-store/log-sync.ts"
 import { Reader } from "./event-store/reader.ts"
 import { checkHeader, openFile } from "./event-store/schema.ts"
 import { Waiters } from "./event-store/waiters.ts"
@@ -39,7 +41,7 @@ export interface SqliteOptions {
   /** The file; it and its folder are made when missing. */
   readonly path: string
   /**
-   * `full` (the default) syncs each commit. `normal` may lose the last commits in a power failure, which the
+   * `full` (the default) answers an append when it is synced. `normal` may lose the last commits in a power failure, which the
    * next opening may report as damage: they were acknowledged.
    */
   readonly durability?: "full" | "normal"
@@ -63,6 +65,8 @@ interface Opened {
   readonly lock: WriterLock
   readonly headFile: HeadFile
   readonly head: Head
+  /** Null with durability `normal`. */
+  readonly log: LogSync | null
 }
 
 /** Symbolic links are resolved: two names of one file must meet at one lock. */
@@ -104,7 +108,6 @@ function openLocked(
       return refuse(new StoreDamaged({ path, position: 1, reason: "the file is empty" }))
     const settings = {
       path,
-      durability: options.durability ?? "full",
       busyTimeoutMs: options.busyTimeoutMs ?? 5000,
       sizeBytesMax: options.sizeBytesMax ?? Number.MAX_SAFE_INTEGER
     }
@@ -118,7 +121,13 @@ function openLocked(
     }
     const head = checkTail(source, acknowledged, limits)
     if (head instanceof StoreDamaged) return refuse(head)
-    return { source, lock, headFile, head }
+    return {
+      source,
+      lock,
+      headFile,
+      head,
+      log: (options.durability ?? "full") === "full" ? new LogSync(`${path}-wal`) : null
+    }
   } catch (error) {
     return refuse(openError(path, error))
   }
@@ -148,12 +157,16 @@ function open(options: SqliteOptions, sha256: (text: string) => string): Opened 
   }
 }
 
+type Appended = ReadonlyArray<Recorded> | RevisionConflict
+
 class Store {
   readonly #opened: Opened
   readonly #path: string
   readonly #reader: Reader
   readonly #appender: Appender
   readonly #waiters = new Waiters()
+  /** The last fact that is on the disk; those behind it are committed, and nobody's to see yet. */
+  #head: Head
   /** The facts of the last append: who follows the store reads them from here and not from the disk again. */
   #latest: ReadonlyArray<Recorded> = []
   #closed = false
@@ -164,10 +177,12 @@ class Store {
     this.#path = path
     this.#reader = new Reader(opened.source)
     this.#appender = new Appender(database, sha256, opened.head)
+    this.#head = opened.head
     this.#writeHead()
   }
 
   close(): void {
+    this.#opened.log?.close()
     this.#closed = true
     this.#waiters.wakeAll()
     this.#opened.source.database.close()
@@ -189,29 +204,67 @@ class Store {
 
   #writeHead(): void {
     try {
-      this.#opened.headFile.write(this.#appender.head)
+      this.#opened.headFile.write(this.#head)
     } catch (error) {
       // The facts are committed; an older acknowledged head only makes the next opening check less.
       if (!isSystemError(error)) throw error
     }
   }
 
-  #append(batch: ReadonlyArray<StreamAppend>): ReadonlyArray<Recorded> | RevisionConflict {
-    const before = this.#appender.head
+  /** These facts, the last up to `head`, are on the disk. */
+  #publish(head: Head, recorded: ReadonlyArray<Recorded>): void {
+    const appended = head.position - this.#head.position
+    if (appended <= 0) return
+    // Repeated facts come back with their old positions, and others may have come between; then the disk is read.
+    this.#latest = recorded.length === appended ? recorded : []
+    this.#head = head
+    this.#writeHead()
+    this.#waiters.wakeAll()
+  }
+
+  /** In one transaction. A conflict is an answer here: it must not undo what others wait for. */
+  #commit(batch: ReadonlyArray<StreamAppend>): Appended {
     try {
-      const recorded = this.#appender.append(batch)
-      const appended = this.#appender.head.position - before.position
-      if (appended > 0) {
-        // Repeated facts come back with their old positions; then the disk is read.
-        this.#latest = recorded.length === appended ? recorded : []
-        this.#writeHead()
-        this.#waiters.wakeAll()
-      }
-      return recorded
+      return this.#appender.append(batch)
     } catch (error) {
       if (error instanceof RevisionConflict) return error
       throw error
     }
+  }
+
+  /** Commits at once; ends when the commit is on the disk. What was committed stays so when nobody waits any more. */
+  #append(
+    batch: ReadonlyArray<StreamAppend>
+  ): Effect.Effect<ReadonlyArray<Recorded>, RevisionConflict | StoreFailure> {
+    return Effect.callback((resume) => {
+      const fail = (error: unknown) => {
+        try {
+          resume(Effect.fail(failureOf("append", this.#path, error)))
+        } catch (defect) {
+          resume(Effect.die(defect))
+        }
+      }
+      try {
+        if (this.#closed) throw new StoreFailure({ operation: "append", reason: `${this.#path} is closed` })
+        const recorded = this.#commit(batch)
+        if (recorded instanceof RevisionConflict) return resume(Effect.fail(recorded))
+        const { head } = this.#appender
+        const synced = () => {
+          this.#publish(head, recorded)
+          resume(Effect.succeed(recorded))
+        }
+        const { log } = this.#opened
+        // Facts that are stored already may still wait for their sync, as the first who appended them does.
+        if (log === null || head.position === this.#head.position) return synced()
+        log.request((error) => {
+          if (error === null) return synced()
+          this.#appender.breakOff(error)
+          fail(error)
+        })
+      } catch (error) {
+        fail(error)
+      }
+    })
   }
 
   #saveSnapshots(snapshots: ReadonlyArray<Snapshot>): void {
@@ -240,7 +293,7 @@ class Store {
   /** Synchronous up to the registration, so that no append can come between looking and waiting. */
   #after(position: number): Effect.Effect<void> {
     return Effect.callback<void>((resume) => {
-      if (this.#closed || this.#appender.head.position > position) {
+      if (this.#closed || this.#head.position > position) {
         resume(Effect.void)
         return Effect.void
       }
@@ -253,7 +306,7 @@ class Store {
     const skipped = position + 1 - (this.#latest[0]?.position ?? Number.POSITIVE_INFINITY)
     return skipped >= 0
       ? this.#latest.slice(skipped, skipped + subscriptionChunkFacts)
-      : this.#reader.readAll({ from: position + 1, limit: subscriptionChunkFacts })
+      : this.#reader.readAll({ from: position + 1, limit: subscriptionChunkFacts }, this.#head.position)
   }
 
   #subscribe(position: number): Stream.Stream<Recorded, StoreFailure> {
@@ -261,7 +314,7 @@ class Store {
       last: number
     ): Effect.Effect<readonly [ReadonlyArray<Recorded>, Option.Option<number>], StoreFailure> =>
       Effect.flatMap(
-        this.#attempt("subscribe", () => (this.#appender.head.position <= last ? [] : this.#following(last))),
+        this.#attempt("subscribe", () => (this.#head.position <= last ? [] : this.#following(last))),
         (facts) => {
           const reached = facts.at(-1)?.position
           if (reached === undefined) return Effect.flatMap(this.#after(last), () => next(last))
@@ -274,7 +327,7 @@ class Store {
   /** In chunks of some milliseconds, up to the head at the beginning; others run in between. */
   readonly #verify = Effect.fnUntraced(function* (this: Store) {
     const { source, headFile } = this.#opened
-    const { head } = this.#appender
+    const head = this.#head
     const walk = new ChainWalk(source, { position: 0, hash: genesisHash })
     for (;;) {
       const step = yield* this.#attempt("verify", () => walk.step(head.position))
@@ -298,16 +351,13 @@ class Store {
 
   service(): EventStore["Service"] {
     return EventStore.of({
-      append: (batch) =>
-        Effect.flatMap(
-          this.#attempt("append", () => this.#append(batch)),
-          (result) => (result instanceof RevisionConflict ? Effect.fail(result) : Effect.succeed(result))
-        ),
+      append: (batch) => this.#append(batch),
       readStream: (stream, options = {}) =>
-        this.#attempt("readStream", () => this.#reader.readStream(stream, options)),
-      readAll: (options = {}) => this.#attempt("readAll", () => this.#reader.readAll(options)),
+        this.#attempt("readStream", () => this.#reader.readStream(stream, options, this.#head.position)),
+      readAll: (options = {}) =>
+        this.#attempt("readAll", () => this.#reader.readAll(options, this.#head.position)),
       streams: (prefix) => this.#attempt("streams", () => this.#reader.streams(prefix)),
-      head: this.#attempt("head", () => this.#appender.head),
+      head: this.#attempt("head", () => this.#head),
       subscribe: (position) => this.#subscribe(position),
       saveSnapshots: (snapshots) => this.#attempt("saveSnapshots", () => this.#saveSnapshots(snapshots)),
       loadSnapshot: (stream, version) => this.#loadSnapshot(stream, version),

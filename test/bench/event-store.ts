@@ -61,6 +61,12 @@ const append = (path: string, all: ReadonlyArray<Draft>, batchFacts: number) =>
     })
   )
 
+/** The settings of the journal, every commit synced. */
+export function configureRaw(database: DatabaseSync): void {
+  database.exec("pragma journal_mode = wal; pragma synchronous = full; pragma cache_size = -65536")
+  database.exec("pragma wal_autocheckpoint = 4000")
+}
+
 /** The rows of the store at `from`, inserted into a table of the same shape at `path`: rows per second. */
 export function rawRowsPerSecond(from: string, path: string, batchFacts: number): number {
   const source = new DatabaseSync(from, { readOnly: true })
@@ -70,8 +76,7 @@ export function rawRowsPerSecond(from: string, path: string, batchFacts: number)
   const table = String(source.prepare("select sql from sqlite_schema where name = 'events'").get()?.["sql"])
   source.close()
   const database = new DatabaseSync(path)
-  database.exec("pragma journal_mode = wal; pragma synchronous = full; pragma cache_size = -65536")
-  database.exec("pragma wal_autocheckpoint = 4000")
+  configureRaw(database)
   database.exec(table)
   const insert = database.prepare(`insert into events values (${columns.map(() => "?").join(", ")})`)
   const begin = database.prepare("begin immediate")

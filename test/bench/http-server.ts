@@ -1,11 +1,14 @@
 /**
  * A server for the load, in a process of its own: `echo`, node's bare HTTP server with JSON parsed and written again;
+ * `keepingEcho`, the same that also appends each request to SQLite;
  * `memory`, the node's API over its kernel, actors and views with a store in memory; `durable`, the same on SQLite with
  * full durability in the folder that is given. Tells its port by the channel of `fork`.
  */
 import { createServer } from "node:http"
+import type { ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
 import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
 import { Context, Effect, Layer } from "effect"
 import { HttpServer } from "effect/http"
 import { simulatedConsoles } from "../../simulations/world/consoles.ts"
@@ -23,28 +26,90 @@ import {
   measuredTurns,
   Metrics
 } from "../../src/live/metrics.ts"
+import { columns } from "../../src/live/event-store/rows.ts"
+import { tables } from "../../src/live/event-store/schema.ts"
 import { layer as projectorLayer } from "../../src/live/projector.ts"
 import { allProjections, queriesLayer, readsLayer, viewsLayer } from "../../src/live/views.ts"
 import { layer as memoryStore } from "../../simulations/world/event-store.ts"
+import { configureRaw } from "./event-store.ts"
 import { quietAgents, registerHost } from "./kernel.ts"
 
 const [what = "", folder = "", token = "", hosts = "0"] = process.argv.slice(2)
 
-function echo(): Promise<number> {
+interface Echoed {
+  readonly id: string
+  readonly stream: string
+}
+
+function answer(response: ServerResponse, value: Echoed): void {
+  const body = JSON.stringify(value)
+  response.writeHead(200, {
+    "content-type": "application/json",
+    "content-length": Buffer.byteLength(body)
+  })
+  response.end(body)
+}
+
+/** Node's bare HTTP server; `take` is given each request's JSON. */
+function listen(take: (body: Echoed, response: ServerResponse) => void): Promise<number> {
   const server = createServer((request, response) => {
     const chunks: Array<Buffer> = []
     request.on("data", (chunk: Buffer) => chunks.push(chunk))
-    request.on("end", () => {
-      const body = JSON.stringify(JSON.parse(Buffer.concat(chunks).toString("utf8")))
-      response.writeHead(200, {
-        "content-type": "application/json",
-        "content-length": Buffer.byteLength(body)
-      })
-      response.end(body)
-    })
+    request.on("end", () => take(JSON.parse(Buffer.concat(chunks).toString("utf8")) as Echoed, response))
   })
   return new Promise((resolve) => {
     server.listen(0, "127.0.0.1", () => resolve((server.address() as AddressInfo).port))
+  })
+}
+
+const echo = () => listen((body, response) => answer(response, body))
+
+/** What is appended of an echo: a row of the journal's own table, as large as that of a command. */
+function rowOf(position: number, revision: number, { id, stream }: { id: string; stream: string }) {
+  const hash = String(position).padStart(64, "0")
+  const host = Number(stream.slice("host/h".length)) + 1
+  const text = [
+    "novacron.host.drained",
+    1,
+    1_760_000_000_000 + position,
+    id,
+    id,
+    "operator",
+    "token-00000000",
+    "bench"
+  ]
+  return [position, host, revision, `${id}#0`, ...text, null, '{"reason":"bench"}', hash, hash] as const
+}
+
+/**
+ * The echo, which also keeps what it is sent: rows in the journal's own table, raw, on the same thread and with one
+ * synced commit for all that came in the meantime. No server that keeps each request with `node:sqlite` is faster.
+ */
+function keepingEcho(): Promise<number> {
+  const database = new DatabaseSync(join(folder, "raw.db"))
+  configureRaw(database)
+  for (const table of tables) database.exec(table)
+  const insert = database.prepare(`insert into events values (${columns.map(() => "?").join(", ")})`)
+  const begin = database.prepare("begin immediate")
+  const commit = database.prepare("commit")
+  const revisions = new Map<string, number>()
+  let position = 0
+  let waiting: Array<{ readonly body: Echoed; readonly response: ServerResponse }> = []
+  const keep = () => {
+    const kept = waiting
+    waiting = []
+    begin.run()
+    for (const { body } of kept) {
+      const revision = (revisions.get(body.stream) ?? -1) + 1
+      revisions.set(body.stream, revision)
+      insert.run(...rowOf(++position, revision, body))
+    }
+    commit.run()
+    for (const { body, response } of kept) answer(response, body)
+  }
+  return listen((body, response) => {
+    waiting.push({ body, response })
+    if (waiting.length === 1) setImmediate(keep)
   })
 }
 
@@ -97,5 +162,13 @@ async function api(durable: boolean): Promise<number> {
   })
 }
 
-process.send?.(await (what === "echo" ? echo() : api(what === "durable")))
+const servers: Readonly<Record<string, () => Promise<number>>> = {
+  echo,
+  keepingEcho,
+  memory: () => api(false),
+  durable: () => api(true)
+}
+const serve = servers[what]
+if (serve === undefined) throw new Error(`${what} is none of ${Object.keys(servers).join(", ")}`)
+process.send?.(await serve())
 process.on("disconnect", () => process.exit(0))

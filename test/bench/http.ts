@@ -1,4 +1,7 @@
-/** Commands over HTTP beside a bare `node:http` echo of JSON: server and load each in a process of its own. */
+/**
+ * Commands over HTTP beside a bare `node:http` echo of JSON, and beside the same echo when it also appends each request
+ * to SQLite, raw: what the machine lets a single thread keep. Server and load are each in a process of their own.
+ */
 import { fork } from "node:child_process"
 import type { ChildProcess } from "node:child_process"
 import { once } from "node:events"
@@ -36,7 +39,7 @@ async function end(child: ChildProcess): Promise<void> {
   await exit
 }
 
-const servers = { echo: "echo", memory: "commands", durable: "commands" } as const
+const servers = { echo: "echo", keepingEcho: "echo", memory: "commands", durable: "commands" } as const
 type Server = keyof typeof servers
 
 interface Client {
@@ -101,24 +104,32 @@ const latency = (loads: ReadonlyArray<Load>) => {
 }
 
 async function measure(client: Client, connections: number, requests: number, rounds: number) {
-  const loads: Record<Server, Array<Load>> = { echo: [], memory: [], durable: [] }
+  const loads: Record<Server, Array<Load>> = { echo: [], keepingEcho: [], memory: [], durable: [] }
   for (let round = 0; round < rounds; round++)
     for (const server of Object.keys(servers) as ReadonlyArray<Server>)
       loads[server].push(
         await client.load(server, connections, requests, `r${connections}.${requests}.${round}`)
       )
-  return (["memory", "durable"] as const).map((server) =>
+  const beside = (server: Server, yardstick: Server, name: string) =>
     figure(
-      `${server}, ${connections} in flight, ${requests}`,
+      `${name}, ${connections} in flight, ${requests}`,
       "commands/s",
       loads[server].map(({ seconds, result }, round) => ({
         value: requests / seconds,
-        yardstick: requests / (loads.echo[round] as Load).seconds,
+        yardstick: requests / (loads[yardstick][round] as Load).seconds,
         result
       })),
-      { yardstick: "a bare echo", note: `${latency(loads[server])}; echo ${latency(loads.echo)}` }
+      {
+        yardstick: yardstick === "echo" ? "a bare echo" : "an echo that keeps",
+        note: `${latency(loads[server])}; ${yardstick} ${latency(loads[yardstick])}`
+      }
     )
-  )
+  return [
+    beside("keepingEcho", "echo", "an echo that keeps"),
+    beside("memory", "echo", "memory"),
+    beside("durable", "echo", "durable"),
+    beside("durable", "keepingEcho", "durable, beside what keeps")
+  ]
 }
 
 export async function* http({ size, seed }: Options): AsyncGenerator<Figure> {

@@ -198,12 +198,15 @@ const system = HttpApiGroup.make("system", { topLevel: true }).add(
   })
 )
 
+/** Of headers: everyone may send more than is asked for. */
+export const lenient = { errors: "all", reportInput: true } as const
+
 export const Api = HttpApi.make("novacron")
   .add(vms, hosts, migrations, journal, system)
   .annotate(HttpApi.ParamsParseOptions, strict)
   .annotate(HttpApi.QueryParseOptions, strict)
   .annotate(HttpApi.PayloadParseOptions, strict)
-  .annotate(HttpApi.HeadersParseOptions, { errors: "all", reportInput: true })
+  .annotate(HttpApi.HeadersParseOptions, lenient)
   .annotateMerge(
     OpenApi.annotations({
       title: "NovaCron",
@@ -213,6 +216,10 @@ export const Api = HttpApi.make("novacron")
       transform: secured
     })
   )
+
+/** Whether an endpoint asks something of an actor: it takes an idempotency key. */
+export const isCommand = (endpoint: HttpApiEndpoint.Top): boolean =>
+  endpoint.method !== "GET" && endpoint.headers !== undefined
 
 /** Authentication stands before the router, so the document is told of it here. */
 function secured(document: Record<string, any>): Record<string, any> {

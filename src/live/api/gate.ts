@@ -1,5 +1,6 @@
 /** What stands before every route: who asks, how many at once, and every failure as a problem. */
 import { Cause, Context, Effect } from "effect"
+import type { Schema } from "effect"
 import { HttpServerError, HttpServerRequest, HttpServerResponse } from "effect/http"
 import type { Scope } from "effect"
 import { HttpApiError } from "effect/http-api"
@@ -7,7 +8,7 @@ import type { Principal } from "../../events/envelope.ts"
 import { issuesOf } from "../config/issues.ts"
 import type { Authenticate } from "./authentication.ts"
 import { BodyTooLarge, Internal, InvalidRequest, NotFound, Overloaded } from "./problems.ts"
-import { Unauthenticated, UnsupportedMediaType, UpgradeRequired } from "./problems.ts"
+import { isProblem, Unauthenticated, UnsupportedMediaType, UpgradeRequired } from "./problems.ts"
 import type { Problem } from "./problems.ts"
 import { routeOf } from "./routes.ts"
 
@@ -17,9 +18,40 @@ export const Caller = Context.Reference<Principal>("novacron/live/api/Caller", {
 })
 
 export interface GateLimits {
-  /** Requests at the same time, those that wait for an operation included. */
-  readonly inFlight_max: number
+  readonly slots: Slots
   readonly bodyBytes_max: number
+}
+
+export interface Slot {
+  /** Once; a second call does nothing. */
+  readonly leave: () => void
+}
+
+/** Requests that are answered at the same time, those that wait for an operation included. */
+export class Slots {
+  readonly max: number
+  #taken = 0
+
+  constructor(max: number) {
+    this.max = max
+  }
+
+  get taken(): number {
+    return this.#taken
+  }
+
+  /** Null when all are taken. */
+  enter(): Slot | null {
+    if (this.#taken >= this.max) return null
+    this.#taken += 1
+    let isIn = true
+    return {
+      leave: () => {
+        if (isIn) this.#taken -= 1
+        isIn = false
+      }
+    }
+  }
 }
 
 const openPath = "/health"
@@ -42,7 +74,7 @@ export const render = (problem: Problem): Response => {
   })
 }
 
-const slots = {
+const parts = {
   Params: "path",
   Query: "query",
   Headers: "header",
@@ -51,9 +83,9 @@ const slots = {
   ResponseHeaders: ""
 } as const
 
-function invalid(error: HttpApiError.HttpApiSchemaError): InvalidRequest {
-  const slot = slots[error.kind]
-  const errors = issuesOf(error.cause.issue).map((issue) => ({
+/** What a schema refused in that part of the request; the body is the part without a name. */
+export function invalidOf(slot: "path" | "query" | "header" | "", error: Schema.SchemaError): InvalidRequest {
+  const errors = issuesOf(error.issue).map((issue) => ({
     ...issue,
     path: slot === "" ? issue.path : [slot, issue.path].filter((part) => part !== "").join(".")
   }))
@@ -70,7 +102,9 @@ function invalid(error: HttpApiError.HttpApiSchemaError): InvalidRequest {
 function problemOfCause(cause: Cause.Cause<unknown>, limits: GateLimits, url: string): Problem | null {
   const error = Cause.squash(cause)
   if (HttpApiError.HttpApiSchemaError.is(error)) {
-    return error.kind === "Body" || error.kind === "ResponseHeaders" ? null : invalid(error)
+    return error.kind === "Body" || error.kind === "ResponseHeaders"
+      ? null
+      : invalidOf(parts[error.kind], error.cause)
   }
   if (HttpServerError.isHttpServerError(error)) {
     const { reason } = error
@@ -85,6 +119,15 @@ function problemOfCause(cause: Cause.Cause<unknown>, limits: GateLimits, url: st
   return null
 }
 
+/** What a command failed with, as an answer. */
+export function problemOfFailure(cause: Cause.Cause<unknown>, url: string): Effect.Effect<Response> {
+  if (Cause.hasInterruptsOnly(cause)) return Effect.interrupt
+  const error = Cause.squash(cause)
+  return isProblem(error)
+    ? Effect.succeed(render(error))
+    : Effect.as(Effect.logError(`${url}: the request died`, cause), render(new Internal({})))
+}
+
 /** Told of every answer: the route's template and not its path, so that the values are few. */
 export type ObserveRequest = (method: string, route: string, status: number, seconds: number) => void
 
@@ -95,10 +138,6 @@ export function gate(
   limits: GateLimits,
   observe: ObserveRequest
 ): App {
-  let inFlight = 0
-  const leave = Effect.sync(() => {
-    inFlight -= 1
-  })
   const onFailure = (cause: Cause.Cause<unknown>, url: string) => {
     if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
     const problem = problemOfCause(cause, limits, url)
@@ -123,15 +162,16 @@ export function gate(
         const detail = `${request.headers["content-length"]} bytes are announced`
         return Effect.succeed(render(new BodyTooLarge({ detail, limitBytes: limits.bodyBytes_max })))
       }
-      if (inFlight >= limits.inFlight_max) {
-        const detail = `${inFlight} requests are being answered, at most ${limits.inFlight_max} may be`
+      const { slots } = limits
+      const slot = slots.enter()
+      if (slot === null) {
+        const detail = `${slots.taken} requests are being answered, at most ${slots.max} may be`
         return Effect.succeed(render(new Overloaded({ detail, retryAfterSeconds: 1 })))
       }
-      inFlight += 1
       return routes.pipe(
         principal === null ? (app) => app : Effect.provideService(Caller, principal),
         Effect.matchCauseEffect({ onFailure: (cause) => onFailure(cause, path), onSuccess }),
-        Effect.ensuring(leave)
+        Effect.ensuring(Effect.sync(slot.leave))
       )
     }
   )

@@ -10,6 +10,7 @@ import type { Kernel } from "../../kernel/kernel.ts"
 import type { EventStore } from "../../kernel/ports/event-store.ts"
 import { describe } from "../../kernel/statechart.ts"
 import { Api } from "./api.ts"
+import type { MigrateVm } from "./bodies.ts"
 import type { Asked, makeCommands } from "./commands.ts"
 import type { makeEvents } from "./events.ts"
 import type { makeConsole } from "./console.ts"
@@ -18,6 +19,9 @@ import { factsOf, parseAt, stateAt, unavailable } from "./history.ts"
 import type { Operations } from "./operations.ts"
 import { InvalidRequest, NotFound, Refused, StoreUnavailable } from "./problems.ts"
 import type { Reads } from "./reads.ts"
+
+/** Sees the handlers of a group as they are registered. */
+export type TakeHandlers = (group: string, handlers: Readonly<Record<string, unknown>>) => void
 
 export interface HandlerPorts {
   readonly kernel: Context.Service.Shape<typeof Kernel>
@@ -31,7 +35,16 @@ export interface HandlerPorts {
   readonly version: string
   /** False while the node is starting or stopping. */
   readonly ready: Effect.Effect<boolean>
+  /** Told of the handlers that commands are answered by. */
+  readonly take: TakeHandlers
 }
+
+const taken =
+  (ports: HandlerPorts, group: string) =>
+  <const Handlers extends Readonly<Record<string, unknown>>>(handlers: Handlers): Handlers => {
+    ports.take(group, handlers)
+    return handlers
+  }
 
 const nothing = (resource: string) =>
   new NotFound({ resource, detail: `there is no ${resource.replace("/", " ")}` })
@@ -64,61 +77,69 @@ const vms = (ports: HandlerPorts) => {
     ) =>
       ask(`vm/${request.params.name}`, { type, snapshot: request.payload.snapshot }, request)
   const original = originalOf(ports)
+  const take = taken(ports, "vms")
   return HttpApiBuilder.group(Api, "vms", (handlers) =>
-    handlers.handleAll({
-      list: () => ports.reads.vms,
-      show: ({ params }) =>
-        Effect.flatMap(ports.reads.vm(params.name), (vm) => found(vm, `vm/${params.name}`)),
-      why: ({ params }) =>
-        Effect.flatMap(ports.reads.vm(params.name), (vm) => found(vm, `vm/${params.name}`)).pipe(
-          Effect.andThen(ports.reads.decisions(params.name))
-        ),
-      console: ({ params, payload, headers, query }) => {
-        const asked = payload ?? { readOnly: false, force: false }
-        return ports.console.open({ vm: params.name, ...asked, key: headers["idempotency-key"], query })
-      },
-      attach: ({ params }) => ports.console.attach(params.name, params.session),
-      create: (request) => {
-        const { name, ...rest } = request.payload
-        return ask(`vm/${name}`, { type: "vm.create", ...rest }, request)
-      },
-      delete: act("vm.delete"),
-      start: act("vm.start"),
-      stop: (request) =>
-        ask(`vm/${request.params.name}`, { type: "vm.stop", force: request.query.force === "true" }, request),
-      pause: act("vm.pause"),
-      resume: act("vm.resume"),
-      reboot: act("vm.reboot"),
-      clone: (request) =>
-        Effect.flatMap(original(request.params.name), ({ spec, host, state, snapshots }) => {
-          const { name, snapshot, start } = request.payload
-          const from = request.params.name
-          if (snapshot === undefined && !state.startsWith("stopped")) return mustBeStopped(from, state)
-          if (snapshot !== undefined && !snapshots.includes(snapshot)) {
-            return nothing(`snapshot/${snapshot} of vm ${from}`)
-          }
-          const cloneOf = { vm: from, ...(snapshot === undefined ? {} : { snapshot }) }
-          return ask(`vm/${name}`, { type: "vm.create", spec, ...host, start, cloneOf }, request)
-        }),
-      snapshot: snapshot("vm.snapshot"),
-      restore: snapshot("vm.restore"),
-      migrate: (request) => {
-        const payload = request.payload
-        const key = request.headers["idempotency-key"]
-        // The same key has to name the same migration, or the retry of a lost answer would begin a second one.
-        const migration = key === undefined ? randomUUID() : migrationName(key)
-        const message = {
-          type: "migration.request",
-          vm: request.params.name,
-          ...(payload?.to === undefined ? {} : { to: payload.to }),
-          policy: payload?.policy ?? defaultPolicy,
-          reason: payload?.reason ?? ""
+    handlers.handleAll(
+      take({
+        list: () => ports.reads.vms,
+        show: ({ params }) =>
+          Effect.flatMap(ports.reads.vm(params.name), (vm) => found(vm, `vm/${params.name}`)),
+        why: ({ params }) =>
+          Effect.flatMap(ports.reads.vm(params.name), (vm) => found(vm, `vm/${params.name}`)).pipe(
+            Effect.andThen(ports.reads.decisions(params.name))
+          ),
+        console: ({ params, payload, headers, query }) => {
+          const asked = payload ?? { readOnly: false, force: false }
+          return ports.console.open({ vm: params.name, ...asked, key: headers["idempotency-key"], query })
+        },
+        attach: ({ params }) => ports.console.attach(params.name, params.session),
+        create: (request) => {
+          const { name, ...rest } = request.payload
+          return ask(`vm/${name}`, { type: "vm.create", ...rest }, request)
+        },
+        delete: act("vm.delete"),
+        start: act("vm.start"),
+        stop: (request) =>
+          ask(
+            `vm/${request.params.name}`,
+            { type: "vm.stop", force: request.query.force === "true" },
+            request
+          ),
+        pause: act("vm.pause"),
+        resume: act("vm.resume"),
+        reboot: act("vm.reboot"),
+        clone: (request) =>
+          Effect.flatMap(original(request.params.name), ({ spec, host, state, snapshots }) => {
+            const { name, snapshot, start } = request.payload
+            const from = request.params.name
+            if (snapshot === undefined && !state.startsWith("stopped")) return mustBeStopped(from, state)
+            if (snapshot !== undefined && !snapshots.includes(snapshot)) {
+              return nothing(`snapshot/${snapshot} of vm ${from}`)
+            }
+            const cloneOf = { vm: from, ...(snapshot === undefined ? {} : { snapshot }) }
+            return ask(`vm/${name}`, { type: "vm.create", spec, ...host, start, cloneOf }, request)
+          }),
+        snapshot: snapshot("vm.snapshot"),
+        restore: snapshot("vm.restore"),
+        migrate: (request) => {
+          const { name } = request.params
+          const key = request.headers["idempotency-key"]
+          // The same key has to name the same migration, or the retry of a lost answer would begin a second one.
+          const stream = `migration/${key === undefined ? randomUUID() : migrationName(key)}`
+          return Effect.andThen(original(name), ask(stream, moveOf(name, request.payload), request))
         }
-        return Effect.andThen(original(request.params.name), ask(`migration/${migration}`, message, request))
-      }
-    })
+      })
+    )
   )
 }
+
+const moveOf = (vm: string, asked: MigrateVm | null) => ({
+  type: "migration.request",
+  vm,
+  ...(asked?.to === undefined ? {} : { to: asked.to }),
+  policy: asked?.policy ?? defaultPolicy,
+  reason: asked?.reason ?? ""
+})
 
 interface Original {
   readonly spec: object | null
@@ -157,32 +178,38 @@ const defaultPolicy = Schema.decodeSync(MigrationPolicy)({})
 
 const hosts = (ports: HandlerPorts) => {
   const ask = asking(ports)
+  const take = taken(ports, "hosts")
   return HttpApiBuilder.group(Api, "hosts", (handlers) =>
-    handlers.handleAll({
-      list: () => ports.reads.hosts,
-      show: ({ params }) =>
-        Effect.flatMap(ports.reads.host(params.name), (host) => found(host, `host/${params.name}`)),
-      drain: (request) => {
-        const reason = request.payload?.reason ?? ""
-        return ask(`host/${request.params.name}`, { type: "host.drain", reason }, request)
-      },
-      activate: (request) => ask(`host/${request.params.name}`, { type: "host.activate" }, request)
-    })
+    handlers.handleAll(
+      take({
+        list: () => ports.reads.hosts,
+        show: ({ params }) =>
+          Effect.flatMap(ports.reads.host(params.name), (host) => found(host, `host/${params.name}`)),
+        drain: (request) => {
+          const reason = request.payload?.reason ?? ""
+          return ask(`host/${request.params.name}`, { type: "host.drain", reason }, request)
+        },
+        activate: (request) => ask(`host/${request.params.name}`, { type: "host.activate" }, request)
+      })
+    )
   )
 }
 
 const migrations = (ports: HandlerPorts) => {
   const ask = asking(ports)
+  const take = taken(ports, "migrations")
   return HttpApiBuilder.group(Api, "migrations", (handlers) =>
-    handlers.handleAll({
-      list: ({ query }) => ports.reads.migrations(query),
-      show: ({ params }) =>
-        Effect.flatMap(ports.reads.migration(params.id), (row) => found(row, `migration/${params.id}`)),
-      cancel: (request) => {
-        const reason = request.payload?.reason ?? ""
-        return ask(`migration/${request.params.id}`, { type: "migration.cancel", reason }, request)
-      }
-    })
+    handlers.handleAll(
+      take({
+        list: ({ query }) => ports.reads.migrations(query),
+        show: ({ params }) =>
+          Effect.flatMap(ports.reads.migration(params.id), (row) => found(row, `migration/${params.id}`)),
+        cancel: (request) => {
+          const reason = request.payload?.reason ?? ""
+          return ask(`migration/${request.params.id}`, { type: "migration.cancel", reason }, request)
+        }
+      })
+    )
   )
 }
 

@@ -114,16 +114,21 @@ export const onCommand = [
   UnsupportedMediaType
 ] as const
 
-export type Problem =
-  | InvalidRequest
-  | Unauthenticated
-  | NotFound
-  | Refused
-  | KeyReused
-  | Conflict
-  | BodyTooLarge
-  | UnsupportedMediaType
-  | UpgradeRequired
-  | Overloaded
-  | StoreUnavailable
-  | Internal
+const problems = [
+  InvalidRequest,
+  Unauthenticated,
+  NotFound,
+  Refused,
+  KeyReused,
+  Conflict,
+  BodyTooLarge,
+  UnsupportedMediaType,
+  UpgradeRequired,
+  Overloaded,
+  StoreUnavailable,
+  Internal
+] as const
+
+export type Problem = InstanceType<(typeof problems)[number]>
+
+export const isProblem = (error: unknown): error is Problem => problems.some((one) => error instanceof one)

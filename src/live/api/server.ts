@@ -1,5 +1,6 @@
 /** The API on a socket: node's HTTP server with its limits, the gate, and the routes behind it. */
 import { createServer } from "node:http"
+import type { Server } from "node:http"
 import { createServer as createTlsServer } from "node:https"
 import { isIP } from "node:net"
 import { NodeHttpServer } from "@effect/platform-node"
@@ -16,8 +17,10 @@ import { Api } from "./api.ts"
 import { authenticator } from "./authentication.ts"
 import { makeCommands } from "./commands.ts"
 import { makeConsole } from "./console.ts"
+import { addGroup, goFirst, makeDirect } from "./direct.ts"
+import type { Table } from "./direct.ts"
 import { makeEvents } from "./events.ts"
-import { gate } from "./gate.ts"
+import { gate, Slots } from "./gate.ts"
 import type { ObserveRequest } from "./gate.ts"
 import { groups } from "./handlers.ts"
 import { makeOperations } from "./operations.ts"
@@ -72,6 +75,7 @@ function makeServer(options: ApiServerOptions) {
 
 const routesOf = Effect.fn("ApiServer.routes")(function* (
   options: ApiServerOptions,
+  table: Table,
   stopping: Effect.Effect<void>
 ) {
   const kernel = yield* Kernel
@@ -87,20 +91,33 @@ const routesOf = Effect.fn("ApiServer.routes")(function* (
   const hub = yield* ConsoleHub.make({ kernel, consoles: yield* Consoles })
   const console = makeConsole({ kernel, operations, commands, hub, stopping })
   const { node, version, ready = Effect.succeed(true) } = options
-  const ports = { kernel, store, reads, commands, operations, events, console, node, version, ready }
+  const take = (group: string, handlers: Readonly<Record<string, unknown>>) =>
+    addGroup(table, group, handlers)
+  const ports = { kernel, store, reads, commands, operations, events, console, node, version, ready, take }
   return HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(Layer.provide(groups(ports)))
 })
 
-const served = (options: ApiServerOptions, stopping: Effect.Effect<void>) =>
-  Layer.unwrap(
+const served = (options: ApiServerOptions, server: Server, stopping: Effect.Effect<void>) => {
+  const table: Table = new Map()
+  return Layer.unwrap(
     Effect.gen(function* () {
       const router = yield* HttpRouter.HttpRouter
-      const limits = { inFlight_max: options.inFlight_max ?? 1000, bodyBytes_max }
-      return HttpServer.serve(
-        gate(router.asHttpEffect(), authenticator(options.token), limits, options.observe ?? (() => {}))
-      )
+      const limits = { slots: new Slots(options.inFlight_max ?? 1000), bodyBytes_max }
+      const authenticate = authenticator(options.token)
+      const observe = options.observe ?? (() => {})
+      const long = HttpServer.serve(gate(router.asHttpEffect(), authenticate, limits, observe))
+      const short = Effect.gen(function* () {
+        const context = yield* Effect.context<never>()
+        const scope = yield* Effect.scope
+        goFirst(server, makeDirect({ table, authenticate, ...limits, observe, context, scope }))
+      })
+      return Layer.effectDiscard(short).pipe(Layer.provideMerge(long))
     })
-  ).pipe(Layer.provideMerge(Layer.unwrap(routesOf(options, stopping))), Layer.provide(HttpRouter.layer))
+  ).pipe(
+    Layer.provideMerge(Layer.unwrap(routesOf(options, table, stopping))),
+    Layer.provide(HttpRouter.layer)
+  )
+}
 
 /**
  * Listens for as long as the layer lives, and gives the `HttpServer` with the bound address. Refuses, as a defect,
@@ -112,12 +129,13 @@ export const apiServer = (options: ApiServerOptions) => {
     throw new Error(`the API on ${listen.host} needs TLS certificates`)
   }
   const stopping = Deferred.makeUnsafe<void>()
+  const server = makeServer(options)
   // Built last, so it is the first to be told of the end, before the server waits for its requests.
   const farewell = Layer.effectDiscard(Effect.addFinalizer(() => Deferred.succeed(stopping, undefined)))
   return farewell.pipe(
-    Layer.provideMerge(served(options, Deferred.await(stopping))),
+    Layer.provideMerge(served(options, server, Deferred.await(stopping))),
     Layer.provideMerge(
-      NodeHttpServer.layer(() => makeServer(options), { ...listen, gracefulShutdownTimeout: shutdownMs })
+      NodeHttpServer.layer(() => server, { ...listen, gracefulShutdownTimeout: shutdownMs })
     ),
     Layer.provide(Layer.succeed(HttpIncomingMessage.MaxBodySize, ByteSize.bytes(bodyBytes_max))),
     // Nothing takes the spans yet, and making them for every request is not free.

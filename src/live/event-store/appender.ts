@@ -95,6 +95,11 @@ export class Appender {
     }
   }
 
+  /** The disk refused what was committed: nothing is written any more until the store is opened again. */
+  breakOff(error: Error): void {
+    this.#broken ??= error.message
+  }
+
   #checkWritable(): void {
     if (this.#broken === null) return
     const reason = `an earlier write failed (${this.#broken}); the store must be opened again`

@@ -3,7 +3,8 @@
  *
  * - A transaction is whole or absent, after any crash: SQLite's write-ahead log.
  * - An acknowledged append survives `kill -9` (page cache) and, with durability `full`, power failure (the log
- *   is synced at each commit, as far as the disk honours it).
+ *   is synced after each commit and before its answer, as far as the disk honours it). When that sync fails, the
+ *   append failed and nothing more is written; a later opening may find its facts, as after a crash before an answer.
  * - No acknowledged fact disappears unseen, though SQLite ends its log silently at the first bad frame: the
  *   head file. Without it (a copied or restored store) a shortened store is a valid, older store.
  * - No stored fact is altered unseen: the hash chain. At opening only its tail and the acknowledged head are

@@ -35,11 +35,20 @@ export class Reader {
     this.#source = source
     this.#name = database.prepare("select name from streams where id = ?")
     this.#streamId = database.prepare("select id from streams where name = ?")
-    this.#forwards = arrays(database, `${facts} where position >= ? order by position limit ?`)
-    this.#backwards = arrays(database, `${facts} where position <= ? order by position desc limit ?`)
+    this.#forwards = arrays(
+      database,
+      `${facts} where position >= ? and position <= ? order by position limit ?`
+    )
+    this.#backwards = arrays(
+      database,
+      `${facts} where position <= ? and position <= ? order by position desc limit ?`
+    )
     const ofStream = `${facts} where stream = ? and revision`
-    this.#streamForwards = arrays(database, `${ofStream} >= ? order by revision limit ?`)
-    this.#streamBackwards = arrays(database, `${ofStream} <= ? order by revision desc limit ?`)
+    this.#streamForwards = arrays(database, `${ofStream} >= ? and position <= ? order by revision limit ?`)
+    this.#streamBackwards = arrays(
+      database,
+      `${ofStream} <= ? and position <= ? order by revision desc limit ?`
+    )
     this.#streams = arrays(database, "select name from streams where name >= ? and name < ? order by name")
     this.#writeSnapshot = database.prepare(
       `insert into snapshots (stream, version, revision, position, state, hash) values (?, ?, ?, ?, ?, ?)
@@ -50,23 +59,25 @@ export class Reader {
     this.#readSnapshot = database.prepare("select * from snapshots where stream = ? and version = ?")
   }
 
-  readAll(options: ReadOptions): ReadonlyArray<Recorded> {
+  /** Nothing behind the position `last`. */
+  readAll(options: ReadOptions, last: number): ReadonlyArray<Recorded> {
     const { from, limit } = range(options)
     const backwards = options.direction === "backwards"
     const rows = (backwards ? this.#backwards : this.#forwards).all(
       from,
+      last,
       limit
     ) as unknown as ReadonlyArray<Row>
     return rows.map((row) => this.#decode(row, this.#nameOf(row[1] as number)))
   }
 
-  readStream(stream: string, options: ReadOptions): ReadonlyArray<Recorded> {
+  readStream(stream: string, options: ReadOptions, last: number): ReadonlyArray<Recorded> {
     const { from, limit } = range(options)
     const id = this.#streamId.get(stream)?.["id"]
     if (id === undefined) return []
     const backwards = options.direction === "backwards"
     const statement = backwards ? this.#streamBackwards : this.#streamForwards
-    const rows = statement.all(id, from, limit) as unknown as ReadonlyArray<Row>
+    const rows = statement.all(id, from, last, limit) as unknown as ReadonlyArray<Row>
     return rows.map((row) => this.#decode(row, stream))
   }
 

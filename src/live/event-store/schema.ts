@@ -16,7 +16,7 @@ const headerBytes = 100
  * Names of streams are stored once. `data` is the text whose hash is in the chain, never rewritten. Snapshots
  * are not in the chain, facts are the truth, so each carries a hash of its own.
  */
-const tables = [
+export const tables = [
   `CREATE TABLE streams (
   id INTEGER PRIMARY KEY,
   name TEXT NOT NULL UNIQUE
@@ -55,7 +55,6 @@ const tables = [
 export interface FileSettings {
   /** Where the store lies, absolute and free of symbolic links. */
   readonly path: string
-  readonly durability: "full" | "normal"
   readonly busyTimeoutMs: number
   readonly sizeBytesMax: number
 }
@@ -108,7 +107,8 @@ function configure(database: DatabaseSync, settings: FileSettings): void {
   database.exec("pragma trusted_schema = off")
   database.exec("pragma cell_size_check = on")
   database.exec("pragma cache_size = -65536")
-  database.exec(`pragma synchronous = ${settings.durability}`)
+  // Checkpoints are synced by SQLite, commits by `LogSync`.
+  database.exec("pragma synchronous = normal")
   // Fewer, larger checkpoints than SQLite's 1000 pages: a log of 16 MiB at most between them.
   database.exec("pragma wal_autocheckpoint = 4000")
   database.exec("pragma journal_size_limit = 67108864")

@@ -1,0 +1,197 @@
+/**
+ * The short way of a command: its endpoint's schemas and handler, looked up in a table that is made of the Api once,
+ * without the router, the layers and the copies that every other request goes through. It takes only what is plain, a
+ * known token, a path without query or escapes, a JSON body of known length; the rest goes the long way, which answers
+ * the same (a property test holds one against the other).
+ */
+import type { IncomingMessage, Server, ServerResponse } from "node:http"
+import { Cause, Context, Effect, Exit, Fiber, Schema, SchemaAST, SchemaIssue } from "effect"
+import type { Scope } from "effect"
+import type { HttpServerResponse } from "effect/http"
+import type { HttpApiEndpoint } from "effect/http-api"
+import { strict } from "../config/issues.ts"
+import { Api, isCommand, lenient } from "./api.ts"
+import type { Authenticate } from "./authentication.ts"
+import { Caller, invalidOf, problemOfFailure, render } from "./gate.ts"
+import type { ObserveRequest, Slot, Slots } from "./gate.ts"
+import { routeOf } from "./routes.ts"
+
+type Response = HttpServerResponse.HttpServerResponse
+type Decode = (input: unknown) => Exit.Exit<unknown, Schema.SchemaError>
+type Handler = (request: object) => Effect.Effect<Response, unknown>
+
+interface Entry {
+  readonly params: ReadonlyArray<{ readonly name: string; readonly index: number }>
+  readonly decodeParams: Decode | null
+  readonly decodeHeaders: Decode | null
+  /** What an absent query is decoded to. */
+  readonly query: unknown
+  readonly payload: { readonly decode: Decode; readonly absent: null | undefined } | null
+  readonly handler: Handler
+}
+
+/** `POST /v1/vms/:name/start` to its entry. */
+export type Table = Map<string, Entry>
+
+const decoder = (schema: Schema.Constraint | undefined, parse: SchemaAST.ParseOptions | undefined) =>
+  schema === undefined ? null : Schema.decodeUnknownExit(schema as Schema.ConstraintDecoder<unknown>, parse)
+
+function payloadOf(endpoint: HttpApiEndpoint.Top): Entry["payload"] {
+  const schemas = endpoint.payload.get("application/json")?.schemas
+  if (schemas === undefined) return null
+  const absent = schemas.some((one) => SchemaAST.isNull(SchemaAST.toEncoded(one.ast))) ? null : undefined
+  const decode = decoder(Schema.Union(schemas), strict)
+  return decode === null ? null : { decode, absent }
+}
+
+/** Adds the commands of a group to the table; `handlers` are those that the group has. */
+export function addGroup(table: Table, group: string, handlers: Readonly<Record<string, unknown>>): void {
+  const endpoints: Readonly<Record<string, HttpApiEndpoint.Top>> = (Api.groups as Record<string, any>)[group]
+    .endpoints
+  for (const [name, endpoint] of Object.entries(endpoints)) {
+    if (!isCommand(endpoint)) continue
+    const query = decoder(endpoint.query, strict)?.({}) ?? Exit.void
+    // A query that has to be given goes the long way.
+    if (Exit.isFailure(query)) continue
+    table.set(`${endpoint.method} ${endpoint.path}`, {
+      params: endpoint.path
+        .split("/")
+        .flatMap((segment, index) => (segment.startsWith(":") ? [{ name: segment.slice(1), index }] : [])),
+      decodeParams: decoder(endpoint.params, strict),
+      decodeHeaders: decoder(endpoint.headers, lenient),
+      query: query.value,
+      payload: payloadOf(endpoint),
+      handler: handlers[name] as Handler
+    })
+  }
+}
+
+export interface DirectOptions {
+  readonly table: Table
+  readonly authenticate: Authenticate
+  readonly slots: Slots
+  readonly bodyBytes_max: number
+  readonly observe: ObserveRequest
+  readonly context: Context.Context<never>
+  /** Commands that are under way when it closes are no longer waited for. */
+  readonly scope: Scope.Scope
+}
+
+/** A request on the short way. */
+interface Direct {
+  readonly entry: Entry
+  readonly route: string
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+  readonly context: Context.Context<never>
+  readonly decoded: { readonly params: unknown; readonly headers: unknown; readonly query: unknown }
+  readonly startedMs: number
+  readonly slot: Slot
+}
+
+/** Only what the long way would pass too, up to the body. Null sends it there. */
+function accept(config: DirectOptions, request: IncomingMessage, response: ServerResponse): Direct | null {
+  const { method = "", url = "", headers } = request
+  if (url.includes("?") || url.includes("%")) return null
+  const route = routeOf(method, url)
+  const entry = config.table.get(`${method} ${route}`)
+  if (entry === undefined || headers["transfer-encoding"] !== undefined) return null
+  const type = headers["content-type"]
+  if (entry.payload !== null && type !== undefined && type !== "application/json") return null
+  if (!(Number(headers["content-length"] ?? 0) <= config.bodyBytes_max)) return null
+  const principal = config.authenticate(headers.authorization)
+  if (principal === null) return null
+  const segments = url.split("/")
+  const params: Record<string, string | undefined> = {}
+  for (const { name, index } of entry.params) params[name] = segments[index]
+  const decodedParams = entry.decodeParams?.(params)
+  if (decodedParams !== undefined && Exit.isFailure(decodedParams)) return null
+  const decodedHeaders = entry.decodeHeaders?.(headers)
+  if (decodedHeaders !== undefined && Exit.isFailure(decodedHeaders)) return null
+  const slot = config.slots.enter()
+  if (slot === null) return null
+  return {
+    entry,
+    route,
+    request,
+    response,
+    context: Context.add(config.context, Caller, principal),
+    decoded: { params: decodedParams?.value, headers: decodedHeaders?.value, query: entry.query },
+    startedMs: performance.now(),
+    slot
+  }
+}
+
+const notJson = new Schema.SchemaError(
+  new SchemaIssue.InvalidValue({ message: "Expected a valid JSON body" })
+)
+
+function payload({ entry }: Direct, text: string): Exit.Exit<unknown, Schema.SchemaError> {
+  if (entry.payload === null) return Exit.void
+  if (text === "") return entry.payload.decode(entry.payload.absent)
+  let value: unknown
+  try {
+    value = JSON.parse(text)
+  } catch {
+    return Exit.fail(notJson)
+  }
+  return entry.payload.decode(value)
+}
+
+function send(config: DirectOptions, direct: Direct, answer: Response): void {
+  const { response, request, route, startedMs } = direct
+  const { body, status } = answer
+  config.observe(request.method ?? "", route, status, (performance.now() - startedMs) / 1000)
+  if (response.destroyed) return
+  if (body._tag !== "Uint8Array") throw new Error(`a command was answered with a body of kind ${body._tag}`)
+  response.writeHead(status, answer.headers)
+  response.end(body.text ?? body.body)
+}
+
+function run(config: DirectOptions, direct: Direct, text: string): void {
+  const { entry, decoded, context, response } = direct
+  const body = payload(direct, text)
+  if (Exit.isFailure(body)) {
+    return send(config, direct, render(invalidOf("", Cause.squash(body.cause) as Schema.SchemaError)))
+  }
+  const handled = Effect.matchCauseEffect(entry.handler({ ...decoded, payload: body.value }), {
+    onFailure: (cause) => problemOfFailure(cause, direct.request.url ?? ""),
+    onSuccess: Effect.succeed
+  })
+  const fiber = Fiber.runIn(Effect.runForkWith(context)(handled), config.scope)
+  response.on("close", () => {
+    direct.slot.leave()
+    if (!response.writableEnded) fiber.interruptUnsafe()
+  })
+  // An interrupted one is answered by nobody: the client, or the server, is gone.
+  fiber.addObserver((exit) => {
+    if (Exit.isSuccess(exit)) send(config, direct, exit.value)
+    else response.destroy()
+  })
+}
+
+/** Answers the request and says true, or leaves it untouched to the long way. */
+export function makeDirect(config: DirectOptions) {
+  return (request: IncomingMessage, response: ServerResponse): boolean => {
+    const direct = accept(config, request, response)
+    if (direct === null) return false
+    const chunks: Array<Buffer> = []
+    // Its body may never come to its end.
+    request.on("error", () => response.destroy())
+    response.on("close", () => direct.slot.leave())
+    request.on("data", (chunk: Buffer) => chunks.push(chunk))
+    request.on("end", () => run(config, direct, Buffer.concat(chunks).toString("utf8")))
+    return true
+  }
+}
+
+/** From now on the server asks `direct` before those who listen already. */
+export function goFirst(server: Server, direct: ReturnType<typeof makeDirect>): void {
+  const others = server.listeners("request") as Array<unknown> as ReadonlyArray<
+    (request: IncomingMessage, response: ServerResponse) => void
+  >
+  server.removeAllListeners("request")
+  server.on("request", (request, response) => {
+    if (!direct(request, response)) for (const other of others) other.call(server, request, response)
+  })
+}

@@ -1,0 +1,108 @@
+import assert from "node:assert/strict"
+import { after, before, test } from "node:test"
+import * as fc from "fast-check"
+import { Api, isCommand } from "../../src/live/api/api.ts"
+import { apiCases } from "../cli/dry-run-cases.ts"
+import type { Names } from "../cli/dry-run-cases.ts"
+import { openWorld } from "./api-world.ts"
+import type { Answer, World } from "./api-world.ts"
+
+const seed = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 31))
+console.log(`SEED=${seed}`)
+
+const endpoints = Object.entries(Api.groups).flatMap(([group, { endpoints }]) =>
+  Object.entries(endpoints as unknown as Readonly<Record<string, Parameters<typeof isCommand>[0]>>)
+    .filter(([, endpoint]) => isCommand(endpoint))
+    .map(([name, { method }]) => ({ id: `${group}.${name}`, method }))
+)
+const names: Names = { vms: ["web-1", "web-2", "web-3"], hosts: ["a", "b"], migrations: ["m-1", "m-2"] }
+
+/** The same story in both; one is asked the short way, the other the long way. */
+let short: World
+let long: World
+before(async () => {
+  ;[short, long] = await Promise.all([openWorld(), openWorld()])
+  for (const world of [short, long])
+    for (const name of names.vms)
+      await world.call("POST", "/v1/vms?wait=5s", { name, spec: {}, start: name !== "web-3" })
+})
+after(() => Promise.all([short.close(), long.close()]))
+
+interface Asked {
+  readonly method: string
+  readonly path: string
+  readonly body?: unknown
+  readonly headers: Readonly<Record<string, string>>
+}
+
+/** What has to be the same; an operation may have gone on a little more in one of the worlds. */
+async function told(world: World, { method, path, body, headers }: Asked, query: string) {
+  const answer: Answer = await world.call(method, path + query, body, headers)
+  const type = answer.headers.get("content-type")?.split(";")[0]
+  const challenge = answer.headers.get("www-authenticate")
+  const location = answer.headers.get("location")
+  if (answer.status >= 300) return { status: answer.status, type, challenge, location, body: answer.body }
+  const { id, stream, began } = answer.body
+  const ended = await world.call("GET", `/v1/operations/${id}?wait=5s`)
+  assert.equal(location, `/v1/operations/${id}`)
+  const { state, reason } = ended.body
+  // Without a key its name is drawn.
+  const drawn = headers["idempotency-key"] === undefined
+  const named = drawn ? { stream: stream.replace(/^migration\/.*/, "migration/") } : { stream, id }
+  return { type, began, state, reason, ...named }
+}
+
+/** What a body may be that is not what the endpoint takes. */
+const broken = fc.oneof(
+  fc.constantFrom("", "null", "{", "[]", '"x"', '{"unknown":1}', "\u0000", "{}{}"),
+  fc.jsonValue({ maxDepth: 2 }).map((value) => JSON.stringify(value))
+)
+const keys = ["k-1", "k-2", "k-3"]
+const headers = fc.record(
+  {
+    "idempotency-key": fc.oneof(
+      { weight: 6, arbitrary: fc.uuid() },
+      { weight: 2, arbitrary: fc.constantFrom(...keys) },
+      { weight: 1, arbitrary: fc.constantFrom("-", "with space", "x".repeat(129)) }
+    ),
+    authorization: fc.constantFrom("Bearer nobody", "Basic abc"),
+    "content-type": fc.constantFrom("application/json", "application/json; charset=utf-8", "text/plain")
+  },
+  { requiredKeys: [] }
+)
+/** Headers that may be anything come with a body that may be anything. */
+const sound = fc.record(
+  { "idempotency-key": fc.oneof(fc.uuid(), fc.constantFrom(...keys)) },
+  { requiredKeys: [] }
+)
+const rarely = <A>(value: fc.Arbitrary<A>) => fc.option(value, { freq: 6, nil: undefined })
+
+const asked = fc.constantFrom(...endpoints).chain(({ id, method }) =>
+  fc
+    .record({
+      one: (apiCases[id] as (typeof apiCases)[string])(names),
+      strange: rarely(broken),
+      headers,
+      sound
+    })
+    .map(({ one, headers, sound, strange }): Asked => {
+      const body = strange ?? one.body
+      const sent = strange === undefined ? sound : headers
+      return { method, path: one.path, headers: sent, ...(body === undefined ? {} : { body }) }
+    })
+)
+
+test("the short way of a command answers as the long way does", async () => {
+  let [accepted, refused] = [0, 0]
+  await fc.assert(
+    fc.asyncProperty(asked, async (one) => {
+      const isLong = one.path.includes("?")
+      const [a, b] = await Promise.all([told(short, one, ""), told(long, one, isLong ? "" : "?")])
+      assert.deepEqual(a, b, JSON.stringify(one))
+      if ("status" in a) refused++
+      else accepted++
+    }),
+    { seed, numRuns: 800 }
+  )
+  assert.ok(accepted > 10 && refused > 10, `${accepted} accepted, ${refused} refused`)
+})

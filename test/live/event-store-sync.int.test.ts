@@ -1,0 +1,98 @@
+import assert from "node:assert/strict"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { after, test } from "node:test"
+import { Effect, Fiber } from "effect"
+import type { Draft } from "../../src/events/envelope.ts"
+import { EventStore } from "../../src/kernel/ports/event-store.ts"
+import { layer as digest } from "../../src/live/digest.ts"
+import { layer } from "../../src/live/event-store.ts"
+import { LogSync } from "../../src/live/event-store/log-sync.ts"
+
+const folder = mkdtempSync(join(tmpdir(), "novacron-sync-"))
+after(() => rmSync(folder, { recursive: true }))
+
+const draft = (id: string): Draft => ({
+  id,
+  type: "novacron.vm.started",
+  version: 1,
+  timeMs: 1,
+  correlation: id,
+  causation: id,
+  principal: { kind: "operator", name: "alice" },
+  node: "n",
+  answers: null,
+  data: {}
+})
+const first = (stream: string) => [{ stream, expectedRevision: -1, facts: [draft(`${stream}#0`)] }]
+
+test("a fact is nobody's to see before it is on the disk", async () => {
+  const use = Effect.gen(function* () {
+    const store = yield* EventStore
+    const appending = Effect.runFork(store.append(first("vm/a")))
+    // Committed, and its sync is under way: nothing here has let the event loop go on.
+    assert.equal(appending.pollUnsafe(), undefined)
+    assert.equal((yield* store.head).position, 0)
+    assert.deepEqual(yield* store.readAll({}), [])
+    assert.deepEqual(yield* store.readAll({ direction: "backwards" }), [])
+    assert.deepEqual(yield* store.readStream("vm/a", { direction: "backwards", limit: 1 }), [])
+    // A second append, and a repetition of the first, end after their own facts are there.
+    const second = Effect.runFork(store.append(first("vm/b")))
+    const again = Effect.runFork(store.append(first("vm/a")))
+    const [one] = yield* Fiber.join(appending)
+    assert.equal(one?.position, 1)
+    assert.deepEqual(
+      (yield* store.readStream("vm/a")).map((fact) => fact.id),
+      ["vm/a#0"]
+    )
+    assert.deepEqual(
+      (yield* Fiber.join(again)).map((fact) => fact.position),
+      [1]
+    )
+    yield* Fiber.join(second)
+    assert.deepEqual(
+      (yield* store.readAll({ direction: "backwards" })).map((fact) => fact.position),
+      [2, 1]
+    )
+  })
+  const path = join(folder, "events.db")
+  await Effect.runPromise(use.pipe(Effect.provide(layer({ path })), Effect.provide(digest)))
+})
+
+test("what is under way when the store closes is synced and answered", async () => {
+  const path = join(folder, "closed.db")
+  const appending = await Effect.runPromise(
+    Effect.map(EventStore, (store) => Effect.runFork(store.append(first("vm/a")))).pipe(
+      Effect.provide(layer({ path })),
+      Effect.provide(digest)
+    )
+  )
+  assert.equal((await Effect.runPromise(Fiber.join(appending))).length, 1)
+  const facts = Effect.flatMap(EventStore, (store) => store.readAll({}))
+  const read = await Effect.runPromise(facts.pipe(Effect.provide(layer({ path })), Effect.provide(digest)))
+  assert.equal(read.length, 1)
+})
+
+test("a sync tells all who asked before it began, in order, once; and a failed one says so", async () => {
+  // A device that refuses to be synced.
+  const refused = await new Promise((resolve) => {
+    new LogSync("/dev/full").request(resolve)
+  })
+  assert.equal((refused as NodeJS.ErrnoException | null)?.code, "EINVAL")
+  const log = new LogSync(join(folder, "events.db.head"))
+  const told: Array<number> = []
+  await new Promise<void>((resolve) => {
+    for (let n = 0; n < 5; n++)
+      log.request((error) => {
+        assert.equal(error, null)
+        told.push(n)
+        if (n === 4) resolve()
+      })
+  })
+  log.request(() => told.push(5))
+  log.close()
+  log.close()
+  assert.deepEqual(told, [0, 1, 2, 3, 4, 5])
+  assert.throws(() => new LogSync(join(folder, "none-wal")).request(() => {}), { code: "ENOENT" })
+})
