@@ -176,29 +176,35 @@ export const diskMib = 16
 /** The guest keeps its bound in this sector; all else on its disk is the image's. */
 const boundAt = { offset: 4096, bytes: 512 }
 
+/** How the nodes reach each other: through relays in this process, which can be cut, or without. */
+export type Links = "relayed" | "direct"
+
 export class Cluster {
   readonly folder: string
   readonly #nodes = new Map<NodeName, LabNode>()
   readonly relays: Readonly<Record<NodeName, Relay>>
   readonly #settings: Readonly<Record<string, unknown>>
+  readonly #links: Links
   imageHash = ""
 
   private constructor(
     folder: string,
     relays: Readonly<Record<NodeName, Relay>>,
-    settings: Readonly<Record<string, unknown>>
+    settings: Readonly<Record<string, unknown>>,
+    links: Links
   ) {
     this.folder = folder
     this.relays = relays
     this.#settings = settings
+    this.#links = links
   }
 
   /** All three up, the hosts registered. `settings`: of the configuration's section `cluster`. */
-  static async open(settings: Readonly<Record<string, unknown>>): Promise<Cluster> {
+  static async open(settings: Readonly<Record<string, unknown>>, links: Links = "relayed"): Promise<Cluster> {
     await buildLabGuest({ cacheDir: LAB_CACHE })
     const folder = await mkdtemp(join(tmpdir(), "nvc-"))
     const relays = { k: await Relay.open(), a: await Relay.open(), b: await Relay.open() }
-    const cluster = new Cluster(folder, relays, settings)
+    const cluster = new Cluster(folder, relays, settings, links)
     await mkdir(cluster.imageDir)
     for (const name of ["lab-vmlinuz", "lab-initrd"])
       await symlink(join(LAB_CACHE, name), join(cluster.imageDir, name))
@@ -227,13 +233,15 @@ export class Cluster {
 
   async start(name: NodeName): Promise<void> {
     const relay = this.relays[name]
+    const isRelayed = this.#links === "relayed"
+    const authority = isRelayed ? this.relays.k.address : this.#nodes.get("k")?.linkAddress
     const token = name === "k" ? "" : await joinToken(this.dataDir("k"), name)
     const node = await startNode({
       name,
       folder: this.folder,
       imageDir: this.imageDir,
-      ...(name === "k" ? {} : { join: { address: `k@${this.relays.k.address}`, token } }),
-      cluster: { ...this.#settings, advertise_address: relay.address }
+      ...(name === "k" ? {} : { join: { address: `k@${authority}`, token } }),
+      cluster: { ...this.#settings, ...(isRelayed ? { advertise_address: relay.address } : {}) }
     })
     relay.target = node.linkAddress
     this.#nodes.set(name, node)
