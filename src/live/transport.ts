@@ -7,6 +7,7 @@
  *        |             |---------------------------------------->| accepted from this node?
  *        |             |  opened: StreamOpened  |  refuse        |------------>|
  *        |             |<----------------------------------------|             |
+ *        |             |  (channel null asks what is accepted; the connection may then be opened for one)
  *        |<===========>|<======== pieces, see link/relay.ts ====>|<===========>|
  *
  * Version rule: the version is in StreamOpen; a destination refuses one it does not speak and names its own.
@@ -55,6 +56,8 @@ interface Transfer {
   readonly scope: Scope.Closeable
   readonly run: (work: Effect.Effect<void>) => Fiber.Fiber<void>
   connections: number
+  /** Source: the connection that asked, for the first that the hypervisor makes. */
+  spare: { readonly socket: TLSSocket; readonly take: () => TLSSocket } | null
 }
 
 interface State {
@@ -171,7 +174,7 @@ const begin = (
     const scope = yield* Scope.make()
     const run = yield* Scope.provide(FiberSet.makeRuntime<never, void, never>(), scope)
     const counts = { sentBytes: 0, receivedBytes: 0 }
-    return { transfer, role, other, channels, counts, scope, run, connections: 0 }
+    return { transfer, role, other, channels, counts, scope, run, connections: 0, spare: null }
   })
 
 const open = Effect.fn("Transport.open")(function* (
@@ -189,8 +192,25 @@ const open = Effect.fn("Transport.open")(function* (
   }
   const bad = whyNot(state, transfer, channels)
   if (bad !== null) return yield* problem(transfer, "refused", bad)
-  const there = yield* askDestination(state, transfer, address)
-  const missing = channels.find((name) => !there.includes(name))
+  const asked = yield* askDestination(state, transfer, address)
+  return yield* serve(state, transfer, address, channels, asked).pipe(
+    Effect.onError(() => Effect.sync(() => asked.socket.destroy()))
+  )
+})
+
+interface Asked {
+  readonly socket: TLSSocket
+  readonly channels: ReadonlyArray<string>
+}
+
+const serve = Effect.fn("Transport.serve")(function* (
+  state: State,
+  transfer: string,
+  address: string,
+  channels: ReadonlyArray<string>,
+  asked: Asked
+) {
+  const missing = channels.find((name) => !asked.channels.includes(name))
   if (missing !== undefined)
     return yield* problem(transfer, "unknown", `no channel ${missing} is accepted there`)
   const folder = yield* attempt(transfer, () => mkdtemp(join(state.folder, socketsPrefix)))
@@ -204,22 +224,63 @@ const open = Effect.fn("Transport.open")(function* (
   yield* Scope.provide(listening, source.scope).pipe(
     Effect.onError(() => Scope.close(source.scope, Exit.void))
   )
+  keepSpare(source, asked.socket)
+  yield* Scope.addFinalizer(
+    source.scope,
+    Effect.sync(() => source.spare?.socket.destroy())
+  )
   state.transfers.set(transfer, source)
   return paths
 })
+
+function keepSpare(source: Transfer, socket: TLSSocket): void {
+  const isGone = () => {
+    source.spare = null
+    socket.destroy()
+  }
+  for (const event of goneEvents) socket.on(event, isGone)
+  // Paused, it would not see that the other side gives it up.
+  socket.resume()
+  source.spare = {
+    socket,
+    take: () => {
+      source.spare = null
+      for (const event of goneEvents) socket.off(event, isGone)
+      return socket
+    }
+  }
+}
+
+const goneEvents = ["error", "end", "close"] as const
 
 const attempt = <A>(transfer: string, work: () => Promise<A>) =>
   Effect.tryPromise({ try: work, catch: (cause) => problem(transfer, "failed", String(cause)) })
 
 const askDestination = (state: State, transfer: string, address: string) =>
-  Effect.scoped(
-    Effect.gen(function* () {
-      const remote = yield* Effect.acquireRelease(dialStream(state, transfer, address), (socket) =>
-        Effect.sync(() => socket.destroy())
-      )
-      return yield* openStream(state, remote, transfer, null)
-    })
+  Effect.flatMap(dialStream(state, transfer, address), (socket) =>
+    openStream(state, socket, transfer, null).pipe(
+      Effect.map((channels): Asked => ({ socket, channels })),
+      Effect.onError(() => Effect.sync(() => socket.destroy()))
+    )
   )
+
+/** A connection that is open for the channel: the spare one, when it still is one, or a new one. */
+const connectChannel = (state: State, source: Transfer, channel: string) =>
+  Effect.gen(function* () {
+    const spare = source.spare?.take()
+    if (spare !== undefined) {
+      const used = openStream(state, spare, source.transfer, channel).pipe(
+        Effect.onError(() => Effect.sync(() => spare.destroy()))
+      )
+      const opened = yield* Effect.option(used)
+      if (opened._tag === "Some") return spare
+    }
+    const remote = yield* dialStream(state, source.transfer, source.other)
+    yield* openStream(state, remote, source.transfer, channel).pipe(
+      Effect.onError(() => Effect.sync(() => remote.destroy()))
+    )
+    return remote
+  })
 
 const dialStream = (
   state: State,
@@ -283,11 +344,9 @@ const carryOut = (state: State, source: Transfer, channel: string, local: Socket
     Effect.gen(function* () {
       yield* Effect.addFinalizer(() => Effect.sync(() => local.destroy()))
       yield* counted(source)
-      const remote = yield* Effect.acquireRelease(
-        dialStream(state, source.transfer, source.other),
-        (socket) => Effect.sync(() => socket.destroy())
+      const remote = yield* Effect.acquireRelease(connectChannel(state, source, channel), (socket) =>
+        Effect.sync(() => socket.destroy())
       )
-      yield* openStream(state, remote, source.transfer, channel)
       yield* relay(local, remote, source.counts).pipe(
         Effect.mapError((reason) => problem(source.transfer, "lost", reason))
       )
@@ -313,20 +372,29 @@ const counted = (transfer: Transfer) =>
   )
 
 /** Destination: check what comes; a stream that is accepted lives in its transfer's scope from then on. */
-const takeStream = (state: State, { socket, peer }: Accepted): Effect.Effect<void> =>
+const takeStream = (
+  state: State,
+  { socket, peer }: Pick<Accepted, "socket" | "peer">,
+  isAgain = false
+): Effect.Effect<void> =>
   Effect.gen(function* () {
     const frame = yield* receiveFrame(socket, state.openTimeoutMs)
     const message = yield* decode("", StreamOpen, frame)
     const transfer = state.transfers.get(message.transfer)
     const refusal = whyRefuse(transfer, peer, frame, message)
-    // Whoever only asks closes by itself; whoever does not is not waited for.
+    // Whoever only asks closes by itself, or goes on with a channel; whoever does neither is not waited for.
     socket.setTimeout(state.openTimeoutMs, () => socket.destroy())
     if (refusal !== null || transfer === undefined) {
       socket.end(encodeJson(frameType.refuse, 0, refusal))
       return
     }
     if (message.channel === null) {
-      socket.end(encodeJson(frameType.opened, 0, { channels: transfer.channels.map(({ name }) => name) }))
+      const answer = encodeJson(frameType.opened, 0, { channels: transfer.channels.map(({ name }) => name) })
+      if (isAgain) socket.end(answer)
+      else {
+        socket.write(answer)
+        yield* takeStream(state, { socket, peer }, true)
+      }
       return
     }
     const channel = transfer.channels.find(({ name }) => name === message.channel)

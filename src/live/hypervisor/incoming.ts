@@ -9,7 +9,8 @@ import { migrationInfo } from "./progress.ts"
 import type { Qmp, QmpArguments } from "./qmp.ts"
 import type { VmSpec } from "../../events/vm.ts"
 
-const POLL_MS = 10
+/** The guest stands still meanwhile. */
+const POLL_MS = 1
 /** From "the source has sent everything" to "everything is loaded". */
 const ARRIVAL_MS = 60_000
 

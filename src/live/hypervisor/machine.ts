@@ -14,7 +14,7 @@ import { connectQmp } from "./qmp.ts"
 import type { Qmp, QmpError } from "./qmp.ts"
 
 const CONNECT_MS = 15_000
-const CONNECT_PAUSE_MS = 20
+const CONNECT_PAUSE_MS = 5
 const QUIT_MS = 5_000
 const KILL_MS = 10_000
 const VANISH_MS = 3_000

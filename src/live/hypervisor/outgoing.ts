@@ -126,23 +126,26 @@ const sendMemory = Effect.fn("sendMemory")(function* (run: Run): Effect.fn.Retur
       capability("postcopy-ram", policy.postCopy)
     ]
   })
+  run.downtimeLimitMs = downtimeLimitMs(run, 0)
   yield* ask(qmp, machine.vm, "migrate-set-parameters", {
     "max-bandwidth": policy.bandwidthBytesPerSecond === 0 ? UNLIMITED : policy.bandwidthBytesPerSecond,
+    "downtime-limit": run.downtimeLimitMs,
     "cpu-throttle-initial": 20,
     "cpu-throttle-increment": 20,
     "max-cpu-throttle": 95
   })
-  yield* limitDowntime(run, 0)
   yield* ask(qmp, machine.vm, "migrate", { uri: `unix:${ram?.path ?? ""}` })
 })
+
+const downtimeLimitMs = ({ policy }: Run, passes: number): number =>
+  Math.max(1, Math.round(policy.downtimeBudgetMs * BUDGET_SHARE * (SHARE_BY_PASS[passes] ?? 1)))
 
 /** Tell QEMU how long the switch-over may take in this pass, when that has changed. */
 const limitDowntime = Effect.fn("limitDowntime")(function* (
   run: Run,
   passes: number
 ): Effect.fn.Return<void, Failure> {
-  const share = BUDGET_SHARE * (SHARE_BY_PASS[passes] ?? 1)
-  const limitMs = Math.max(1, Math.round(run.policy.downtimeBudgetMs * share))
+  const limitMs = downtimeLimitMs(run, passes)
   if (limitMs === run.downtimeLimitMs) return
   run.downtimeLimitMs = limitMs
   yield* ask(run.qmp, run.machine.vm, "migrate-set-parameters", { "downtime-limit": limitMs })

@@ -12,6 +12,8 @@ export interface QemuProcess {
   readonly startTicks: string
 }
 
+/** Between two looks, growing: most of what is waited for happens within milliseconds. */
+const POLL_LEAST_MS = 1
 const POLL_MS = 20
 const LOG_TAIL_BYTES = 1024
 
@@ -93,10 +95,12 @@ export const spawnProcess = (
 /** Wait until the process is gone; false when it is still there after `timeoutMs`. */
 export const waitGone = (paths: MachinePaths, process: QemuProcess, timeoutMs: number) =>
   Effect.gen(function* () {
-    for (let waitedMs = 0; waitedMs < timeoutMs; waitedMs += POLL_MS) {
+    let pauseMs = POLL_LEAST_MS
+    for (let waitedMs = 0; waitedMs < timeoutMs; waitedMs += pauseMs) {
       const found = yield* Effect.promise(() => identify(paths, process.pid))
       if (found?.startTicks !== process.startTicks) return true
-      yield* Effect.sleep(POLL_MS)
+      pauseMs = Math.min(POLL_MS, pauseMs * 2)
+      yield* Effect.sleep(pauseMs)
     }
     return false
   })
