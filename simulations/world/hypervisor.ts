@@ -186,11 +186,12 @@ class Driver {
 
   start(vm: string) {
     return this.on("start", vm, (machine, now) => {
-      if (machine.state === "running") return Effect.succeed({ accelerator: "sim" })
+      const platform = { accelerator: "sim", machine: machine.spec.machine }
+      if (machine.state === "running") return Effect.succeed(platform)
       if (machine.state !== "defined") return wrongState("start", machine)
       machine.counter = bootedCounter(this.fleet, machine)
       startRunning(machine, now)
-      return Effect.succeed({ accelerator: "sim" })
+      return Effect.succeed(platform)
     })
   }
 
@@ -393,9 +394,11 @@ export const simLayer = (fleet: Fleet, name: string): Layer.Layer<Hypervisor> =>
         remove: (vm) => driver.remove(vm),
         snapshot: (vm, snapshot) => driver.snapshot(vm, snapshot),
         restore: (vm, snapshot) => driver.restore(vm, snapshot),
-        checkIncoming: (vm, spec) =>
+        checkIncoming: (vm, spec, { accelerator, machine } = { accelerator: "sim", machine: spec.machine }) =>
           Effect.sync(() => {
-            if (!simFacts.machines.includes(spec.machine)) return [`no machine type ${spec.machine}`]
+            if (!simFacts.machines.includes(machine)) return [`no machine type ${machine}`]
+            if (!simFacts.cpuModels.includes(spec.cpuModel)) return [`no CPU model ${spec.cpuModel}`]
+            if (!simFacts.accelerators.includes(accelerator)) return [`no accelerator ${accelerator}`]
             return host.machines.has(vm) ? [`a machine ${vm} is here already`] : []
           }),
         prepareIncoming: (vm, spec, migration) => driver.prepareIncoming(vm, spec, migration),

@@ -2,9 +2,10 @@
 import { Schema } from "effect"
 import { Bytes, Milliseconds, Name, text } from "./fields.ts"
 import { MigrationPolicy, Progress } from "./requests.ts"
-import { VmSpec } from "./vm.ts"
+import { Platform, VmSpec } from "./vm.ts"
 
 const reason = { reason: text(4096) }
+const platform = { platform: Schema.optionalKey(Platform) }
 
 export const MigrationCommand = Schema.Union([
   Schema.Struct({
@@ -22,7 +23,8 @@ export const MigrationCommand = Schema.Union([
     from: Name,
     /** The placement whose reservation holds its room there. */
     decision: Schema.String,
-    spec: VmSpec
+    spec: VmSpec,
+    ...platform
   }),
   Schema.Struct({
     type: Schema.tag("migration.place"),
@@ -44,7 +46,13 @@ export const MigrationFact = Schema.Union([
     ...reason
   }),
   /** The machine is locked for this migration; it was on `from`. */
-  Schema.Struct({ type: Schema.tag("migration.begun"), from: Name, decision: Schema.String, spec: VmSpec }),
+  Schema.Struct({
+    type: Schema.tag("migration.begun"),
+    from: Name,
+    decision: Schema.String,
+    spec: VmSpec,
+    ...platform
+  }),
   Schema.Struct({
     type: Schema.tag("migration.placed"),
     to: Name,

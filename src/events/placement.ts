@@ -2,7 +2,7 @@
 import { Schema } from "effect"
 import { Name, Stream, text } from "./fields.ts"
 import { Needs } from "./host.ts"
-import { VmSpec } from "./vm.ts"
+import { Platform, VmSpec } from "./vm.ts"
 
 /** A host as the placement view knew it at that moment. */
 export const HostView = Schema.Struct({
@@ -13,6 +13,8 @@ export const HostView = Schema.Struct({
   total: Needs,
   used: Needs,
   driver: Schema.String,
+  accelerators: Schema.Array(Schema.String),
+  capabilities: Schema.Array(Schema.String),
   machines: Schema.Array(Schema.String),
   cpuModels: Schema.Array(Schema.String),
   labels: Schema.Record(Schema.String, Schema.String),
@@ -35,6 +37,10 @@ const Purpose = Schema.Literals(["create", "migrate", "recover"])
 const asked = {
   vm: Name,
   spec: VmSpec,
+  /** Of a machine that runs and has to go on running. */
+  platform: Schema.optionalKey(Platform),
+  /** What the host has to be able to do: `post-copy`. */
+  capabilities: Schema.optionalKey(Schema.Array(text(64))),
   purpose: Purpose,
   /** The host the machine is on now, never its own destination. */
   from: Schema.optionalKey(Name),

@@ -5,11 +5,12 @@
 import { Schema } from "effect"
 import { Bytes, int, Milliseconds, Name, Stream, text, withDefault } from "./fields.ts"
 import { ComponentReport, ComponentRequest } from "./node.ts"
-import { VmSpec, VmState } from "./vm.ts"
+import { Platform, VmSpec, VmState } from "./vm.ts"
 
 const vm = { vm: Name }
 const onHost = { port: Schema.tag("hypervisor"), host: Name, ...vm }
 const migration = { migration: Name }
+const platform = { platform: Schema.optionalKey(Platform) }
 
 /** How far a migration may go to converge. */
 export const MigrationPolicy = Schema.Struct({
@@ -47,8 +48,15 @@ export const HypervisorRequest = Schema.Union([
   Schema.Struct({ ...onHost, op: Schema.tag("restore"), snapshot: Name }),
   /** What is there now? Asked after restarts, and when an answer was lost. */
   Schema.Struct({ ...onHost, op: Schema.tag("observe") }),
-  Schema.Struct({ ...onHost, op: Schema.tag("checkIncoming"), spec: VmSpec }),
-  Schema.Struct({ ...onHost, op: Schema.tag("prepareIncoming"), spec: VmSpec, ...migration, from: Name }),
+  Schema.Struct({ ...onHost, op: Schema.tag("checkIncoming"), spec: VmSpec, ...platform }),
+  Schema.Struct({
+    ...onHost,
+    op: Schema.tag("prepareIncoming"),
+    spec: VmSpec,
+    ...platform,
+    ...migration,
+    from: Name
+  }),
   Schema.Struct({
     ...onHost,
     op: Schema.tag("migrate"),
@@ -96,7 +104,11 @@ export type Progress = typeof Progress.Type
 
 export const HypervisorReport = Schema.Union([
   Schema.Struct({ type: Schema.tag("hypervisor.defined") }),
-  Schema.Struct({ type: Schema.tag("hypervisor.started"), accelerator: Schema.String }),
+  Schema.Struct({
+    type: Schema.tag("hypervisor.started"),
+    accelerator: Schema.String,
+    machine: Schema.optionalKey(Schema.String)
+  }),
   Schema.Struct({ type: Schema.tag("hypervisor.stopped") }),
   Schema.Struct({ type: Schema.tag("hypervisor.paused") }),
   Schema.Struct({ type: Schema.tag("hypervisor.resumed") }),

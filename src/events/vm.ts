@@ -54,6 +54,15 @@ export const VmSpec = Schema.Struct({
 })
 export type VmSpec = typeof VmSpec.Type
 
+/** What a running machine was started with. It can only go on with the very same. */
+export const Platform = Schema.Struct({
+  /** `kvm`, `tcg` */
+  accelerator: text(16),
+  /** With its version: `pc-q35-7.2`. What an alias means changes with the hypervisor's. */
+  machine: text(64)
+})
+export type Platform = typeof Platform.Type
+
 /** How a hypervisor has a machine. */
 export const VmState = Schema.Literals([
   "absent",
@@ -129,7 +138,12 @@ export const VmFact = Schema.Union([
   Schema.Struct({ type: Schema.tag("vm.notPlaced"), decision: Schema.String, ...reason }),
   Schema.Struct({ type: Schema.tag("vm.defined") }),
   Schema.Struct({ type: Schema.tag("vm.startRequested"), automatic: Schema.Boolean }),
-  Schema.Struct({ type: Schema.tag("vm.started"), accelerator: Schema.String }),
+  /** `machine` is missing in facts of before it was told. */
+  Schema.Struct({
+    type: Schema.tag("vm.started"),
+    accelerator: Schema.String,
+    machine: Schema.optionalKey(Schema.String)
+  }),
   Schema.Struct({ type: Schema.tag("vm.stopRequested"), force: Schema.Boolean }),
   Schema.Struct({ type: Schema.tag("vm.stopped") }),
   Schema.Struct({ type: Schema.tag("vm.pauseRequested") }),

@@ -140,14 +140,17 @@ const operations: {
     then(hypervisor.restore(vm, snapshot), { type: "hypervisor.restored" }),
   observe: ({ vm }, { hypervisor }) =>
     answer(Effect.map(hypervisor.observe(vm), (state) => ({ type: "hypervisor.observed", state }))),
-  checkIncoming: ({ vm, spec }, { hypervisor }) =>
+  checkIncoming: ({ vm, spec, platform }, { hypervisor }) =>
     answer(
-      Effect.map(hypervisor.checkIncoming(vm, spec), (blockers) => ({ type: "hypervisor.checked", blockers }))
+      Effect.map(hypervisor.checkIncoming(vm, spec, platform), (blockers) => ({
+        type: "hypervisor.checked",
+        blockers
+      }))
     ),
-  prepareIncoming: ({ vm, spec, migration, from }, { hypervisor, transport }) =>
+  prepareIncoming: ({ vm, spec, platform, migration, from }, { hypervisor, transport }) =>
     answer(
       Effect.gen(function* () {
-        const channels = yield* hypervisor.prepareIncoming(vm, spec, migration)
+        const channels = yield* hypervisor.prepareIncoming(vm, spec, migration, platform)
         yield* transport.accept(migration, from, channels)
         return { type: "hypervisor.incomingPrepared", channels: channels.map(({ name }) => name) } as const
       })

@@ -302,6 +302,8 @@ export const hostViewOf = (host: HostRow): HostView => ({
   total: host.total,
   used: host.used,
   driver: host.facts.driver,
+  accelerators: host.facts.accelerators,
+  capabilities: host.facts.capabilities,
   machines: host.facts.machines,
   cpuModels: host.facts.cpuModels,
   labels: host.facts.labels,

@@ -30,6 +30,8 @@ export const hostView = (name: string, more: Record<string, unknown> = {}) => ({
   total: { cpus: 4, memoryMib: 4096, diskMib: 10_000 },
   used: { cpus: 0, memoryMib: 0, diskMib: 0 },
   driver: "test",
+  accelerators: ["tcg"],
+  capabilities: [],
   machines: ["q35"],
   cpuModels: ["qemu64"],
   labels: {},

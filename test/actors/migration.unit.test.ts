@@ -51,6 +51,24 @@ test("the way to the hand-over: place, check, prepare, transfer", () => {
     .thenState("switching")
 })
 
+test("what the machine runs on, and post-copy, are asked of the place and of the destination", () => {
+  const platform = { accelerator: "tcg", machine: "pc-q35-7.2" }
+  const asked = { ...requested, policy: { ...policy, postCopy: true } }
+  const begin = { from: "a", decision: "web.1", spec, platform }
+  given(m, [asked])
+    .when({ type: "migration.begin", ...begin })
+    .thenRecords({ type: "migration.begun", platform })
+    .thenAsksWith({ type: "placement.request", platform, capabilities: ["post-copy"] })
+  const begun = [asked, { type: "migration.begun", ...begin }]
+  const placed = { type: "migration.placed", to: "b", address: "b@127.0.0.1:1", decision: "m" }
+  given(m, begun)
+    .when({ type: "migration.place", host: "b", address: "b@127.0.0.1:1", decision: "m" })
+    .thenAsksWith({ op: "checkIncoming", platform })
+  given(m, [...begun, placed])
+    .when({ type: "hypervisor.checked", blockers: [] })
+    .thenAsksWith({ op: "prepareIncoming", platform })
+})
+
 test("after the destination runs, the machine is told, the source cleared, the lock released", () => {
   given(m, switching).when({ type: "hypervisor.resumed" }).thenAsks("vm.handOver to vm/web")
   const resumed = [...switching, { type: "migration.resumed" }]

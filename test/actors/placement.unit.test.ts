@@ -13,6 +13,8 @@ const view = (name: string, more: Record<string, unknown> = {}) => hostView(name
 const question = (more: Partial<Question> = {}): Question => ({
   vm: "web",
   spec,
+  platform: null,
+  capabilities: [],
   purpose: "create",
   from: null,
   pinned: null,
@@ -31,6 +33,19 @@ for (const [filter, host, more, reason] of [
   ["disk", used({ diskMib: 9999 }), {}, /64 diskMib needed, 1 of 10000 free/],
   ["machine-type", { machines: ["pc"] }, {}, /no machine type q35: pc/],
   ["cpu-model", { cpuModels: ["max"] }, {}, /can't give the CPU model qemu64/],
+  [
+    "machine-type",
+    { machines: ["q35", "pc-q35-9.2"] },
+    { platform: { accelerator: "tcg", machine: "pc-q35-7.2" } },
+    /no machine type pc-q35-7.2: q35, pc-q35-9.2/
+  ],
+  [
+    "accelerator",
+    { machines: ["pc-q35-7.2"] },
+    { platform: { accelerator: "kvm", machine: "pc-q35-7.2" } },
+    /runs with kvm, this host has tcg/
+  ],
+  ["capability", {}, { capabilities: ["post-copy"] }, /can't do post-copy/],
   ["labels", {}, { spec: { ...spec, hostLabels: { zone: "eu" } } }, /label zone is not set, not eu/],
   ["anti-affinity", { vms: ["db"] }, { spec: { ...spec, antiAffinity: ["db"] } }, /db is on it/]
 ] as const) {

@@ -98,6 +98,14 @@ export const given = (stream: string, facts: ReadonlyArray<Message>) => {
           return told
         },
         /** Requests by port, operation or command, and whom they go to. */
+        /** What the first request has of these fields; a command's fields, when another actor is asked. */
+        thenAsksWith: (fields: Readonly<Record<string, unknown>>) => {
+          const request = turn.outcome === "record" ? turn.requests[0]?.request : undefined
+          const asked: object = request?.port === "actor" ? request.command : (request ?? {})
+          const found = Object.entries(asked).filter(([name]) => name in fields)
+          assert.deepEqual(Object.fromEntries(found), fields)
+          return told
+        },
         thenAsks: (...expected: ReadonlyArray<string>) => {
           const asked = turn.outcome === "record" ? turn.requests : []
           assert.deepEqual(

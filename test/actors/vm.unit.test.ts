@@ -185,6 +185,10 @@ test("locked, it tells its migration where it is; only that one may hand it over
     .thenRecords({ type: "vm.locked", migration: "m" })
     .thenAsks("migration.begin to migration/m")
     .thenState("migrating")
+  const platform = { accelerator: "tcg", machine: "pc-q35-7.2" }
+  given(web, [...starting, { type: "vm.started", ...platform }])
+    .when({ type: "vm.lock", migration: "m" })
+    .thenAsksWith({ type: "migration.begin", platform })
   given(web, locked)
     .when({ type: "vm.handOver", migration: "other", host: "b", decision: "m" })
     .thenRefused({ unmet: ["isItsMigration"] })

@@ -70,6 +70,7 @@ async function until(what: string, holds: () => boolean | Promise<boolean>, paus
 
 /** Those that run, to be ended when the bench is. */
 const running = new Set<Plain>()
+let isEnding = false
 const scratch = new Set<string>()
 
 /** A QEMU and its monitor, with nothing else around it. */
@@ -80,6 +81,7 @@ class Plain {
   #answers: Array<(answer: { return?: unknown; error?: { desc: string } }) => void> = []
 
   constructor(paths: MachinePaths, args: ReadonlyArray<string>) {
+    if (isEnding) throw new Error("the bench was told to end")
     this.paths = paths
     this.#process = spawn("qemu-system-x86_64", [...args], { stdio: "ignore" })
     running.add(this)
@@ -103,7 +105,11 @@ class Plain {
     }
     const boot = { kernel: join(images, "lab-vmlinuz"), initrd: join(images, "lab-initrd") }
     const accelerator = "tcg"
-    const args = commandLine({ ...{ vm, spec, paths, accelerator, disks, boot, incoming }, sandbox: true })
+    const { machine: type } = spec
+    const args = commandLine({
+      ...{ vm, spec, paths, accelerator, machine: type, disks, boot, incoming },
+      sandbox: true
+    })
     const credentials = `tls-creds-psk,id=tls0,endpoint=${incoming ? "server" : "client"},dir=${keys}`
     const machine = new Plain(paths, keys === null ? args : [...args, "-object", credentials])
     await machine.#connect()
@@ -364,6 +370,7 @@ export async function* migration({ size }: Options): AsyncGenerator<Figure> {
 /** A bench that is told to end takes its nodes and machines with it. Returns the way to stop listening. */
 function endWith(cluster: Cluster): () => void {
   const end = (signal: NodeJS.Signals) => {
+    isEnding = true
     const all = [cluster.close(), ...[...running].map((machine) => machine.end())]
     const remove = () => Promise.all([...scratch].map((one) => rm(one, { recursive: true, force: true })))
     void Promise.allSettled(all)

@@ -295,6 +295,22 @@ const endTests = (bench: () => Bench): void => {
 }
 
 const migrationTests = (bench: () => Bench): void => {
+  test("a host refuses, before anything begins, what the machine does not run on there", async () => {
+    const b = bench()
+    const { source, destination } = b.hosts
+    const spec = b.hosts.spec({ disk: "none" })
+    await b.boot(source, "picky", spec)
+    const platform = await b.do(source, (driver) => driver.start("picky"))
+    const check = (change: Partial<typeof platform>, asked = spec) =>
+      b.do(destination, (driver) => driver.checkIncoming("picky", asked, { ...platform, ...change }))
+    assert.deepEqual(await check({}), [])
+    assert.match((await check({ accelerator: "warp" })).join(), /warp/)
+    assert.match((await check({ machine: "pc-q35-99.0" })).join(), /pc-q35-99\.0/)
+    assert.match((await check({}, { ...spec, cpuModel: "z80" })).join(), /z80/)
+    assert.equal(await b.state(destination, "picky"), "absent")
+    await b.remove(source, "picky")
+  })
+
   for (const disk of ["none", "local", "shared"] as const) {
     test(`a running machine moves (disk: ${disk}); its counter and its disks are what they were`, async () => {
       const b = bench()

@@ -56,7 +56,7 @@ test("a process id that belongs to someone else by now is not the machine's", as
 test("both ends of a migration get the same machine", async () => {
   const paths = await Effect.runPromise(machinePaths({ dataDir: path.join(root, "a,b") }, "web"))
   const line = {
-    ...{ vm: "web", spec: SPEC, paths, accelerator: "tcg", sandbox: true },
+    ...{ vm: "web", spec: SPEC, paths, accelerator: "tcg", machine: "pc-q35-7.2", sandbox: true },
     disks: [{ name: "data", path: path.join(paths.folder, "data.qcow2") }],
     boot: { kernel: "/images/kernel", initrd: null }
   }

@@ -111,6 +111,8 @@ test("a host's view has what is promised and to whom, and less again when it is 
       total: { cpus: 8, memoryMib: 16_384, diskMib: 100_000 },
       used: { cpus: 4, memoryMib: 1024, diskMib: 20 },
       driver: "sim",
+      accelerators: ["tcg"],
+      capabilities: [],
       machines: ["q35"],
       cpuModels: ["qemu64"],
       labels: { zone: "a" },

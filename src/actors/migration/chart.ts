@@ -150,13 +150,17 @@ const chart = setup({
             type: "migration.begun",
             from: event.from,
             decision: event.decision,
-            spec: event.spec
+            spec: event.spec,
+            ...(event.platform === undefined ? {} : { platform: event.platform })
           }))
         },
         "migration.begun": {
           target: "placing",
           actions: [
-            assign(({ event }) => ({ from: event.from, sourceDecision: event.decision, spec: event.spec })),
+            assign(({ event: { from, decision, spec, platform = null } }) => ({
+              ...{ from, spec, platform },
+              sourceDecision: decision
+            })),
             ask(askPlacement)
           ]
         },
@@ -468,5 +472,5 @@ export const migrationActor: ActorKind = {
     "hypervisor.failed"
   ],
   facts: typesOf(MigrationFact),
-  snapshotVersion: 2
+  snapshotVersion: 3
 }

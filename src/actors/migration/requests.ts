@@ -1,6 +1,6 @@
 /** What a migration remembers, and what it asks of the hosts and of the machine. */
 import type { MigrationPolicy, Request } from "../../events/requests.ts"
-import type { VmSpec } from "../../events/vm.ts"
+import type { Platform, VmSpec } from "../../events/vm.ts"
 
 export interface MigrationContext {
   readonly id: string
@@ -15,6 +15,8 @@ export interface MigrationContext {
   /** The placement whose reservation holds the room at the destination. */
   readonly decision: string | null
   readonly spec: VmSpec | null
+  /** What the machine runs on; null when its machine does not know. */
+  readonly platform: Platform | null
   readonly channels: ReadonlyArray<string>
   readonly cancelled: boolean
   readonly cancelReason: string
@@ -37,6 +39,7 @@ export const none: MigrationContext = {
   address: "",
   decision: null,
   spec: null,
+  platform: null,
   channels: [],
   cancelled: false,
   cancelReason: "",
@@ -65,16 +68,22 @@ export const unlock = ({ vm, id, doubtful }: MigrationContext): Request =>
 export const handOver = ({ vm, id, to, decision }: MigrationContext): Request =>
   tell(`vm/${vm}`, { type: "vm.handOver", migration: id, host: to, decision })
 
-export const askPlacement = ({ id, vm, spec, from, pinned }: MigrationContext): Request =>
-  tell(`placement/${id}`, {
+const running = ({ platform }: MigrationContext) => (platform === null ? {} : { platform })
+
+export const askPlacement = (context: MigrationContext): Request => {
+  const { id, vm, spec, from, pinned, policy } = context
+  return tell(`placement/${id}`, {
     type: "placement.request",
     vm,
     spec,
+    ...running(context),
+    ...(policy?.postCopy === true ? { capabilities: ["post-copy"] } : {}),
     purpose: "migrate",
     from,
     replyTo: `migration/${id}`,
     ...(pinned === null ? {} : { pinned })
   })
+}
 
 /** `leftover` says what of the machine could not be removed there; the host removes it when it can. */
 export const releaseDestination = ({ vm, to, decision }: MigrationContext, leftover: string): Request =>
@@ -86,13 +95,15 @@ export const releaseSource = ({ vm, from, sourceDecision }: MigrationContext, le
 export const checkDestination = (context: MigrationContext): Request => ({
   ...at(context.to, context),
   op: "checkIncoming",
-  spec: context.spec as VmSpec
+  spec: context.spec as VmSpec,
+  ...running(context)
 })
 
 export const prepare = (context: MigrationContext): Request => ({
   ...at(context.to, context),
   op: "prepareIncoming",
   spec: context.spec as VmSpec,
+  ...running(context),
   migration: context.id,
   from: context.from as string
 })

@@ -90,6 +90,8 @@ const chart = setup({
             decision: event.stamp.self.slice("placement/".length),
             vm: event.vm,
             spec: event.spec,
+            ...(event.platform === undefined ? {} : { platform: event.platform }),
+            ...(event.capabilities === undefined ? {} : { capabilities: event.capabilities }),
             purpose: event.purpose,
             ...(event.from === undefined ? {} : { from: event.from }),
             ...(event.pinned === undefined ? {} : { pinned: event.pinned }),
@@ -105,6 +107,8 @@ const chart = setup({
               question: {
                 vm: event.vm,
                 spec: event.spec,
+                platform: event.platform ?? null,
+                capabilities: event.capabilities ?? [],
                 purpose: event.purpose,
                 from: event.from ?? null,
                 pinned: event.pinned ?? null
@@ -214,5 +218,5 @@ export const placementActor: ActorKind = {
   commands: typesOf(PlacementCommand),
   reports: ["view.hosts", "actor.accepted", "actor.refused"],
   facts: typesOf(PlacementFact),
-  snapshotVersion: 1
+  snapshotVersion: 2
 }

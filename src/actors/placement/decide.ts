@@ -5,11 +5,13 @@
 import { cpuOvercommit } from "../../events/host.ts"
 import type { Needs } from "../../events/host.ts"
 import type { Candidate, HostView } from "../../events/placement.ts"
-import type { VmSpec } from "../../events/vm.ts"
+import type { Platform, VmSpec } from "../../events/vm.ts"
 
 export interface Question {
   readonly vm: string
   readonly spec: VmSpec
+  readonly platform: Platform | null
+  readonly capabilities: ReadonlyArray<string>
   readonly purpose: "create" | "migrate" | "recover"
   readonly from: string | null
   readonly pinned: string | null
@@ -59,10 +61,26 @@ const filters: ReadonlyArray<Filter> = [
   ["disk", (host, _, needs) => lacking("diskMib", host, needs.diskMib)],
   [
     "machine-type",
-    (host, { spec }) =>
-      host.machines.includes(spec.machine)
+    (host, { spec, platform }) => {
+      const machine = platform?.machine ?? spec.machine
+      return host.machines.includes(machine)
         ? null
-        : `it has no machine type ${spec.machine}: ${list(host.machines)}`
+        : `it has no machine type ${machine}: ${list(host.machines)}`
+    }
+  ],
+  [
+    "accelerator",
+    (host, { platform }) =>
+      platform === null || host.accelerators.includes(platform.accelerator)
+        ? null
+        : `the machine runs with ${platform.accelerator}, this host has ${list(host.accelerators)}`
+  ],
+  [
+    "capability",
+    (host, { capabilities }) => {
+      const missing = capabilities.filter((one) => !host.capabilities.includes(one))
+      return missing.length === 0 ? null : `it can't do ${missing.join(", ")}`
+    }
   ],
   [
     "cpu-model",

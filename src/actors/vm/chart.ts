@@ -18,6 +18,7 @@ import type { ActorKind, Of } from "../../kernel/actor.ts"
 import {
   askPlacement,
   atHost,
+  platformOf,
   releaseRoom,
   stopAtHost,
   takeSnapshot,
@@ -271,11 +272,15 @@ const chart = setup({
         "hypervisor.started": {
           actions: record("hypervisor.started", ({ event }) => ({
             type: "vm.started",
-            accelerator: event.accelerator
+            accelerator: event.accelerator,
+            ...(event.machine === undefined ? {} : { machine: event.machine })
           }))
         },
         "hypervisor.failed": fails("start"),
-        "vm.started": { target: "running" },
+        "vm.started": {
+          target: "running",
+          actions: assign(({ event }) => ({ platform: platformOf(event) }))
+        },
         "vm.operationFailed": { target: "stopped" }
       }
     },
@@ -321,7 +326,8 @@ const chart = setup({
                       type: "migration.begin",
                       from: context.host,
                       decision: context.decision,
-                      spec: context.spec
+                      spec: context.spec,
+                      ...(context.platform === null ? {} : { platform: context.platform })
                     })
                 }
               ]
@@ -487,5 +493,5 @@ export const vmActor: ActorKind = {
     "hypervisor.failed"
   ],
   facts: typesOf(VmFact),
-  snapshotVersion: 2
+  snapshotVersion: 3
 }

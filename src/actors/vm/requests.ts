@@ -1,6 +1,7 @@
 /** What a machine remembers, and what it asks of the ports. */
 import type { Request } from "../../events/requests.ts"
-import type { VmSpec } from "../../events/vm.ts"
+import type { Platform, VmFact, VmSpec } from "../../events/vm.ts"
+import type { Of } from "../../kernel/actor.ts"
 
 export interface VmContext {
   readonly name: string
@@ -8,6 +9,8 @@ export interface VmContext {
   readonly cloneOf: { readonly vm: string; readonly snapshot?: string } | null
   readonly pinned: string | null
   readonly host: string | null
+  /** What it was last started with; null when that was not told. */
+  readonly platform: Platform | null
   /** The decision whose reservation holds this machine's room on its host. */
   readonly decision: string | null
   readonly decisions: number
@@ -29,6 +32,7 @@ export const unborn: VmContext = {
   cloneOf: null,
   pinned: null,
   host: null,
+  platform: null,
   decision: null,
   decisions: 0,
   start: false,
@@ -39,6 +43,9 @@ export const unborn: VmContext = {
   crashedMs: 0,
   crashedWhileMigrating: false
 }
+
+export const platformOf = ({ accelerator, machine }: Of<VmFact, "vm.started">): Platform | null =>
+  machine === undefined ? null : { accelerator, machine }
 
 const automaticRestarts_max = 5
 const crashWindowMs = 600_000

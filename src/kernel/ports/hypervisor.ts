@@ -6,7 +6,7 @@ import { Context, Schema } from "effect"
 import type { Effect, Stream } from "effect"
 import type { HostFacts } from "../../events/host.ts"
 import type { Channel, HypervisorReport, MigrationPolicy } from "../../events/requests.ts"
-import type { VmSpec, VmState } from "../../events/vm.ts"
+import type { Platform, VmSpec, VmState } from "../../events/vm.ts"
 
 export class HypervisorError extends Schema.TaggedError<HypervisorError>()("HypervisorError", {
   op: Schema.String,
@@ -48,7 +48,7 @@ export class Hypervisor extends Context.Service<
       spec: VmSpec,
       cloneOf?: { readonly vm: string; readonly snapshot?: string | undefined }
     ) => Effect.Effect<void, HypervisorError>
-    readonly start: (vm: string) => Effect.Effect<{ readonly accelerator: string }, HypervisorError>
+    readonly start: (vm: string) => Effect.Effect<Platform, HypervisorError>
     /** Ask the guest to power off; after the grace time, or with `force` at once, end it. */
     readonly stop: (vm: string, options: { readonly force: boolean }) => Effect.Effect<void, HypervisorError>
     readonly pause: (vm: string) => Effect.Effect<void, HypervisorError>
@@ -64,10 +64,11 @@ export class Hypervisor extends Context.Service<
     ) => Effect.Effect<{ readonly bytes: number }, HypervisorError>
     /** Put the disks of the stopped machine back to the snapshot. */
     readonly restore: (vm: string, snapshot: string) => Effect.Effect<void, HypervisorError>
-    /** Reasons why this host can't take the machine; empty when it can. Changes nothing. */
+    /** Reasons why this host can't take the machine, which runs on `platform`; empty when it can. Changes nothing. */
     readonly checkIncoming: (
       vm: string,
-      spec: VmSpec
+      spec: VmSpec,
+      platform?: Platform
     ) => Effect.Effect<ReadonlyArray<string>, HypervisorError>
     /**
      * Make the machine ready to arrive, paused. Returns the unix sockets that take the channels: `ram`, and one
@@ -76,7 +77,8 @@ export class Hypervisor extends Context.Service<
     readonly prepareIncoming: (
       vm: string,
       spec: VmSpec,
-      migration: string
+      migration: string,
+      platform?: Platform
     ) => Effect.Effect<ReadonlyArray<Channel>, HypervisorError>
     /**
      * Send the running machine into `channels` (unix sockets that lead to the destination's). The last element is

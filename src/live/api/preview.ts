@@ -6,8 +6,9 @@
 import { Clock, Effect, Stream } from "effect"
 import type { Context } from "effect"
 import type { Message } from "../../events/envelope.ts"
+import type { MigrationPolicy } from "../../events/requests.ts"
 import { typePrefix } from "../../events/envelope.ts"
-import type { VmSpec } from "../../events/vm.ts"
+import type { Platform, VmSpec } from "../../events/vm.ts"
 import type { Command, Kernel } from "../../kernel/kernel.ts"
 import type { Considered } from "../../kernel/mailbox.ts"
 import type { Agents } from "../../kernel/ports/agents.ts"
@@ -27,7 +28,11 @@ type KernelShape = Context.Service.Shape<typeof Kernel>
 interface VmContext {
   readonly spec: VmSpec | null
   readonly host: string | null
+  readonly platform: Platform | null
 }
+
+const nothing: VmContext = { spec: null, host: null, platform: null }
+const running = ({ platform }: VmContext) => (platform === null ? {} : { platform })
 
 export const makePreview = (kernel: KernelShape, ports: PreviewPorts) =>
   Effect.fnUntraced(function* (command: Command, considered: Considered): Effect.fn.Return<DryRun> {
@@ -66,10 +71,14 @@ interface Placing {
 const migrationPlacing = Effect.fnUntraced(function* (kernel: KernelShape, { message, stream }: Command) {
   const vm = String(message["vm"])
   const actor = yield* kernel.state(`vm/${vm}`).pipe(Effect.orElseSucceed(() => null))
-  const { spec, host } = (actor?.chart.context ?? { spec: null, host: null }) as VmContext
+  const context = (actor?.chart.context ?? nothing) as VmContext
+  const { spec, host } = context
   if (spec === null || host === null) return null
   const pinned = message["to"] === undefined ? {} : { pinned: message["to"] }
-  const question = { vm, spec, purpose: "migrate", from: host, ...pinned, replyTo: stream }
+  const { postCopy } = message["policy"] as MigrationPolicy
+  const capabilities = postCopy ? { capabilities: ["post-copy"] } : {}
+  const from = { purpose: "migrate", from: host, ...pinned, replyTo: stream }
+  const question = { vm, spec, ...running(context), ...capabilities, ...from }
   return {
     to: `placement/preview-${vm}`.slice(0, 120),
     command: { type: "placement.request", ...question }
@@ -119,11 +128,19 @@ const blockersOf = Effect.fnUntraced(function* (
   if (locked._tag === "Failure") return [locked.failure.message]
   if (placement === null) return [`vm/${vm} is on no host`]
   if (placement.chosen === null) return [placement.reason]
-  const { spec } = locked.success.actor.chart.context as VmContext
+  const context = locked.success.actor.chart.context as VmContext
+  const { spec } = context
   if (spec === null) return [`vm/${vm} has no specification`]
   const host = placement.chosen
   const checked = yield* ports.agents
-    .perform(`check-${command.id}`, { port: "hypervisor", host, vm, op: "checkIncoming", spec })
+    .perform(`check-${command.id}`, {
+      port: "hypervisor",
+      host,
+      vm,
+      op: "checkIncoming",
+      spec,
+      ...running(context)
+    })
     .pipe(Stream.runLast, Effect.timeoutOption(check_maxMs), Effect.result)
   if (checked._tag === "Failure") return [`host ${host} can't be asked: ${checked.failure.reason}`]
   const last = checked.success._tag === "Some" ? checked.success.value : null

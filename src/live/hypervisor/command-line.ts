@@ -13,6 +13,8 @@ export interface CommandLine {
   readonly spec: VmSpec
   readonly paths: MachinePaths
   readonly accelerator: string
+  /** The machine type, with its version. */
+  readonly machine: string
   /** In the order of the specification. */
   readonly disks: ReadonlyArray<DiskFile>
   /** Resolved paths of the kernel and the initial ramdisk. */
@@ -147,7 +149,7 @@ export const commandLine = (line: CommandLine): ReadonlyArray<string> => [
   ...["-nodefaults", "-no-user-config", "-display", "none"],
   ...(line.sandbox ? ["-sandbox", SANDBOX] : []),
   ...accelerator(line.accelerator),
-  ...["-machine", line.spec.machine, "-cpu", line.spec.cpuModel],
+  ...["-machine", line.machine, "-cpu", line.spec.cpuModel],
   ...["-smp", String(line.spec.cpus), "-m", memory(line)],
   // Left paused after the guest's power-off, so that it can be told from a crash by whoever looks later.
   ...["-action", "shutdown=pause"],

@@ -19,6 +19,8 @@ export const MachineRecord = Schema.Struct({
   spec: VmSpec,
   wanted: Schema.Literals(["stopped", "running", "paused"]),
   accelerator: Schema.NullOr(Schema.String),
+  /** The machine type with its version, as of the first start: it stays with the machine. */
+  machine: Schema.optionalKey(Schema.String),
   /** `startTicks` as in /proc/<pid>/stat: with it a process id that was given out again is found out. */
   process: Schema.NullOr(Schema.Struct({ pid: Schema.Int, startTicks: Schema.String })),
   incoming: Schema.NullOr(Schema.Struct({ migration: Name })),

@@ -1,7 +1,7 @@
 /** Making, starting, stopping and removing machines. Every operation runs under the machine's lock, once. */
 import { writeFile } from "node:fs/promises"
 import { Effect } from "effect"
-import type { VmSpec } from "../../events/vm.ts"
+import type { Platform, VmSpec } from "../../events/vm.ts"
 import type { HypervisorError } from "../../kernel/ports/hypervisor.ts"
 import { commandLine } from "./command-line.ts"
 import type { DiskFile } from "./command-line.ts"
@@ -150,21 +150,33 @@ export const bootFiles = Effect.fn("bootFiles")(function* (host: Host, vm: strin
   }
 })
 
-/** Start QEMU and connect to it. On failure nothing is left running. Under the machine's lock. */
+/** What a machine is started with here: what it has been started with before, or the best there is. */
+const platformOf = (probe: Probe, record: MachineRecord): Platform | null => {
+  const accelerator = probe.accelerators[0]
+  const machine = record.machine ?? probe.aliases[record.spec.machine] ?? record.spec.machine
+  return accelerator === undefined ? null : { accelerator, machine }
+}
+
+/**
+ * Start QEMU and connect to it; one that is to arrive is started with `arriving`. On failure nothing is left running.
+ * Under the machine's lock.
+ */
 export const launch = Effect.fn("launch")(function* (
   host: Host,
   machine: Machine,
   record: MachineRecord,
-  incoming: boolean
-): Effect.fn.Return<{ qmp: Qmp; process: QemuProcess; accelerator: string }, Failure> {
+  incoming: boolean,
+  arriving?: Platform
+): Effect.fn.Return<{ qmp: Qmp; process: QemuProcess } & Platform, Failure> {
   const { vm, paths } = machine
   const probe = yield* host.probed
-  const accelerator = probe.accelerators[0]
-  if (accelerator === undefined) {
-    return yield* fail("start", vm, "unsupported", `${host.binary} can run no machine on this host`)
+  const platform = arriving ?? platformOf(probe, record)
+  if (platform === null || !probe.accelerators.includes(platform.accelerator)) {
+    const with_ = platform === null ? "" : ` with ${platform.accelerator}`
+    return yield* fail("start", vm, "unsupported", `${host.binary} can't run a machine${with_} on this host`)
   }
   const line = commandLine({
-    ...{ vm, paths, accelerator, incoming },
+    ...{ vm, paths, ...platform, incoming },
     spec: record.spec,
     disks: yield* diskFiles(host.store, paths, vm, record.spec),
     boot: yield* bootFiles(host, vm, record.spec),
@@ -176,7 +188,7 @@ export const launch = Effect.fn("launch")(function* (
   const qmp = yield* connect(host, machine, process).pipe(
     Effect.onError(() => Effect.ignore(endProcess(machine, process)))
   )
-  return { qmp, process, accelerator }
+  return { qmp, process, ...platform }
 })
 
 export const start = (host: Host, vm: string) =>
@@ -186,16 +198,19 @@ export const start = (host: Host, vm: string) =>
       const wanted = { ...record, wanted: "running" as const, incoming: null, ended: null }
       if (state === "running") {
         // The driver that started it may have ended before it wrote that down.
-        const accelerator = record.accelerator ?? (yield* host.probed).accelerators[0] ?? "unknown"
+        const known = platformOf(yield* host.probed, record)
+        const accelerator = record.accelerator ?? known?.accelerator ?? "unknown"
+        const platform = { accelerator, machine: known?.machine ?? record.machine ?? record.spec.machine }
         const { process } = present
         if (record.wanted !== "running")
-          yield* writeRecord(machine.paths, { ...wanted, process, accelerator })
-        return { accelerator }
+          yield* writeRecord(machine.paths, { ...wanted, process, ...platform })
+        return platform
       }
       if (present.qmp !== null) return yield* wrongState("start", present, "defined or running")
-      const { process, accelerator } = yield* launch(host, machine, record, false)
-      yield* writeRecord(machine.paths, { ...wanted, outgoing: null, process, accelerator })
-      return { accelerator }
+      const { process, ...launched } = yield* launch(host, machine, record, false)
+      const platform = { accelerator: launched.accelerator, machine: launched.machine }
+      yield* writeRecord(machine.paths, { ...wanted, outgoing: null, process, ...platform })
+      return platform
     })
   )
 

@@ -30,7 +30,7 @@ const SWITCH_POLL_MS = 2
 const SETTLE_POLLS_MAX = 100
 const CANCEL_POLLS_MAX = 1_000
 /** The end of the copies takes some round trips, whatever the budget. */
-const DRAIN_FLOOR_MS = 1_000
+const DRAIN_FLOOR_MS = 250
 /** Of the budget, for what QEMU's own estimate leaves out: stopping, device state, delivery. */
 const BUDGET_SHARE = 0.75
 /**

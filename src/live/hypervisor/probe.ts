@@ -14,7 +14,12 @@ export interface Probe {
   /** Those that booted a machine, the fastest first. */
   readonly accelerators: ReadonlyArray<string>
   readonly machines: ReadonlyArray<string>
+  /** What `q35` and other names without a version stand for in this QEMU. */
+  readonly aliases: Readonly<Record<string, string>>
+  /** Those that can be given whole, by the fastest accelerator and this host's CPU. */
   readonly cpuModels: ReadonlyArray<string>
+  /** What the others lack. */
+  readonly cpuMissing: Readonly<Record<string, ReadonlyArray<string>>>
   readonly sandbox: boolean
   /** Whether machines may arrive here by post-copy. */
   readonly postCopy: boolean
@@ -82,6 +87,30 @@ const sectorFile = Effect.acquireRelease(
   (folder) => Effect.promise(() => rm(folder, { recursive: true, force: true }))
 )
 
+interface CpuDefinition {
+  readonly name: string
+  readonly missing: ReadonlyArray<string>
+}
+
+/** What `query-cpu-definitions` says of each CPU model, when machines run with this accelerator. */
+const cpuDefinitions = (binary: string, accelerator: string) => {
+  const quiet = ["-nodefaults", "-no-user-config", "-display", "none"]
+  const args = [...quiet, "-machine", `none,accel=${accelerator}`, "-qmp", "stdio"]
+  const commands = ["qmp_capabilities", "query-cpu-definitions", "quit"]
+  const input = commands.map((execute) => `${JSON.stringify({ execute })}\n`).join("")
+  return Effect.map(runTool(binary, args, QUESTION_MS, input), (said) => said.split("\n").flatMap(cpuAnswer))
+}
+
+/** The models in a line of QEMU's, when it is the answer that has them. */
+function cpuAnswer(line: string): ReadonlyArray<CpuDefinition> {
+  if (!line.includes('"typename"')) return []
+  const { return: models } = JSON.parse(line) as { return: ReadonlyArray<Record<string, unknown>> }
+  return models.map((model) => ({
+    name: String(model["name"]),
+    missing: (model["unavailable-features"] ?? []) as ReadonlyArray<string>
+  }))
+}
+
 /** The first words of the lines of a `help` listing, without its headings. */
 const firstWords = (text: string, line: RegExp): ReadonlyArray<string> =>
   text.split("\n").flatMap((each) => line.exec(each)?.[1] ?? [])
@@ -89,10 +118,9 @@ const firstWords = (text: string, line: RegExp): ReadonlyArray<string> =>
 const probeAll = Effect.fn("probe")(function* (binary: string, wanted: ReadonlyArray<string>) {
   const sector = path.join(yield* sectorFile, "sector")
   const ask = (args: ReadonlyArray<string>) => runTool(binary, args, QUESTION_MS)
-  const [version, machines, cpus] = yield* Effect.all(
-    [ask(["--version"]), ask(["-machine", "help"]), ask(["-cpu", "help"])],
-    { concurrency: 1 }
-  )
+  const [version, machines] = yield* Effect.all([ask(["--version"]), ask(["-machine", "help"])], {
+    concurrency: 1
+  })
   const tcg = yield* boots(binary, sector, ["-accel", "tcg,thread=multi"], TCG_BOOT_MS)
   const sandbox =
     tcg && (yield* boots(binary, sector, ["-accel", "tcg,thread=multi", "-sandbox", SANDBOX], TCG_BOOT_MS))
@@ -100,11 +128,18 @@ const probeAll = Effect.fn("probe")(function* (binary: string, wanted: ReadonlyA
     wanted.includes("kvm") &&
     (yield* canOpen("/dev/kvm")) &&
     (yield* boots(binary, sector, ["-accel", "kvm"], KVM_BOOT_MS))
+  const accelerators = [...(kvm ? ["kvm"] : []), ...(tcg && wanted.includes("tcg") ? ["tcg"] : [])]
+  const cpus = accelerators[0] === undefined ? [] : yield* cpuDefinitions(binary, accelerators[0])
+  const lacking = cpus.filter((cpu) => cpu.missing.length > 0)
   return {
     version: /version (\S+)/.exec(version)?.[1] ?? "unknown",
-    accelerators: [...(kvm ? ["kvm"] : []), ...(tcg && wanted.includes("tcg") ? ["tcg"] : [])],
+    accelerators,
     machines: firstWords(machines, /^(\S+) +\S/).filter((name) => name !== "Supported"),
-    cpuModels: firstWords(cpus, /^x86 +(\S+)/),
+    aliases: Object.fromEntries(
+      [...machines.matchAll(/^(\S+) .*\(alias of (\S+?)\)/gm)].map(([, alias, of]) => [alias, of])
+    ) as Record<string, string>,
+    cpuModels: cpus.filter((cpu) => cpu.missing.length === 0).map(({ name }) => name),
+    cpuMissing: Object.fromEntries(lacking.map(({ name, missing }) => [name, missing])),
     sandbox,
     postCopy: yield* mayUserfault
   }

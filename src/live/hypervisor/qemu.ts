@@ -7,7 +7,7 @@ import os from "node:os"
 import { Deferred, Effect, Layer, Queue, Stream } from "effect"
 import type { HostFacts } from "../../events/host.ts"
 import type { Channel, MigrationPolicy } from "../../events/requests.ts"
-import type { VmSpec } from "../../events/vm.ts"
+import type { Platform, VmSpec } from "../../events/vm.ts"
 import { Hypervisor } from "../../kernel/ports/hypervisor.ts"
 import type { HypervisorError, MigrationReport, VmEnded } from "../../kernel/ports/hypervisor.ts"
 import { createDisk, diskFiles, diskRoom, imageFile, isFile } from "./disks.ts"
@@ -89,16 +89,32 @@ const observe = (host: Host, vm: string) =>
     return vmState(yield* machine.lock.withPermit(look(host, machine)))
   })
 
+/** What would only be found half-way, when the destination's QEMU reads the state of devices and CPUs. */
+function platformBlockers(found: Probe, spec: VmSpec, platform?: Platform): ReadonlyArray<string> {
+  const blockers: Array<string> = []
+  const has = (names: ReadonlyArray<string>) => names.slice(0, 8).join(", ") || "none"
+  const accelerators = has(found.accelerators)
+  if (found.accelerators.length === 0) blockers.push("no accelerator works on this host")
+  else if (platform !== undefined && !found.accelerators.includes(platform.accelerator)) {
+    blockers.push(`the machine runs with ${platform.accelerator}; here works ${accelerators}`)
+  }
+  const machine = platform?.machine ?? spec.machine
+  if (!found.machines.includes(machine)) {
+    blockers.push(`machine type ${machine} is not known to the QEMU ${found.version} here`)
+  }
+  if (!found.cpuModels.includes(spec.cpuModel)) {
+    const missing = found.cpuMissing[spec.cpuModel]
+    const why = missing === undefined ? "is not known" : `can't be given, it needs ${has(missing)}`
+    blockers.push(`CPU model ${spec.cpuModel} ${why} here`)
+  }
+  return blockers
+}
+
 /** Why this host can't take the machine; an image or a folder that is missing is one reason among others. */
-const checkIncoming = (host: Host, options: QemuOptions, vm: string, spec: VmSpec) =>
+const checkIncoming = (host: Host, options: QemuOptions, vm: string, spec: VmSpec, platform?: Platform) =>
   Effect.gen(function* () {
-    const blockers: Array<string> = []
     const found = yield* host.probed
-    if (found.accelerators.length === 0) blockers.push("no accelerator works on this host")
-    if (!found.machines.includes(spec.machine))
-      blockers.push(`machine type ${spec.machine} is not known here`)
-    if (!found.cpuModels.includes(spec.cpuModel))
-      blockers.push(`CPU model ${spec.cpuModel} is not known here`)
+    const blockers: Array<string> = [...platformBlockers(found, spec, platform)]
     if (spec.memoryMib > os.totalmem() / MIB) {
       blockers.push(`needs ${spec.memoryMib} MiB of memory, the host has ${Math.floor(os.totalmem() / MIB)}`)
     }
@@ -132,7 +148,7 @@ const checkIncoming = (host: Host, options: QemuOptions, vm: string, spec: VmSpe
 const hasInterface = (name: string): Effect.Effect<boolean> =>
   isFile(`/sys/class/net/${name}/ifindex`).pipe(Effect.map((found) => found && name !== ""))
 
-const prepareIncoming = (host: Host, vm: string, spec: VmSpec, migration: string) =>
+const prepareIncoming = (host: Host, vm: string, spec: VmSpec, migration: string, platform?: Platform) =>
   Effect.gen(function* () {
     const machine = yield* machineOf(host, vm)
     const prepare = Effect.gen(function* () {
@@ -159,8 +175,9 @@ const prepareIncoming = (host: Host, vm: string, spec: VmSpec, migration: string
         yield* createDisk(host.store, vm, disk, files[index]?.path ?? "", false)
       }
       yield* lifecycle.writeSeed(machine, spec)
-      const { qmp, process, accelerator } = yield* lifecycle.launch(host, machine, made, true)
-      yield* writeRecord(machine.paths, { ...made, process, accelerator })
+      const launched = yield* lifecycle.launch(host, machine, made, true, platform)
+      const { qmp, process, accelerator } = launched
+      yield* writeRecord(machine.paths, { ...made, process, accelerator, machine: launched.machine })
       yield* openIncoming(machine, qmp, spec).pipe(
         Effect.onError(() => Effect.ignore(endProcess(machine, process)))
       )
@@ -313,8 +330,9 @@ export const qemuLayer = (options: QemuOptions): Layer.Layer<Hypervisor, Hypervi
         remove: (vm) => lifecycle.remove(host, vm),
         snapshot: (vm, name) => snapshot(host, vm, name),
         restore: (vm, name) => restore(host, vm, name),
-        checkIncoming: (vm, spec) => checkIncoming(host, options, vm, spec),
-        prepareIncoming: (vm, spec, migration) => prepareIncoming(host, vm, spec, migration),
+        checkIncoming: (vm, spec, platform) => checkIncoming(host, options, vm, spec, platform),
+        prepareIncoming: (vm, spec, migration, platform) =>
+          prepareIncoming(host, vm, spec, migration, platform),
         migrate: (vm, migration, channels, policy) => migrate(host, vm, migration, channels, policy),
         cancelMigration: (vm, migration) => cancelMigration(host, vm, migration),
         abandonIncoming: (vm, migration) => abandonIncoming(host, vm, migration),

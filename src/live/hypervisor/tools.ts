@@ -31,11 +31,12 @@ export const end = (child: ChildProcess): void => {
   if (child.pid !== undefined) child.kill("SIGKILL")
 }
 
-/** Its standard output. A program that runs longer than `timeoutMs` is killed. */
+/** Its standard output, after it was given `input`. A program that runs longer than `timeoutMs` is killed. */
 export const runTool = (
   program: string,
   args: ReadonlyArray<string>,
-  timeoutMs: number
+  timeoutMs: number,
+  input?: string
 ): Effect.Effect<string, ToolError> =>
   Effect.callback((resume) => {
     const child = execFile(
@@ -50,5 +51,8 @@ export const runTool = (
         resume(Effect.fail(new ToolError({ program, args: [...args], reason: why.slice(0, 1024) })))
       }
     )
+    // A program that does not read it closes it: that is not what it failed by.
+    child.stdin?.on("error", () => undefined)
+    if (input !== undefined) child.stdin?.end(input)
     return Effect.sync(() => end(child))
   })
