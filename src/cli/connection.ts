@@ -143,6 +143,27 @@ export function failureOf(error: unknown, shown: string): CliFailure {
   return failure("failure", `${shown} answered what this version does not understand: ${text}`)
 }
 
+/** Rows of a page of the API's, at most. */
+export const page_max = 1000
+
+/** Every row of a list that the API gives in pages, by the key that its pages go on after. */
+export const allPages = <Row, E, R>(
+  ask: (query: {
+    readonly after?: string
+    readonly limit: number
+  }) => Effect.Effect<ReadonlyArray<Row>, E, R>,
+  keyOf: (row: Row) => string
+) =>
+  Effect.gen(function* () {
+    const rows: Array<Row> = []
+    for (;;) {
+      const last = rows.at(-1)
+      const page = yield* ask({ limit: page_max, ...(last === undefined ? {} : { after: keyOf(last) }) })
+      rows.push(...page)
+      if (page.length < page_max) return rows
+    }
+  })
+
 /** Run calls against the node, with every error as a `CliFailure`. */
 export const withApi = <A, E, R>(
   use: (calls: ApiCalls, client: ApiClient["Service"]) => Effect.Effect<A, E, R>

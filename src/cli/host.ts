@@ -1,7 +1,7 @@
 /** `novacron host …` */
 import { Effect } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
-import { withApi } from "./connection.ts"
+import { allPages, withApi } from "./connection.ts"
 import { mutate, mutationFlags } from "./mutate.ts"
 import { output } from "./output.ts"
 import { showRow } from "./vm.ts"
@@ -24,7 +24,12 @@ const list = Command.make(
   {},
   Effect.fnUntraced(function* () {
     const to = yield* output
-    const hosts = yield* withApi((calls) => calls.hosts.list())
+    const hosts = yield* withApi((calls) =>
+      allPages(
+        (query) => calls.hosts.list({ query }),
+        ({ name }) => name
+      )
+    )
     to.either(hosts, () => {
       if (hosts.length === 0 && !to.isPlain)
         return to.note("there are no hosts yet; a node registers when it is up")

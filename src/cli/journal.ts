@@ -3,7 +3,7 @@ import { Effect, Option } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import type { Recorded } from "../events/envelope.ts"
 import type { Candidate } from "../events/placement.ts"
-import { withApi } from "./connection.ts"
+import { page_max, withApi } from "./connection.ts"
 import { failure } from "./exit.ts"
 import { vmArgument } from "./mutate.ts"
 import { withJournal } from "./offline.ts"
@@ -77,6 +77,21 @@ const said = (fact: Recorded): string => {
   return text === "{}" ? "" : text.length > 100 ? `${text.slice(0, 99)}…` : text
 }
 
+/** The latest first; in as many pages as it takes. */
+const latestFacts = Effect.fnUntraced(function* (params: { kind: string; name: string }, limit: number) {
+  const facts: Array<Recorded> = []
+  let from: number | null = null
+  do {
+    const query = { direction: "backwards" as const, limit: Math.min(page_max, limit - facts.length) }
+    const begin: { from?: number } = from === null ? {} : { from }
+    const page = yield* withApi((calls) => calls.journal.facts({ params, query: { ...query, ...begin } }))
+    if (!("facts" in page)) break
+    facts.push(...page.facts)
+    from = page.next
+  } while (from !== null && facts.length < limit)
+  return facts
+})
+
 export const history = Command.make(
   "history",
   {
@@ -92,10 +107,7 @@ export const history = Command.make(
   Effect.fnUntraced(function* ({ stream, limit }) {
     const to = yield* output
     const params = yield* streamOf(stream)
-    const page = yield* withApi((calls) =>
-      calls.journal.facts({ params, query: { direction: "backwards", limit } })
-    )
-    const facts = "facts" in page ? [...page.facts].reverse() : []
+    const facts = (yield* latestFacts(params, limit)).toReversed()
     if (facts.length === 0) {
       return yield* failure("notFound", `nothing is recorded about ${params.kind} ${params.name}`)
     }
@@ -111,46 +123,38 @@ export const history = Command.make(
   })
 ).pipe(Command.withDescription("Show what happened to a machine, or in any stream"))
 
-const replayHere = Effect.fnUntraced(function* (dataDir: string, at: string, only: string | null) {
+const replayHere = Effect.fnUntraced(function* (dataDir: string, at: string) {
   const { actorKinds } = yield* Effect.promise(() => import("../actors/kinds.ts"))
-  const { replay: replayAll } = yield* Effect.promise(() => import("../kernel/replay.ts"))
-  const { serialize } = yield* Effect.promise(() => import("../kernel/turn.ts"))
-  const { describe } = yield* Effect.promise(() => import("../kernel/statechart.ts"))
-  const { hash } = yield* Effect.promise(() => import("node:crypto"))
-  const until = at === "" ? Number.MAX_SAFE_INTEGER : /^\d{1,15}$/.test(at) ? Number(at) : null
+  const { head, parseAt, statesAt } = yield* Effect.promise(() => import("../live/api/history.ts"))
+  const until = at === "" ? head : parseAt(at)
   if (until === null) {
-    return yield* failure(
-      "usage",
-      `--at ${at}: a data folder is replayed to a position; a node also to a time`
-    )
+    return yield* failure("usage", `--at ${at}: allowed: a position, 1234, or a time, 2026-05-01T12:00:00Z`)
   }
-  return yield* withJournal(
-    dataDir,
-    Effect.fnUntraced(function* (store) {
-      const actors = yield* replayAll(store, actorKinds, { snapshots: false, until }).pipe(
-        Effect.mapError((error) => failure("failure", `${error.operation}: ${error.reason}`))
-      )
-      const states = [...actors.values()]
-        .filter((actor) => only === null || actor.stream === only)
-        .sort((a, b) => (a.stream < b.stream ? -1 : 1))
-        .map((actor) => ({
-          stream: actor.stream,
-          revision: actor.revision,
-          position: actor.position,
-          state: describe(actor.chart),
-          sha256: hash("sha256", serialize(actor), "hex")
-        }))
-      const sha256 = hash("sha256", states.map((one) => `${one.stream} ${one.sha256}`).join("\n"), "hex")
-      return { actors: states, sha256 }
-    })
+  return yield* withJournal(dataDir, (store) =>
+    statesAt(store, actorKinds, until, { limit: Number.MAX_SAFE_INTEGER }).pipe(
+      Effect.mapError(({ detail }) => failure("failure", String(detail)))
+    )
   )
+})
+
+/** All pages of a node's replay; one that came to another end in between is not the same replay. */
+const replayThere = Effect.fnUntraced(function* (at: string) {
+  const ask = (query: { at?: string; after?: string }) => withApi((calls) => calls.journal.replay({ query }))
+  const first = yield* ask(at === "" ? {} : { at })
+  const actors = [...first.actors]
+  for (let { next } = first; next !== null;) {
+    const more = yield* ask({ at: String(first.at.position), after: next })
+    actors.push(...more.actors)
+    next = more.next
+  }
+  return { ...first, actors, next: null }
 })
 
 export const replay = Command.make(
   "replay",
   {
     stream: Argument.String("stream").pipe(
-      Argument.withDescription("A machine's name or a stream; with --data-dir everything unless told"),
+      Argument.withDescription("A machine's name or a stream; everything unless told"),
       Argument.optional
     ),
     at: Flag.String("at").pipe(
@@ -163,25 +167,19 @@ export const replay = Command.make(
   Effect.fnUntraced(function* ({ stream, at, dataDir }) {
     const to = yield* output
     const params = Option.isSome(stream) ? yield* streamOf(stream.value) : null
-    if (Option.isSome(dataDir)) {
+    if (Option.isSome(dataDir) || params === null) {
+      const replayed = Option.isSome(dataDir) ? yield* replayHere(dataDir.value, at) : yield* replayThere(at)
       const only = params === null ? null : `${params.kind}/${params.name}`
-      const states = yield* replayHere(dataDir.value, at, only)
-      return to.either(states, () => {
-        to.table(states.actors, [
+      const actors = replayed.actors.filter(({ stream }) => only === null || stream === only)
+      return to.either({ at: replayed.at, actors, sha256: replayed.sha256 }, () => {
+        to.table(actors, [
           { head: "STREAM", of: (row) => row.stream },
           { head: "REVISION", of: (row) => row.revision },
           { head: "STATE", of: (row) => row.state },
           { head: "SHA-256", of: (row) => row.sha256 }
         ])
-        to.note(`${states.actors.length} actors; all of it ${states.sha256}`)
+        to.note(`${replayed.count} actors at position ${replayed.at.position}; all of it ${replayed.sha256}`)
       })
-    }
-    if (params === null) {
-      return yield* failure(
-        "usage",
-        "a node replays one stream at a time",
-        "name a machine or stream, or give --data-dir"
-      )
     }
     const end = String(Number.MAX_SAFE_INTEGER).slice(0, 15)
     const state = yield* withApi((calls) =>
@@ -195,7 +193,7 @@ export const replay = Command.make(
       to.line(JSON.stringify(state.context, null, 2))
     })
   })
-).pipe(Command.withDescription("Rebuild an actor, or all of a data folder, as of any moment"))
+).pipe(Command.withDescription("Rebuild an actor, or all of them, as of any moment"))
 
 const verify = Command.make(
   "verify",
@@ -245,18 +243,36 @@ const list = Command.make(
       Flag.withDescription("At most so many; 100 unless told"),
       Flag.withMetavar("N"),
       Flag.withDefault(100)
+    ),
+    before: Flag.Int("from").pipe(
+      Flag.withDescription("Begin at this position and go back; at the latest unless told"),
+      Flag.withMetavar("POSITION"),
+      Flag.optional
     )
   },
-  Effect.fnUntraced(function* ({ stream, principal, limit }) {
+  Effect.fnUntraced(function* ({ stream, principal, limit, before }) {
     const to = yield* output
-    const query = {
-      limit,
+    const filter = {
       ...(Option.isSome(stream) ? { stream: stream.value } : {}),
       ...(Option.isSome(principal) ? { principal: principal.value } : {})
     }
-    const rows = yield* withApi((calls) => calls.journal.audit({ query }))
+    const rows: Array<Row> = []
+    let from = Option.getOrNull(before)
+    do {
+      const query = {
+        ...filter,
+        limit: Math.min(page_max, limit - rows.length),
+        ...(from === null ? {} : { from })
+      }
+      const [entries, { headers }] = yield* withApi((calls) =>
+        calls.journal.audit({ query, responseMode: "decoded-and-response" })
+      )
+      rows.push(...entries)
+      const next = /[?&]from=(\d+)[^>]*>; rel="next"/.exec(headers["link"] ?? "")?.[1]
+      from = next === undefined ? null : Number(next)
+    } while (from !== null && rows.length < limit)
     to.either(rows, () =>
-      to.table(rows as ReadonlyArray<Row>, [
+      to.table(rows, [
         { head: "POSITION", of: (row) => row["position"] as number },
         { head: "TIME", of: (row) => time(Number(row["timeMs"] ?? 0)) },
         { head: "WHO", of: (row) => (row["who"] as { name?: string } | undefined)?.name },

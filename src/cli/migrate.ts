@@ -3,7 +3,7 @@ import { Effect, Option, Stream } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import type { Operation } from "../live/api/bodies.ts"
 import type { ApiCalls } from "../live/api/client.ts"
-import { withApi } from "./connection.ts"
+import { allPages, withApi } from "./connection.ts"
 import { failure } from "./exit.ts"
 import { duration, mutate, mutationFlags, vmArgument } from "./mutate.ts"
 import { output } from "./output.ts"
@@ -162,7 +162,12 @@ const list = Command.make(
       ...(Option.isSome(vm) ? { vm: vm.value } : {}),
       ...(Option.isSome(state) ? { state: state.value } : {})
     }
-    const rows = yield* withApi((calls) => calls.migrations.list({ query }))
+    const rows = yield* withApi((calls) =>
+      allPages(
+        (paging) => calls.migrations.list({ query: { ...query, ...paging } }),
+        ({ id }) => id
+      )
+    )
     to.either(rows, () => {
       if (rows.length === 0 && !to.isPlain) return to.note("there are no migrations")
       to.table(rows as ReadonlyArray<Row>, [

@@ -6,7 +6,7 @@ import type { VmSpec } from "../events/vm.ts"
 import { VmSpec as VmSpecSchema } from "../events/vm.ts"
 import type { ApiCalls } from "../live/api/client.ts"
 import { console } from "./console.ts"
-import { withApi } from "./connection.ts"
+import { allPages, withApi } from "./connection.ts"
 import { failure } from "./exit.ts"
 import { mutate, mutationFlags, vmArgument } from "./mutate.ts"
 import type { Mutation } from "./mutate.ts"
@@ -28,7 +28,12 @@ const list = Command.make(
   {},
   Effect.fnUntraced(function* () {
     const to = yield* output
-    const vms = yield* withApi((calls) => calls.vms.list())
+    const vms = yield* withApi((calls) =>
+      allPages(
+        (query) => calls.vms.list({ query }),
+        ({ name }) => name
+      )
+    )
     to.either(vms, () => {
       if (vms.length === 0 && !to.isPlain) to.note("there are no machines; novacron vm create makes one")
       else to.table(vms, vmColumns)

@@ -47,6 +47,12 @@ const byKind = (kinds: ReadonlyArray<ActorKind>) => new Map(kinds.map((kind) => 
 const checkpointVersion = (kinds: ReadonlyArray<ActorKind>) =>
   kinds.reduce((sum, kind) => sum * 31 + kind.snapshotVersion, kinds.length) % 2 ** 31
 
+/** The last fact that counts, by its position, and by its time unless that is null. */
+export interface Until {
+  readonly position: number
+  readonly timeMs: number | null
+}
+
 /**
  * All actors, as of `until` (the head unless told). With `snapshots: false` every fact is folded again from the
  * first: what `novacron replay` and the determinism tests do.
@@ -54,17 +60,22 @@ const checkpointVersion = (kinds: ReadonlyArray<ActorKind>) =>
 export const replay = Effect.fn("replay")(function* (
   store: Store,
   kinds: ReadonlyArray<ActorKind>,
-  options: { readonly snapshots: boolean; readonly until?: number }
+  options: { readonly snapshots: boolean; readonly until?: Until }
 ): Effect.fn.Return<Map<string, ActorState>, StoreFailure> {
   const known = byKind(kinds)
   const actors = new Map<string, ActorState>()
-  const until = options.until ?? Number.MAX_SAFE_INTEGER
+  const { position: last, timeMs } = options.until ?? { position: Number.MAX_SAFE_INTEGER, timeMs: null }
+  const isWanted = (fact: Recorded) => fact.position <= last && (timeMs === null || fact.timeMs <= timeMs)
   let position = options.snapshots ? yield* resumeFromCheckpoint(store, kinds, known, actors) : 0
   for (;;) {
     const facts = yield* store.readAll({ from: position + 1, limit: page })
-    fold(known, actors, until === Number.MAX_SAFE_INTEGER ? facts : facts.filter((f) => f.position <= until))
-    position = facts.at(-1)?.position ?? position
-    if (facts.length < page || position >= until) return actors
+    const latest = facts.at(-1)
+    // In the journal neither positions nor times go back.
+    const isWhole = latest === undefined || isWanted(latest)
+    fold(known, actors, isWhole ? facts : facts.filter(isWanted))
+    position = latest?.position ?? position
+    if (facts.length < page || !isWhole) return actors
+    yield* Effect.yieldNow
   }
 })
 

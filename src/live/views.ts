@@ -270,7 +270,7 @@ export const readsLayer: Layer.Layer<Reads, never, Queries | Metrics> = Layer.ef
         ),
       audit: ({ principal, ...query }) =>
         queries.audit({ ...query, ...(principal === undefined ? {} : { who: principal }) }).pipe(
-          Effect.map(({ entries }) => entries.map((entry) => ({ ...entry }))),
+          Effect.map(({ entries, next }) => ({ rows: entries.map((entry) => ({ ...entry })), next })),
           Effect.orDie
         ),
       metrics: Effect.promise(() => metrics.render())

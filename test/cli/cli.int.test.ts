@@ -163,6 +163,12 @@ test("why, history, replay and audit tell what happened", async () => {
   const then = await it.cli("replay", name, "--at", String(history[0].position), "--json")
   assert.equal(JSON.parse(then.out).state, "placing")
   assert.match((await it.cli("replay", `vm/${name}`)).out, /running\.idle/)
+  const whole = JSON.parse((await it.cli("replay", "--json")).out)
+  const ofName = whole.actors.find((actor: { stream: string }) => actor.stream === `vm/${name}`)
+  assert.equal(ofName.state, "running.idle")
+  const early = JSON.parse((await it.cli("replay", "--at", String(history[0].position), "--json")).out)
+  assert.equal(early.at.position, history[0].position)
+  assert.equal((await it.cli("replay", "--at", "yesterday")).code, 2)
   assert.match((await it.cli("audit", "verify")).out, /^valid: \d+ facts/)
   const audited = JSON.parse((await it.cli("audit", "list", "--stream", `vm/${name}`, "--json")).out)
   assert.ok(audited.length > 3)
@@ -196,6 +202,9 @@ test("a data folder is verified and replayed without its node, and its damage is
     early.actors.map((actor: { stream: string }) => actor.stream),
     ["host/a", "host/b"]
   )
+  const time = new Date((facts[1]?.timeMs ?? 0) - 1).toISOString()
+  const before = JSON.parse((await it.cli("replay", "--data-dir", dataDir, "--at", time, "--json")).out)
+  assert.ok(before.at.position < 2)
   assert.equal((await it.cli("audit", "verify", "--data-dir", join(folder, "none"))).code, 4)
 
   const bytes = await readFile(path)

@@ -307,13 +307,88 @@ test("the chain is verified, the metrics are text, and the node is ready", async
   assert.equal(audited.body.length, 5)
 })
 
+/** The addresses that `link` leads to, from the first page to the last. */
+async function pagesOf(first: string): Promise<ReadonlyArray<{ body: any; path: string }>> {
+  const pages: Array<{ body: any; path: string }> = []
+  for (let path: string | undefined = first; path !== undefined;) {
+    const answer = await world.call("GET", path)
+    assert.equal(answer.status, 200, JSON.stringify(answer.body))
+    pages.push({ body: answer.body, path })
+    path = /^<([^>]+)>; rel="next"$/.exec(answer.headers.get("link") ?? "")?.[1]
+  }
+  return pages
+}
+
+test("lists come in pages, and the pages together are the list", async () => {
+  for (let count = 0; count < 3; count++) await machine()
+  const running = await machine("running")
+  for (const reason of ["one", "two", "three"]) {
+    await world.call("POST", `/v1/vms/${running}/migrate?wait=10s`, { to: "nowhere", reason })
+  }
+  for (const [path, key] of [
+    ["/v1/vms", "name"],
+    ["/v1/hosts", "name"],
+    ["/v1/migrations", "id"],
+    [`/v1/migrations?vm=${running}`, "id"],
+    ["/v1/audit", "position"]
+  ] as const) {
+    const limited = path + (path.includes("?") ? "&limit=" : "?limit=")
+    const whole = (await world.call("GET", `${limited}1000`)).body as ReadonlyArray<Record<string, unknown>>
+    const pages = await pagesOf(`${limited}2`)
+    assert.ok(pages.length > 1 || whole.length <= 2, path)
+    for (const { body } of pages) assert.ok(body.length <= 2)
+    assert.deepEqual(
+      pages.flatMap(({ body }) => body.map((row: Record<string, unknown>) => row[key])),
+      whole.map((row) => row[key]),
+      path
+    )
+  }
+  const unknown = await world.call("GET", "/v1/migrations?after=gone")
+  assert.equal(unknown.status, 400)
+  assert.equal(unknown.body.errors[0].path, "query.after")
+  for (const limit of ["0", "1001", "x"]) {
+    const refused = await world.call("GET", `/v1/vms?limit=${limit}`)
+    assert.equal(refused.status, 400)
+    assert.equal(refused.body.errors[0].path, "query.limit")
+  }
+})
+
+test("a replay folds every actor as of a position or a time, in pages of one replay", async () => {
+  const before = (await world.call("GET", "/v1/replay")).body
+  assert.equal(before.at.position, await head())
+  const name = await machine()
+  const pages: Array<any> = []
+  for (let after: string | null = ""; after !== null;) {
+    const query: string = after === "" ? "" : `&after=${after}`
+    pages.push((await world.call("GET", `/v1/replay?at=${before.at.position}&limit=3${query}`)).body)
+    after = pages.at(-1).next
+  }
+  assert.ok(pages.length > 1)
+  assert.deepEqual(new Set(pages.map(({ sha256 }) => sha256)), new Set([before.sha256]))
+  assert.deepEqual(
+    pages.flatMap(({ actors }) => actors),
+    before.actors
+  )
+  const now = (await world.call("GET", "/v1/replay")).body
+  assert.equal(
+    now.actors.find(({ stream }: { stream: string }) => stream === `vm/${name}`).state,
+    "stopped.idle"
+  )
+  const then = new Date(before.at.timeMs - 1).toISOString()
+  const earlier = (await world.call("GET", `/v1/replay?at=${then}`)).body
+  assert.ok(earlier.at.position < before.at.position && earlier.at.timeMs < before.at.timeMs)
+  const wrong = await world.call("GET", "/v1/replay?at=yesterday")
+  assert.equal(wrong.status, 400)
+  assert.equal(wrong.body.errors[0].path, "query.at")
+})
+
 test("the client is typed from the same definition, over a unix socket too", async () => {
   const folder = await mkdtemp(join(tmpdir(), "novacron-api-"))
   const path = join(folder, "api.sock")
   const other = await openWorld({ listen: { path } })
   try {
     const names = await Effect.runPromise(
-      Effect.flatMap(ApiClient, ({ calls }) => calls.hosts.list()).pipe(
+      Effect.flatMap(ApiClient, ({ calls }) => calls.hosts.list({ query: {} })).pipe(
         Effect.map((hosts) => hosts.map((host) => host.name)),
         Effect.provide(ApiClient.layer({ url: "http://localhost", socket: path, token }))
       )

@@ -1,7 +1,7 @@
 /** The HTTP API as one value: the server, the client and the OpenAPI document are made from it. */
 import { Schema } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
-import { Name } from "../../events/fields.ts"
+import { Name, Stream } from "../../events/fields.ts"
 import { strict } from "../config/issues.ts"
 import {
   AuditRow,
@@ -15,6 +15,7 @@ import {
   Health,
   HostRow,
   Kind,
+  listQuery,
   MigrateVm,
   MigrationRow,
   OpenConsole,
@@ -23,6 +24,7 @@ import {
   pageQuery,
   Readiness,
   Reason,
+  Replay,
   SnapshotName,
   StateAt,
   StreamName,
@@ -43,7 +45,7 @@ const act = <const Id extends string>(id: Id) =>
   HttpApiEndpoint.post(id, `/v1/vms/:name/${id}`, { ...command, params: vm, query: commandQuery })
 
 const vms = HttpApiGroup.make("vms").add(
-  HttpApiEndpoint.get("list", "/v1/vms", { success: Schema.Array(VmRow), ...listed }),
+  HttpApiEndpoint.get("list", "/v1/vms", { query: listQuery, success: Schema.Array(VmRow), ...listed }),
   HttpApiEndpoint.post("create", "/v1/vms", { ...command, query: commandQuery, payload: CreateVm }),
   HttpApiEndpoint.get("show", "/v1/vms/:name", { params: vm, success: VmRow, ...found }),
   HttpApiEndpoint.delete("delete", "/v1/vms/:name", { ...command, params: vm, query: commandQuery }),
@@ -101,7 +103,7 @@ const vms = HttpApiGroup.make("vms").add(
 )
 
 const hosts = HttpApiGroup.make("hosts").add(
-  HttpApiEndpoint.get("list", "/v1/hosts", { success: Schema.Array(HostRow), ...listed }),
+  HttpApiEndpoint.get("list", "/v1/hosts", { query: listQuery, success: Schema.Array(HostRow), ...listed }),
   HttpApiEndpoint.get("show", "/v1/hosts/:name", { params: vm, success: HostRow, ...found }),
   HttpApiEndpoint.post("drain", "/v1/hosts/:name/drain", {
     ...command,
@@ -119,6 +121,7 @@ const hosts = HttpApiGroup.make("hosts").add(
 const migrations = HttpApiGroup.make("migrations").add(
   HttpApiEndpoint.get("list", "/v1/migrations", {
     query: {
+      ...listQuery,
       vm: Schema.optionalKey(Name),
       state: Schema.optionalKey(Schema.Literals(["active", "completed", "cancelled", "failed"]))
     },
@@ -149,6 +152,16 @@ const journal = HttpApiGroup.make("journal").add(
     },
     success: Schema.Union([Facts, StateAt]),
     ...found
+  }),
+  HttpApiEndpoint.get("replay", "/v1/replay", {
+    query: {
+      /** A position, or a time as in RFC 3339; the head unless told. */
+      at: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(64))),
+      after: Schema.optionalKey(Stream),
+      limit: pageQuery.limit
+    },
+    success: Replay,
+    error: everywhere
   }),
   HttpApiEndpoint.get("events", "/v1/events", {
     query: {

@@ -101,6 +101,8 @@ export const pageQuery = {
     )
   )
 }
+/** Of a list whose rows have names. */
+export const listQuery = { after: Schema.optionalKey(Name), limit: pageQuery.limit }
 export const Kind = Schema.String.check(
   Schema.isPattern(/^[a-z]{1,32}$/, { expected: "a kind of actor, vm" })
 )
@@ -123,6 +125,26 @@ export const StateAt = Schema.Struct({
   context: Schema.Unknown,
   outstanding: int(0, Number.MAX_SAFE_INTEGER)
 })
+
+/** A whole replay: every actor as its facts up to then made it, folded again from the first. */
+export const Replay = Schema.Struct({
+  at: Schema.Struct({ position: Schema.Int, timeMs: Schema.NullOr(Schema.Int) }),
+  /** Of all actors, those on other pages too: equal histories have equal ones. */
+  sha256: Schema.String,
+  count: Schema.Int,
+  actors: Schema.Array(
+    Schema.Struct({
+      stream: Stream,
+      revision: Schema.Int,
+      position: Schema.Int,
+      state: Schema.String,
+      sha256: Schema.String
+    })
+  ),
+  /** The `after` of the next page; null at the end. */
+  next: Schema.NullOr(Stream)
+})
+export type Replay = typeof Replay.Type
 
 export const Verification = Schema.Struct({
   valid: Schema.Boolean,

@@ -1,6 +1,6 @@
 /** The handlers of every endpoint: each turns a decoded request into a command, a view's answer or facts. */
 import { createHash, randomUUID } from "node:crypto"
-import { Effect, Layer, Schema } from "effect"
+import { Effect, Layer, Schema, Semaphore } from "effect"
 import type { Context } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
@@ -15,9 +15,10 @@ import type { Asked, makeCommands } from "./commands.ts"
 import type { makeEvents } from "./events.ts"
 import type { makeConsole } from "./console.ts"
 import { Caller } from "./gate.ts"
-import { factsOf, parseAt, stateAt, unavailable } from "./history.ts"
+import { factsOf, head, parseAt, stateAt, statesAt, unavailable } from "./history.ts"
 import type { Operations } from "./operations.ts"
 import { InvalidRequest, NotFound, Refused, StoreUnavailable } from "./problems.ts"
+import { page, pageById, pageByName } from "./pages.ts"
 import type { Reads } from "./reads.ts"
 
 /** Sees the handlers of a group as they are registered. */
@@ -81,7 +82,7 @@ const vms = (ports: HandlerPorts) => {
   return HttpApiBuilder.group(Api, "vms", (handlers) =>
     handlers.handleAll(
       take({
-        list: () => ports.reads.vms,
+        list: ({ query }) => Effect.map(ports.reads.vms, (rows) => pageByName("/v1/vms", query, rows)),
         show: ({ params }) =>
           Effect.flatMap(ports.reads.vm(params.name), (vm) => found(vm, `vm/${params.name}`)),
         why: ({ params }) =>
@@ -182,7 +183,7 @@ const hosts = (ports: HandlerPorts) => {
   return HttpApiBuilder.group(Api, "hosts", (handlers) =>
     handlers.handleAll(
       take({
-        list: () => ports.reads.hosts,
+        list: ({ query }) => Effect.map(ports.reads.hosts, (rows) => pageByName("/v1/hosts", query, rows)),
         show: ({ params }) =>
           Effect.flatMap(ports.reads.host(params.name), (host) => found(host, `host/${params.name}`)),
         drain: (request) => {
@@ -201,7 +202,11 @@ const migrations = (ports: HandlerPorts) => {
   return HttpApiBuilder.group(Api, "migrations", (handlers) =>
     handlers.handleAll(
       take({
-        list: ({ query }) => ports.reads.migrations(query),
+        list: ({ query }) =>
+          Effect.flatMap(ports.reads.migrations(query), (rows) => {
+            const answer = pageById("/v1/migrations", query, rows)
+            return answer instanceof InvalidRequest ? Effect.fail(answer) : Effect.succeed(answer)
+          }),
         show: ({ params }) =>
           Effect.flatMap(ports.reads.migration(params.id), (row) => found(row, `migration/${params.id}`)),
         cancel: (request) => {
@@ -216,6 +221,10 @@ const migrations = (ports: HandlerPorts) => {
 const invalid = (path: string, value: unknown, allowed: string) =>
   new InvalidRequest({ detail: `${path}: allowed: ${allowed}`, errors: [{ path, value, allowed }] })
 
+const whenAllowed = "a position, 1234, or a time, 2026-05-01T12:00:00Z"
+/** A replay folds everything again: one at a time. */
+const replays = Semaphore.makeUnsafe(1)
+
 const journal = (ports: HandlerPorts) =>
   HttpApiBuilder.group(Api, "journal", (handlers) =>
     handlers.handleAll({
@@ -226,8 +235,7 @@ const journal = (ports: HandlerPorts) =>
         if (query.at === undefined) return yield* factsOf(ports.store, stream, query)
         const at = parseAt(query.at)
         if (at === null) {
-          const allowed = "a position, 1234, or a time, 2026-05-01T12:00:00Z"
-          return yield* invalid("query.at", query.at, allowed)
+          return yield* invalid("query.at", query.at, whenAllowed)
         }
         const { actor, last, state } = yield* stateAt(ports.store, kind, stream, at)
         return {
@@ -255,7 +263,15 @@ const journal = (ports: HandlerPorts) =>
             : yield* ports.operations.wait(params.id, query.wait)
         return yield* found(waited, `operation/${params.id}`)
       }),
-      audit: ({ query }) => ports.reads.audit(query),
+      replay: Effect.fnUntraced(function* ({ query }) {
+        const at = query.at === undefined ? head : parseAt(query.at)
+        if (at === null) return yield* invalid("query.at", query.at, whenAllowed)
+        return yield* replays.withPermit(statesAt(ports.store, ports.kernel.kinds, at, query))
+      }),
+      audit: ({ query }) =>
+        Effect.map(ports.reads.audit(query), ({ rows, next }) =>
+          page("/v1/audit", query, rows, next === null ? null : { from: next })
+        ),
       verify: () =>
         ports.store.verify.pipe(
           Effect.map((head) => ({ valid: true, head, damage: null })),

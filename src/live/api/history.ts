@@ -1,10 +1,15 @@
 /** The journal, read: pages of facts, and an actor as it was at a position or a time. */
+import { hash } from "node:crypto"
 import { Effect } from "effect"
 import type { Context } from "effect"
 import type { ActorKind } from "../../kernel/actor.ts"
 import type { EventStore, StoreFailure } from "../../kernel/ports/event-store.ts"
 import { describe } from "../../kernel/statechart.ts"
-import { apply, emptyActor } from "../../kernel/turn.ts"
+import { replay } from "../../kernel/replay.ts"
+import { apply, emptyActor, serialize } from "../../kernel/turn.ts"
+import type { ActorState } from "../../kernel/turn.ts"
+import type { Replay } from "./bodies.ts"
+import { page_max } from "./pages.ts"
 import { StoreUnavailable } from "./problems.ts"
 
 type Store = Context.Service.Shape<typeof EventStore>
@@ -35,6 +40,8 @@ export const factsOf = Effect.fnUntraced(function* (store: Store, stream: string
 
 export type At = { readonly position: number; readonly timeMs: number | null }
 
+export const head: At = { position: Number.MAX_SAFE_INTEGER, timeMs: null }
+
 /** A position, `1234`, or a time, `2026-05-01T12:00:00Z`; null when it is neither. */
 export function parseAt(text: string): At | null {
   if (/^\d{1,15}$/.test(text)) return { position: Number(text), timeMs: null }
@@ -59,5 +66,37 @@ export const stateAt = Effect.fnUntraced(function* (store: Store, kind: ActorKin
       last = { position: fact.position, timeMs: fact.timeMs }
     }
     if (facts.length < page) return { actor, last, state: describe(actor.chart) }
+  }
+})
+
+/** An actor's state in a line; `sha256` is that of its snapshot's text. */
+const summary = (actor: ActorState): Replay["actors"][number] => ({
+  stream: actor.stream,
+  revision: actor.revision,
+  position: actor.position,
+  state: describe(actor.chart),
+  sha256: hash("sha256", serialize(actor), "hex")
+})
+
+/** Every actor as of then, folded from the first fact; a page of them in the order of their streams. */
+export const statesAt = Effect.fnUntraced(function* (
+  store: Store,
+  kinds: ReadonlyArray<ActorKind>,
+  at: At,
+  { after = "", limit = page_max }: { readonly after?: string; readonly limit?: number }
+): Effect.fn.Return<Replay, StoreUnavailable> {
+  const actors = yield* replay(store, kinds, { snapshots: false, until: at }).pipe(
+    Effect.mapError(unavailable)
+  )
+  const all = [...actors.values()].map(summary).sort((a, b) => (a.stream < b.stream ? -1 : 1))
+  const position = all.reduce((last, one) => Math.max(last, one.position), 0)
+  const [fact] = yield* store.readAll({ from: position, limit: 1 }).pipe(Effect.mapError(unavailable))
+  const left = all.filter(({ stream }) => stream > after)
+  return {
+    at: { position, timeMs: position === 0 ? null : (fact?.timeMs ?? null) },
+    sha256: hash("sha256", all.map((one) => `${one.stream} ${one.sha256}`).join("\n"), "hex"),
+    count: all.length,
+    actors: left.slice(0, limit),
+    next: left.length > limit ? (left[limit - 1]?.stream ?? null) : null
   }
 })

@@ -25,7 +25,11 @@ export class Reads extends Context.Service<
       readonly limit?: number
       readonly principal?: string
       readonly stream?: string
-    }) => Effect.Effect<ReadonlyArray<Row & { position: number }>>
+    }) => Effect.Effect<{
+      readonly rows: ReadonlyArray<Row & { position: number }>
+      /** Where the next page begins; null when there is nothing older. */
+      readonly next: number | null
+    }>
     /** Prometheus text. */
     readonly metrics: Effect.Effect<string>
   }
