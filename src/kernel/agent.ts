@@ -191,8 +191,9 @@ function worthTelling(): (report: HypervisorReport) => Effect.Effect<boolean> {
     })
 }
 
-const quietMs = 10_000
-const quietChecks_max = 8640
+/** As long as the link of a post-copy may be away: what is accepted is closed after that. */
+const quietMs = 300_000
+const quietChecks_max = 2016
 
 /** The destination can't see that the source has sent its last byte, so it waits until nothing has come for a while. */
 const closedWhenQuiet = Effect.fnUntraced(function* (transport: Transport["Service"], transfer: string) {

@@ -17,7 +17,7 @@ import { connect as connectSocket, createServer } from "node:net"
 import type { Server, Socket } from "node:net"
 import { join } from "node:path"
 import type { TLSSocket } from "node:tls"
-import { Effect, Exit, FiberSet, Layer, Schema, Scope } from "effect"
+import { Effect, Exit, FiberSet, Layer, Schedule, Schema, Scope } from "effect"
 import type { Fiber } from "effect"
 import { Name } from "../events/fields.ts"
 import { Refusal, StreamOpen, StreamOpened } from "../events/link.ts"
@@ -45,6 +45,9 @@ const channelsMax = 256
 /** Connections of one transfer at a time, over all its channels. */
 const connectionsMax = 512
 const socketPathBytesMax = 107
+const reconnectPauseMs = 500
+/** Five minutes, when each attempt is refused at once. */
+const reconnects_max = 600
 
 interface Transfer {
   readonly transfer: string
@@ -55,6 +58,8 @@ interface Transfer {
   readonly counts: ByteCounts
   readonly scope: Scope.Closeable
   readonly run: (work: Effect.Effect<void>) => Fiber.Fiber<void>
+  /** Channels that had a connection: a hypervisor that comes again wants to take up what broke. */
+  readonly carried: Set<string>
   connections: number
   /** Source: the connection that asked, for the first that the hypervisor makes. */
   spare: { readonly socket: TLSSocket; readonly take: () => TLSSocket } | null
@@ -174,7 +179,18 @@ const begin = (
     const scope = yield* Scope.make()
     const run = yield* Scope.provide(FiberSet.makeRuntime<never, void, never>(), scope)
     const counts = { sentBytes: 0, receivedBytes: 0 }
-    return { transfer, role, other, channels, counts, scope, run, connections: 0, spare: null }
+    return {
+      transfer,
+      role,
+      other,
+      channels,
+      counts,
+      scope,
+      run,
+      carried: new Set(),
+      connections: 0,
+      spare: null
+    }
   })
 
 const open = Effect.fn("Transport.open")(function* (
@@ -338,15 +354,26 @@ const listen = (
     (server) => Effect.sync(() => server.close())
   )
 
+/**
+ * As long as the hypervisor waits: its octets stay in the socket until the link is back. QEMU before 8.2 never ends a
+ * recovery of post-copy whose connection breaks at once, so it is not given one that leads nowhere.
+ */
+const patiently = (connecting: Effect.Effect<TLSSocket, TransportError>) =>
+  Effect.retry(connecting, { schedule: Schedule.spaced(reconnectPauseMs), times: reconnects_max })
+
 /** Source: one connection of the hypervisor's, to the destination's socket of the same channel. */
 const carryOut = (state: State, source: Transfer, channel: string, local: Socket): Effect.Effect<void> =>
   Effect.scoped(
     Effect.gen(function* () {
       yield* Effect.addFinalizer(() => Effect.sync(() => local.destroy()))
       yield* counted(source)
-      const remote = yield* Effect.acquireRelease(connectChannel(state, source, channel), (socket) =>
-        Effect.sync(() => socket.destroy())
+      const connecting = connectChannel(state, source, channel)
+      const remote = yield* Effect.acquireRelease(
+        source.carried.has(channel) ? patiently(connecting) : connecting,
+        (socket) => Effect.sync(() => socket.destroy()),
+        { interruptible: true }
       )
+      source.carried.add(channel)
       yield* relay(local, remote, source.counts).pipe(
         Effect.mapError((reason) => problem(source.transfer, "lost", reason))
       )

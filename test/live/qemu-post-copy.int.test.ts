@@ -1,5 +1,11 @@
 /** What only QEMU does, and the suite of the port therefore can't ask of every driver. */
 import assert from "node:assert/strict"
+import { once } from "node:events"
+import { connect, createServer } from "node:net"
+import type { Socket } from "node:net"
+import { mkdtemp, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { after, before, test } from "node:test"
 import { Effect, Stream } from "effect"
 import type { MigrationPolicy } from "../../src/events/requests.ts"
@@ -70,4 +76,102 @@ test("a guest that dirties its memory too fast moves by post-copy, and runs at t
   assert.match(refused.reason, /went on at the destination by post-copy/)
   while (to.ticks.length < 50) await hosts.pass(20)
   assert.ok((to.ticks[0]?.count ?? 0) > (from.ticks.at(-1)?.count ?? Number.MAX_VALUE))
+})
+
+/** A unix socket in front of another. Cut, it holds new connections, as the transport does, until it is healed. */
+async function cuttable(path: string) {
+  const folder = await mkdtemp(join(tmpdir(), "nv-cut-"))
+  const sockets = new Set<Socket>()
+  let held: Array<Socket> | null = null
+  const carry = (near: Socket) => {
+    const far = connect(path)
+    for (const [one, other] of [
+      [near, far],
+      [far, near]
+    ] as const) {
+      sockets.add(one)
+      one.on("error", () => undefined)
+      one.on("close", () => {
+        sockets.delete(one)
+        other.destroy()
+      })
+    }
+    near.pipe(far)
+    far.pipe(near)
+  }
+  const server = createServer({ pauseOnConnect: true }, (near) => {
+    if (held === null) carry(near)
+    else held.push(near)
+  })
+  const front = join(folder, "ram.sock")
+  server.listen(front)
+  await once(server, "listening")
+  return {
+    path: front,
+    cut: () => {
+      held = []
+      for (const socket of sockets) socket.destroy()
+    },
+    heal: () => {
+      for (const near of held ?? []) carry(near)
+      held = null
+    },
+    close: async () => {
+      for (const socket of sockets) socket.destroy()
+      server.close()
+      await rm(folder, { recursive: true })
+    }
+  }
+}
+
+test("a post-copy whose link breaks waits for it, and the guest goes on with all of its memory", async (t) => {
+  const { source, destination, run } = hosts
+  const spec = hosts.spec({ disk: "none", dirtyMibPerSecond: 64 })
+  const able = (await run(destination.driver().facts)).capabilities.includes("post-copy")
+  await run(source.driver().define("torn", spec))
+  await run(source.driver().start("torn"))
+  const from = await source.watch("torn")
+  while (from.ticks.length < 50) await hosts.pass(20)
+  const channels = await run(destination.driver().prepareIncoming("torn", spec, "move-2"))
+  const ram = channels.find(({ name }) => name === "ram")?.path ?? ""
+  const link = await cuttable(ram)
+  const to = await destination.watch("torn")
+  t.after(async () => {
+    for (const watch of [from, to]) watch.close()
+    await link.close()
+  })
+  const reports: Array<MigrationReport> = []
+  const slow = { ...POLICY, bandwidthBytesPerSecond: 12 * 1024 * 1024 }
+  const moved = run(
+    source
+      .driver()
+      .migrate("torn", "move-2", [{ name: "ram", path: link.path }], slow)
+      .pipe(
+        Stream.runForEach((report) => {
+          reports.push(report)
+          if (report.type !== "hypervisor.handedOver") return Effect.void
+          return Effect.tap(destination.driver().resume("torn"), () => Effect.sync(link.cut))
+        }),
+        Effect.match({ onFailure: (cause) => `${cause.code}: ${cause.reason}`, onSuccess: () => null })
+      )
+  )
+  if (!able) {
+    // The kernel keeps userfaultfd for the privileged: the guest stays.
+    assert.match((await moved) ?? "", /^lost/)
+    return
+  }
+  while (!reports.some(({ type }) => type === "hypervisor.handedOver")) await hosts.pass(50)
+  await hosts.pass(2500)
+  assert.notEqual(reports.at(-1)?.type, "hypervisor.migrated", "there was nothing left to send")
+  link.heal()
+  assert.equal(await moved, null)
+  assert.equal(reports.at(-1)?.type, "hypervisor.migrated")
+  assert.equal(await run(destination.driver().observe("torn")), "running")
+  const before = to.ticks.length
+  while (to.ticks.length < before + 50) await hosts.pass(20)
+  for (const [index, { count }] of to.ticks.entries()) {
+    if (index > 0) assert.ok(count > (to.ticks[index - 1]?.count ?? Number.MAX_VALUE))
+  }
+  await run(destination.driver().remove("torn"))
+  await run(source.driver().remove("torn"))
 })

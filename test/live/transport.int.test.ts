@@ -40,12 +40,13 @@ const quiet = Effect.provideService(References.MinimumLogLevel, "None" as const)
 transportConformance("live", quiet(makePair))
 
 /** A TCP listener in front of `address`; `cut` ends what goes through it, in good TCP order. */
-const middleman = (address: string) =>
+const middleman = (address: string, isUp: () => boolean = () => true) =>
   Effect.acquireRelease(
     Effect.promise(async () => {
       const [host, port] = address.replace(/^.*@/, "").split(":")
       const sockets: Array<Socket> = []
       const server = createServer((near) => {
+        if (!isUp()) return near.destroy()
         const far = connect(Number(port), host)
         for (const socket of [near, far]) socket.on("error", () => undefined)
         near.pipe(far).pipe(near)
@@ -87,6 +88,38 @@ test("a link that ends without the last piece is broken, not half-closed", { tim
       }).pipe(quiet)
     )
   )
+)
+
+test(
+  "who comes again after a break is held until the link is back, and then carried",
+  { timeout: 20_000 },
+  () =>
+    Effect.runPromise(
+      Effect.scoped(
+        Effect.gen(function* () {
+          const pair = yield* makePair
+          let isUp = true
+          const between = yield* middleman(pair.address, () => isUp)
+          const { channel } = yield* openOne({ ...pair, address: between.at }, (socket) => {
+            socket.write("hello")
+          })
+          const first = yield* dialSocket(channel.path)
+          yield* Effect.promise(() => once(first, "data"))
+          isUp = false
+          between.cut()
+          yield* closed(first)
+          const second = yield* dialSocket(channel.path)
+          const said: Array<string> = []
+          second.on("data", (chunk: Buffer) => said.push(chunk.toString()))
+          yield* Effect.sleep(1200)
+          assert.equal(second.closed, false)
+          assert.deepEqual(said, [])
+          isUp = true
+          yield* Effect.promise(() => once(second, "data"))
+          assert.deepEqual(said, ["hello"])
+        }).pipe(quiet)
+      )
+    )
 )
 
 test("a destination that is not the node named in the address is refused", { timeout: 20_000 }, () =>

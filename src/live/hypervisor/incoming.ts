@@ -1,4 +1,5 @@
 /** The destination's side of a migration: a QEMU that waits, paused, and disks that are written through NBD. */
+import { rm } from "node:fs/promises"
 import { Effect } from "effect"
 import type { Channel } from "../../events/requests.ts"
 import type { HypervisorError } from "../../kernel/ports/hypervisor.ts"
@@ -11,6 +12,7 @@ import type { VmSpec } from "../../events/vm.ts"
 
 /** The guest stands still meanwhile. */
 const POLL_MS = 1
+const POST_COPY_POLL_MS = 250
 /** From "the source has sent everything" to "everything is loaded". */
 const ARRIVAL_MS = 60_000
 
@@ -55,6 +57,29 @@ export const openIncoming = Effect.fn("openIncoming")(function* (
   }
   yield* ask(qmp, vm, "migrate-incoming", { uri: `unix:${machine.paths.incoming}` })
 })
+
+/**
+ * While memory still comes by post-copy: when its link broke, have QEMU listen again, so that the source can take it up.
+ * Ends with the post-copy, or with the connection to QEMU.
+ */
+export const keepPostCopy = (machine: Machine, qmp: Qmp): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    let isListening = false
+    for (;;) {
+      const { status } = migrationInfo(yield* ask(qmp, machine.vm, "query-migrate"))
+      if (!status.startsWith("postcopy")) return
+      if (status !== "postcopy-paused") isListening = false
+      else if (!isListening) {
+        isListening = true
+        yield* Effect.logWarning(`${machine.vm}: the link of its post-copy broke; it waits for the source`)
+        yield* Effect.promise(() => rm(machine.paths.incoming, { force: true }))
+        yield* ask(qmp, machine.vm, "migrate-recover", { uri: `unix:${machine.paths.incoming}` })
+      }
+      yield* Effect.sleep(POST_COPY_POLL_MS)
+    }
+  }).pipe(
+    Effect.catch(({ reason }) => Effect.logWarning(`${machine.vm}: its post-copy is not watched: ${reason}`))
+  )
 
 /** Wait until everything is loaded, then let go of the exports, so that the guest's disks are its own. */
 export const finishIncoming = Effect.fn("finishIncoming")(function* (

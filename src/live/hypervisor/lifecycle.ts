@@ -9,7 +9,7 @@ import { copyDisk, createDisk, diskFiles, imageFile, removeDisk } from "./disks.
 import type { DiskStore } from "./disks.ts"
 import { makeFolders, removeFolders, writeRecord } from "./folder.ts"
 import type { MachineRecord } from "./folder.ts"
-import { finishIncoming } from "./incoming.ts"
+import { finishIncoming, keepPostCopy } from "./incoming.ts"
 import { asHypervisorError, clearSockets, connect, endProcess, fail, look, machineOf } from "./machine.ts"
 import { runState, vmState } from "./machine.ts"
 import type { Machine, Observed, Supervisor } from "./machine.ts"
@@ -301,6 +301,7 @@ export const resume = (host: Host, vm: string) =>
       yield* writeRecord(machine.paths, wanted)
       yield* ask("resume", vm, qmp, "cont")
       yield* waitForState(qmp, "resume", vm, "running")
+      if (record.incoming !== null) yield* Effect.forkIn(keepPostCopy(machine, qmp), host.scope)
       host.outgoing.delete(vm)
     })
   )

@@ -29,6 +29,7 @@ const POLL_MS = 100
 const SWITCH_POLL_MS = 2
 const SETTLE_POLLS_MAX = 100
 const CANCEL_POLLS_MAX = 1_000
+const RECOVER_PAUSE_MS = 500
 /** The end of the copies takes some round trips, whatever the budget. */
 const DRAIN_FLOOR_MS = 250
 /** Of the budget, for what QEMU's own estimate leaves out: stopping, device state, delivery. */
@@ -67,6 +68,8 @@ interface Run {
   readonly startedMs: number
   /** What QEMU was last told that the switch-over may take; null before. */
   downtimeLimitMs: number | null
+  /** Since when a post-copy waits for its link; null while it does not. */
+  pausedMs: number | null
 }
 
 const ask = (qmp: Qmp, vm: string, command: string, args?: QmpArguments) =>
@@ -129,6 +132,8 @@ const sendMemory = Effect.fn("sendMemory")(function* (run: Run): Effect.fn.Retur
   run.downtimeLimitMs = downtimeLimitMs(run, 0)
   yield* ask(qmp, machine.vm, "migrate-set-parameters", {
     "max-bandwidth": policy.bandwidthBytesPerSecond === 0 ? UNLIMITED : policy.bandwidthBytesPerSecond,
+    // What the guest asks for comes first and is not held back; this is for the rest.
+    "max-postcopy-bandwidth": policy.bandwidthBytesPerSecond,
     "downtime-limit": run.downtimeLimitMs,
     "cpu-throttle-initial": 20,
     "cpu-throttle-increment": 20,
@@ -175,6 +180,27 @@ const changeOutgoing = (
     return observed
   }).pipe(machine.lock.withPermit)
 
+/**
+ * The link of a post-copy broke. The guest runs at the destination and half of its memory is only here, so this is never
+ * given up lightly: it is tried again and again, as long as a migration may take. See QEMU's docs/devel/migration.rst,
+ * "Postcopy recovery"; the destination does its part in `keepPostCopy`.
+ */
+const takeUpAgain = Effect.fn("takeUpAgain")(function* (run: Run): Effect.fn.Return<"go on", Failure> {
+  const { qmp, machine, policy, channels } = run
+  const nowMs = yield* Clock.currentTimeMillis
+  run.pausedMs ??= nowMs
+  if (nowMs - run.pausedMs > policy.timeoutMs) {
+    const reason = `the link was away for ${policy.timeoutMs} ms, and the guest's memory was not whole at the destination`
+    return yield* fail("migrate", machine.vm, "lost", reason)
+  }
+  yield* setHandedOver(run, true)
+  yield* Effect.sleep(RECOVER_PAUSE_MS)
+  const ram = channels.find((channel) => channel.name === "ram")
+  // Refused while it is already being tried.
+  yield* Effect.ignore(ask(qmp, machine.vm, "migrate", { uri: `unix:${ram?.path ?? ""}`, resume: true }))
+  return "go on"
+})
+
 /** One look at a running migration: what to do next is QEMU's status alone. */
 const step = Effect.fn("step")(function* (
   run: Run,
@@ -194,11 +220,15 @@ const step = Effect.fn("step")(function* (
       return "done"
     case "postcopy-active":
       yield* setHandedOver(run, true)
+      run.pausedMs = null
+      return "go on"
+    case "postcopy-paused":
+      return yield* takeUpAgain(run)
+    case "postcopy-recover":
       return "go on"
     case "none":
     case "failed":
     case "cancelled":
-    case "postcopy-paused":
       return yield* fail(
         "migrate",
         machine.vm,
@@ -348,7 +378,8 @@ const begin = (
       ...{ supervisor, machine, outgoing, qmp, policy, channels, disks },
       memoryBytes: record.spec.memoryMib * 1024 * 1024,
       startedMs: yield* Clock.currentTimeMillis,
-      downtimeLimitMs: null
+      downtimeLimitMs: null,
+      pausedMs: null
     }
     if (known !== null) {
       if (UNDER_WAY.includes(info.status)) return { at: "memory", run } satisfies Begin

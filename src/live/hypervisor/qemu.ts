@@ -12,7 +12,7 @@ import { Hypervisor } from "../../kernel/ports/hypervisor.ts"
 import type { HypervisorError, MigrationReport, VmEnded } from "../../kernel/ports/hypervisor.ts"
 import { createDisk, diskFiles, diskRoom, imageFile, isFile } from "./disks.ts"
 import { machineNames, makeFolders, readRecord, writeRecord } from "./folder.ts"
-import { incomingChannels, openIncoming } from "./incoming.ts"
+import { incomingChannels, keepPostCopy, openIncoming } from "./incoming.ts"
 import * as lifecycle from "./lifecycle.ts"
 import type { Host } from "./lifecycle.ts"
 import { endProcess, fail, inspect, look, machineOf, vmState } from "./machine.ts"
@@ -273,7 +273,10 @@ const attach = (host: Host) =>
       names,
       (vm) =>
         Effect.gen(function* () {
-          yield* inspect(host, yield* machineOf(host, vm))
+          const machine = yield* machineOf(host, vm)
+          yield* inspect(host, machine)
+          const qmp = machine.connection?.qmp
+          if (qmp !== undefined) yield* Effect.forkIn(keepPostCopy(machine, qmp), host.scope)
         }).pipe(Effect.catch((cause) => Effect.logWarning(`machine ${vm}: ${cause.reason}`))),
       { concurrency: ATTACHED_AT_ONCE, discard: true }
     )
