@@ -146,7 +146,14 @@ const endedTries = 60
 export const takePart = Effect.fn("takePart")(function* (say: Say, options: RegisterOptions) {
   const hypervisor = yield* Hypervisor
   const agent = yield* HostAgent
-  const facts = { ...(yield* hypervisor.facts), labels: options.labels }
+  const found = yield* hypervisor.facts.pipe(
+    Effect.tapError(({ reason }) =>
+      Effect.logError(
+        `host ${options.host} can't take part: its hypervisor tells nothing of itself: ${reason}`
+      )
+    )
+  )
+  const facts = { ...found, labels: options.labels }
   const start = `${yield* Clock.currentTimeMillis}-${yield* Random.nextIntBetween(0, 2 ** 31)}`
   const stream = `host/${options.host}`
   const message = { type: "host.register" as const, address: options.address, facts }

@@ -237,6 +237,36 @@ for (const [what, injure, at] of cases) {
   }
 }
 
+/** Whether the cancel was taken; it is refused when the machine has been handed over. */
+async function cancel(stream: string): Promise<boolean> {
+  try {
+    await cluster.call("POST", `/v1/migrations/${stream.slice("migration/".length)}/cancel`, { reason: "no" })
+    return true
+  } catch (error) {
+    assert.match((error as Error).message, /: 409 /)
+    return false
+  }
+}
+
+for (const phase of ["requested", "placed", "checked", "prepared", "progressed", "handedOver"]) {
+  test(`it is cancelled at ${phase}`, async () => {
+    const { stream, source, destination } = await migrate()
+    await until(phase, async () => {
+      const facts = (await cluster.facts(stream)) ?? []
+      return facts.some(({ type }) => type === `novacron.migration.${phase}`)
+    })
+    const isTaken = await cancel(stream)
+    await settled(stream)
+    const what = `cancelled at ${phase}`
+    const end = await check(stream, what)
+    const { host } = await cluster.call<VmRow>("GET", `/v1/vms/${vm}`)
+    // A cancel that was taken is kept; one that was refused left the move alone.
+    assert.deepEqual([end, host], isTaken ? ["cancelled", source] : ["completed", destination], what)
+    assert.equal(isTaken, phase !== "handedOver", what)
+    console.log(`  ${what}: ${end}`)
+  })
+}
+
 test("no case was idle, and the machine can be removed without a trace", async () => {
   assert.ok(counts.cases >= 30, `${counts.cases} cases`)
   console.log(`  ${counts.cases} cases; the guest counted to ${pulse.highest}`)

@@ -1,7 +1,7 @@
 /** What this host's QEMU can do, found out by letting it do it. */
 import { execFile } from "node:child_process"
 import { constants } from "node:fs"
-import { access, mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
+import { access, lstat, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises"
 import os from "node:os"
 import path from "node:path"
 import { Effect } from "effect"
@@ -78,9 +78,25 @@ const mayUserfault = Effect.promise(async () => {
   return ((BigInt(`0x${effective}`) >> CAP_SYS_PTRACE) & 1n) === 1n
 })
 
+const folderPrefix = "novacron-probe-"
+const folderLifeMs = 10 * 60_000
+
+/** A process that was killed while it probed left its folder. */
+async function removeOldFolders(): Promise<void> {
+  const all = await readdir(os.tmpdir()).catch(() => [])
+  for (const name of all.filter((one) => one.startsWith(folderPrefix))) {
+    const folder = path.join(os.tmpdir(), name)
+    const found = await lstat(folder).catch(() => null)
+    const isOurs = found?.isDirectory() === true && found.uid === process.getuid?.()
+    if (isOurs && Date.now() - found.mtimeMs > folderLifeMs)
+      await rm(folder, { recursive: true, force: true }).catch(() => undefined)
+  }
+}
+
 const sectorFile = Effect.acquireRelease(
   Effect.promise(async () => {
-    const folder = await mkdtemp(path.join(os.tmpdir(), "novacron-probe-"))
+    await removeOldFolders()
+    const folder = await mkdtemp(path.join(os.tmpdir(), folderPrefix))
     await writeFile(path.join(folder, "sector"), bootSector())
     return folder
   }),
