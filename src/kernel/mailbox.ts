@@ -173,7 +173,11 @@ class Line {
 
 /** Starts the line's fiber in the surrounding scope. */
 export const makeMailbox = Effect.fn("Mailbox.make")(function* (options: MailboxOptions) {
-  const line = new Line(yield* EventStore, options)
+  const store = yield* EventStore
+  const line = new Line(store, options)
+  // The clock may have been set back since the last run.
+  const [latest] = yield* store.readAll({ direction: "backwards", limit: 1 })
+  line.lastMs = latest?.timeMs ?? 0
   yield* Effect.forkScoped(line.run())
   return Mailbox.of({
     submit: (input) => line.submit(input),

@@ -142,7 +142,9 @@ const auditOfStream = Effect.fnUntraced(function* (
       ...(revision === null ? {} : { from: revision })
     })
     for (const fact of facts) {
+      // Passed over and not counted: a page that ended here would begin later than it was asked to.
       if (query.from !== undefined && fact.position > query.from) continue
+      scanned += 1
       if (found.length === limit) return { entries: found, next: fact.position }
       const entry = entryOf(fact)
       if (matches(entry, query)) found.push(entry)
@@ -150,7 +152,6 @@ const auditOfStream = Effect.fnUntraced(function* (
     const last = facts.at(-1)
     if (last === undefined || last.revision === 0) return { entries: found, next: null }
     revision = last.revision - 1
-    scanned += facts.length
     if (scanned >= scanned_max) return { entries: found, next: last.position - 1 }
     yield* Effect.yieldNow
   }

@@ -41,6 +41,19 @@ test("two commands to one actor in one batch see each other", async () => {
   await world.close()
 })
 
+test("time never goes back in the journal, also when the clock was set back before a start", async () => {
+  const world = await World.open()
+  await world.run(world.command("lamp/a", light(), "1"))
+  const draft = { ...firstDraft(world), id: "later#0", causation: "later", timeMs: 1e12 }
+  await world.run(world.store.append([{ stream: "lamp/a", expectedRevision: 0, facts: [draft] }]))
+  await world.restart()
+  await world.run(world.command("lamp/b", light(), "2"))
+  const times = (await world.run(world.store.readAll({}))).map(({ timeMs }) => timeMs)
+  assert.ok((times[0] ?? 1e12) < 1e12)
+  assert.deepEqual(times.slice(1), [1e12, 1e12])
+  await world.close()
+})
+
 test("after a conflict the actor is loaded and decides again", async () => {
   const world = await World.open()
   await world.run(world.command("lamp/a", light(), "1"))

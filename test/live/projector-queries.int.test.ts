@@ -196,3 +196,27 @@ test("the audit pages back through memory and the store without gaps, by stream,
     })
   )
 })
+
+test("the audit of a long stream pages back to its first fact, and each page begins before the last", async () => {
+  const length = 20_500
+  await withQueries([], ({ store, queries }) =>
+    Effect.gen(function* () {
+      const said = created("long")
+      const facts = Array.from({ length }, (_, index) => draftOf(said, index, {}))
+      yield* store.append([{ stream: said[0], expectedRevision: -1, facts }])
+      let next: number | null = length
+      let found = 0
+      while (next !== null) {
+        const page: { entries: ReadonlyArray<AuditEntry>; next: number | null } = yield* queries.audit({
+          stream: said[0],
+          limit: 1000,
+          from: next
+        })
+        found += page.entries.length
+        assert.ok(page.next === null || page.next < next, `${page.next} after ${next}`)
+        next = page.next
+      }
+      assert.equal(found, length)
+    })
+  )
+})
