@@ -14,6 +14,7 @@ import { Api, isCommand, lenient } from "./api.ts"
 import type { Authenticate } from "./authentication.ts"
 import { Caller, invalidOf, problemOfFailure, render } from "./gate.ts"
 import type { ObserveRequest, Slot, Slots } from "./gate.ts"
+import { Internal } from "./problems.ts"
 import { routeOf } from "./routes.ts"
 
 type Response = HttpServerResponse.HttpServerResponse
@@ -141,9 +142,10 @@ function payload({ entry }: Direct, text: string): Exit.Exit<unknown, Schema.Sch
 function send(config: DirectOptions, direct: Direct, answer: Response): void {
   const { response, request, route, startedMs } = direct
   const { body, status } = answer
+  // No command is answered with a stream; one that were would be a mistake of ours.
+  if (body._tag !== "Uint8Array") return send(config, direct, render(new Internal({})))
   config.observe(request.method ?? "", route, status, (performance.now() - startedMs) / 1000)
   if (response.destroyed) return
-  if (body._tag !== "Uint8Array") throw new Error(`a command was answered with a body of kind ${body._tag}`)
   response.writeHead(status, answer.headers)
   response.end(body.text ?? body.body)
 }

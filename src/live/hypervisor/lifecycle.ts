@@ -331,11 +331,12 @@ const removeDisks = (vm: string, files: ReadonlyArray<DiskFile>, spec: VmSpec, s
 /** End it and remove its files. Under the machine's lock. */
 export const erase = (host: Host, present: Present): Effect.Effect<void, Failure> =>
   Effect.gen(function* () {
-    const { record, machine, process } = present
+    const { record, machine, process, state } = present
     const { vm, paths } = machine
     const shared = ownsShared(present)
+    const disks = state === "postmigrate" ? "none" : "its own"
     yield* writeRecord(paths, { ...record, wanted: "stopped", ended: null })
-    if (process !== null) yield* endProcess(machine, process)
+    if (process !== null) yield* endProcess(machine, process, disks)
     const files = yield* diskFiles(host.store, paths, vm, record.spec)
     yield* removeDisks(vm, files, record.spec, shared)
     yield* removeFolders(paths, vm)

@@ -200,12 +200,16 @@ export const inspect = (supervisor: Supervisor, machine: Machine): Effect.Effect
     if (process !== null) yield* endProcess(machine, process)
   }).pipe(machine.lock.withPermit)
 
-/** End QEMU, whatever the guest does, and wait for it; its sockets go with it. Under the machine's lock. */
+/**
+ * End QEMU, whatever the guest does, and wait for it; its sockets go with it. Asked to quit it closes its disks in good
+ * order; one that has `none` any more, because they were handed over, is not asked. Under the machine's lock.
+ */
 export const endProcess = Effect.fn("endProcess")(function* (
   machine: Machine,
-  process: QemuProcess
+  process: QemuProcess,
+  disks: "its own" | "none" = "its own"
 ): Effect.fn.Return<void, HypervisorError> {
-  const qmp = machine.connection?.qmp
+  const qmp = disks === "none" ? undefined : machine.connection?.qmp
   if (qmp !== undefined && !qmp.isClosed()) yield* Effect.ignore(qmp.execute("quit"))
   const gone = qmp !== undefined && (yield* waitGone(machine.paths, process, QUIT_MS))
   if (!gone) {
