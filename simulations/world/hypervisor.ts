@@ -7,7 +7,7 @@ import { Clock, Effect, Exit, FiberSet, Latch, Layer, Stream } from "effect"
 import type { Channel } from "../../src/events/requests.ts"
 import type { VmSpec } from "../../src/events/vm.ts"
 import { Hypervisor, HypervisorError } from "../../src/kernel/ports/hypervisor.ts"
-import type { MigrationReport, VmEnded } from "../../src/kernel/ports/hypervisor.ts"
+import type { Arrival, MigrationReport, VmEnded } from "../../src/kernel/ports/hypervisor.ts"
 import { SharedWork } from "../../src/kernel/shared-work.ts"
 import { consolePath } from "./hypervisor/console.ts"
 import { runMigration } from "./hypervisor/migration.ts"
@@ -277,16 +277,28 @@ class Driver {
     })
   }
 
-  prepareIncoming(vm: string, spec: VmSpec, migration: string) {
+  /** A machine whose guest runs has all of its memory here: there is no post-copy in this world. */
+  arriving() {
+    return Effect.sync(() =>
+      [...this.host.machines.values()].flatMap(({ vm, spec, incoming }) =>
+        incoming === null
+          ? []
+          : [{ vm, ...incoming, channels: channelsOf(this.host.name, incoming.migration, spec) }]
+      )
+    )
+  }
+
+  prepareIncoming(vm: string, spec: VmSpec, arrival: Arrival) {
+    const { migration } = arrival
     return withFaults(
       this.fleet,
       "prepareIncoming",
       vm,
       Effect.suspend((): Operation<ReadonlyArray<Channel>> => {
         const known = this.host.machines.get(vm)
-        if (known && known.incoming !== migration) return wrongState("prepareIncoming", known)
+        if (known && known.incoming?.migration !== migration) return wrongState("prepareIncoming", known)
         if (!known) {
-          this.host.machines.set(vm, { ...newMachine(vm, spec), state: "incoming", incoming: migration })
+          this.host.machines.set(vm, { ...newMachine(vm, spec), state: "incoming", incoming: arrival })
         }
         return Effect.succeed(channelsOf(this.host.name, migration, spec))
       })
@@ -301,7 +313,7 @@ class Driver {
       Effect.suspend((): Operation<void> => {
         const machine = this.host.machines.get(vm)
         if (!machine) return Effect.void
-        if (machine.state !== "incoming" || machine.incoming !== migration) {
+        if (machine.state !== "incoming" || machine.incoming?.migration !== migration) {
           return wrongState("abandonIncoming", machine)
         }
         this.host.machines.delete(vm)
@@ -401,7 +413,9 @@ export const simLayer = (fleet: Fleet, name: string): Layer.Layer<Hypervisor> =>
             if (!simFacts.accelerators.includes(accelerator)) return [`no accelerator ${accelerator}`]
             return host.machines.has(vm) ? [`a machine ${vm} is here already`] : []
           }),
-        prepareIncoming: (vm, spec, migration) => driver.prepareIncoming(vm, spec, migration),
+        prepareIncoming: (vm, spec, arrival) => driver.prepareIncoming(vm, spec, arrival),
+        arriving: driver.arriving(),
+        settleArrival: () => Effect.succeed(true),
         migrate: driver.migrate,
         cancelMigration: (vm, migration) => driver.cancelMigration(vm, migration),
         abandonIncoming: (vm, migration) => driver.abandonIncoming(vm, migration),

@@ -32,7 +32,9 @@ export const MigrationCommand = Schema.Union([
     address: text(256),
     decision: Schema.String
   }),
-  Schema.Struct({ type: Schema.tag("migration.refusePlacement"), decision: Schema.String, ...reason })
+  Schema.Struct({ type: Schema.tag("migration.refusePlacement"), decision: Schema.String, ...reason }),
+  /** The guest ended by itself, on the host that the machine is on. */
+  Schema.Struct({ type: Schema.tag("migration.reportCrash"), ...reason })
 ])
 export type MigrationCommand = typeof MigrationCommand.Type
 
@@ -63,7 +65,7 @@ export const MigrationFact = Schema.Union([
   Schema.Struct({ type: Schema.tag("migration.prepared"), channels: Schema.Array(Name) }),
   Schema.Struct({ type: Schema.tag("migration.progressed"), progress: Progress }),
   /** The source stands still for good; from here the machine belongs to the destination. */
-  Schema.Struct({ type: Schema.tag("migration.handedOver") }),
+  Schema.Struct({ type: Schema.tag("migration.handedOver"), postCopy: Schema.optionalKey(Schema.Boolean) }),
   Schema.Struct({ type: Schema.tag("migration.resumed") }),
   Schema.Struct({
     type: Schema.tag("migration.measured"),
@@ -75,6 +77,11 @@ export const MigrationFact = Schema.Union([
   Schema.Struct({ type: Schema.tag("migration.notMeasured"), ...reason }),
   /** It is not known whether the guest ran at the destination before it died there: it is not run at the source. */
   Schema.Struct({ type: Schema.tag("migration.destinationLost"), ...reason }),
+  /** By post-copy: nothing more will be sent, or the guest ended. Whether all of it had come, the destination knows. */
+  Schema.Struct({ type: Schema.tag("migration.arrivalDoubted"), ...reason }),
+  Schema.Struct({ type: Schema.tag("migration.arrivalConfirmed") }),
+  /** The rest of its memory did not come: it was ended, and starts again from its disks as its policy says. */
+  Schema.Struct({ type: Schema.tag("migration.guestLost"), ...reason }),
   /** The machine knows its new host. */
   Schema.Struct({ type: Schema.tag("migration.ownerChanged") }),
   Schema.Struct({ type: Schema.tag("migration.sourceClearing") }),

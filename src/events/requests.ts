@@ -55,7 +55,9 @@ export const HypervisorRequest = Schema.Union([
     spec: VmSpec,
     ...platform,
     ...migration,
-    from: Name
+    from: Name,
+    /** How long what arrives may wait for its source, when its link is away. */
+    timeoutMs: withDefault(Milliseconds, 3_600_000)
   }),
   Schema.Struct({
     ...onHost,
@@ -67,6 +69,7 @@ export const HypervisorRequest = Schema.Union([
     channels: Schema.Array(Name)
   }),
   Schema.Struct({ ...onHost, op: Schema.tag("cancelMigration"), ...migration }),
+  Schema.Struct({ ...onHost, op: Schema.tag("settleArrival"), ...migration }),
   Schema.Struct({ ...onHost, op: Schema.tag("abandonIncoming"), ...migration })
 ])
 export type HypervisorRequest = typeof HypervisorRequest.Type
@@ -120,8 +123,10 @@ export const HypervisorReport = Schema.Union([
   Schema.Struct({ type: Schema.tag("hypervisor.checked"), blockers: Schema.Array(text(512)) }),
   Schema.Struct({ type: Schema.tag("hypervisor.incomingPrepared"), channels: Schema.Array(Name) }),
   Schema.Struct({ type: Schema.tag("hypervisor.progressed"), progress: Progress }),
+  /** After the end of what was sent: whether all of it has come; when it has not, the guest was ended. */
+  Schema.Struct({ type: Schema.tag("hypervisor.arrivalSettled"), whole: Schema.Boolean }),
   /** The source stands still for good and the destination has, or in post-copy will get, every byte. */
-  Schema.Struct({ type: Schema.tag("hypervisor.handedOver") }),
+  Schema.Struct({ type: Schema.tag("hypervisor.handedOver"), postCopy: Schema.optionalKey(Schema.Boolean) }),
   Schema.Struct({
     type: Schema.tag("hypervisor.migrated"),
     totalMs: Milliseconds,

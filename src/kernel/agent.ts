@@ -7,7 +7,7 @@ import { Clock, Context, Effect, Exit, FiberSet, Layer, Stream } from "effect"
 import type { HypervisorReport, HypervisorRequest } from "../events/requests.ts"
 import type { VmCommand } from "../events/vm.ts"
 import { Hypervisor } from "./ports/hypervisor.ts"
-import type { HypervisorError } from "./ports/hypervisor.ts"
+import type { Arriving, HypervisorError } from "./ports/hypervisor.ts"
 import { SharedWork } from "./shared-work.ts"
 import { Transport } from "./ports/transport.ts"
 import type { TransportError } from "./ports/transport.ts"
@@ -43,6 +43,16 @@ const makeAgent = Effect.fn("HostAgent.make")(function* (host: string) {
 
   /** Transfers into this host, by machine, until the machine runs here and the last byte has come. */
   const arriving = new Map<string, string>()
+
+  // Of before a restart: the source goes on as soon as it is let in.
+  const letIn = Effect.fnUntraced(function* ({ vm, migration, from, channels }: Arriving) {
+    arriving.set(vm, migration)
+    yield* transport.accept(migration, from, channels)
+    run(closedWhenQuiet(transport, migration))
+  })
+  yield* Effect.flatMap(hypervisor.arriving, (all) => Effect.forEach(all, letIn, { discard: true })).pipe(
+    Effect.catch((error) => Effect.logWarning(`what arrives is not let in again: ${error.message}`))
+  )
 
   const begin = (key: string, request: HypervisorRequest): Job => {
     const job: Job = new SharedWork((report) => report.type === "hypervisor.progressed")
@@ -147,10 +157,10 @@ const operations: {
         blockers
       }))
     ),
-  prepareIncoming: ({ vm, spec, platform, migration, from }, { hypervisor, transport }) =>
+  prepareIncoming: ({ vm, spec, platform, migration, from, timeoutMs }, { hypervisor, transport }) =>
     answer(
       Effect.gen(function* () {
-        const channels = yield* hypervisor.prepareIncoming(vm, spec, migration, platform)
+        const channels = yield* hypervisor.prepareIncoming(vm, spec, { migration, from, timeoutMs }, platform)
         yield* transport.accept(migration, from, channels)
         return { type: "hypervisor.incomingPrepared", channels: channels.map(({ name }) => name) } as const
       })
@@ -165,6 +175,13 @@ const operations: {
     then(Effect.ensuring(hypervisor.cancelMigration(vm, migration), closed(transport, migration)), {
       type: "hypervisor.migrationCancelled"
     }),
+  settleArrival: ({ vm, migration }, { hypervisor }) =>
+    answer(
+      Effect.map(hypervisor.settleArrival(vm, migration), (whole) => ({
+        type: "hypervisor.arrivalSettled",
+        whole
+      }))
+    ),
   abandonIncoming: ({ vm, migration }, { hypervisor, transport }) =>
     then(Effect.andThen(closed(transport, migration), hypervisor.abandonIncoming(vm, migration)), {
       type: "hypervisor.incomingAbandoned"
@@ -176,17 +193,20 @@ const workOf = <Op extends HypervisorRequest["op"]>(request: Of<Op>, ports: Port
 
 const closed = (transport: Transport["Service"], transfer: string) => Effect.ignore(transport.close(transfer))
 
-/** Each report becomes a fact: progress is told when the phase changes, and twice a second. */
+/** Each report becomes a fact: progress is told when the phase changes, and twice a second while there is any. */
 const progressEveryMs = 500
 
 function worthTelling(): (report: HypervisorReport) => Effect.Effect<boolean> {
-  let told = { phase: "", atMs: 0 }
+  let told = { phase: "", reached: "", atMs: 0 }
   return (report) =>
     Effect.map(Clock.currentTimeMillis, (atMs) => {
       if (report.type !== "hypervisor.progressed") return true
-      const { phase } = report.progress
-      if (phase === told.phase && atMs - told.atMs < progressEveryMs) return false
-      told = { phase, atMs }
+      const { phase, iteration, transferredBytes, remainingBytes } = report.progress
+      const reached = `${iteration} ${transferredBytes} ${remainingBytes}`
+      // One that stands still, as a post-copy without its link, has nothing to tell.
+      if (phase === told.phase && (reached === told.reached || atMs - told.atMs < progressEveryMs))
+        return false
+      told = { phase, reached, atMs }
       return true
     })
 }

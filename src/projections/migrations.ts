@@ -15,6 +15,7 @@ export type MigrationPhase =
   | "resuming"
   | "finishing"
   | "cancelling"
+  | "settling"
   | "rolling-back"
   | "ended"
 
@@ -104,7 +105,8 @@ function progressed(row: MigrationRow, { progress }: { readonly progress: Progre
     // What arrives late, or after a fresh start at the source, must not turn the bar back.
     percent: Math.max(row.percent, Math.min(percent, 99.9)),
     transferredBytes: Math.max(row.transferredBytes, progress.transferredBytes),
-    ...(row.reason === null && row.handedOverMs === null ? { phase } : {})
+    // After the hand-over, when it is not by post-copy, progress comes late.
+    ...(row.reason === null && (row.handedOverMs === null || phase === "post-copy") ? { phase } : {})
   }
 }
 
@@ -158,6 +160,9 @@ const fold = foldOf<Migrations, MigrationFact>({
   })),
   "migration.notMeasured": change(() => ({})),
   "migration.destinationLost": change((_, { reason }) => ({ reason })),
+  "migration.arrivalDoubted": change(() => ({ phase: "settling", remainingMs: null })),
+  "migration.arrivalConfirmed": change(() => ({ phase: "finishing" })),
+  "migration.guestLost": change((_, { reason }) => ({ phase: "finishing", reason })),
   "migration.ownerChanged": change(() => ({})),
   "migration.sourceClearing": change(() => ({})),
   "migration.sourceCleared": change(left("source")),

@@ -47,7 +47,7 @@ export const policy = {
   timeoutMs: 60_000
 }
 
-const progress = {
+export const progress = {
   phase: "pre-copy",
   percent: 10,
   transferredBytes: 1,
@@ -86,12 +86,23 @@ const reports: ReadonlyArray<Message> = [
   { type: "hypervisor.incomingPrepared", channels: ["ram"] },
   { type: "hypervisor.progressed", progress },
   { type: "hypervisor.handedOver" },
+  { type: "hypervisor.handedOver", postCopy: true },
+  { type: "hypervisor.arrivalSettled", whole: true },
+  { type: "hypervisor.arrivalSettled", whole: false },
   { type: "hypervisor.migrated", totalMs: 10, downtimeMs: 1, transferredBytes: 10 },
   { type: "hypervisor.migrationCancelled" },
   { type: "hypervisor.incomingAbandoned" },
-  ...["start", "observe", "migrate", "resume", "remove", "cancelMigration", "abandonIncoming"].map((op) =>
-    failed(op)
-  ),
+  ...[
+    "start",
+    "stop",
+    "observe",
+    "migrate",
+    "resume",
+    "remove",
+    "cancelMigration",
+    "settleArrival",
+    "abandonIncoming"
+  ].map((op) => failed(op)),
   failed("resume", "not-found"),
   ...["vm.lock", "vm.unlock", "vm.handOver", "host.reserve", "vm.place"].flatMap((command) => [
     told("actor.accepted", command),

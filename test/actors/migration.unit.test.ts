@@ -1,6 +1,6 @@
 import { test } from "node:test"
 import type { Message } from "../../src/events/envelope.ts"
-import { policy, spec } from "./messages.ts"
+import { policy, progress, spec } from "./messages.ts"
 import { given } from "./specification.ts"
 
 const m = "migration/m"
@@ -126,6 +126,93 @@ test("rolled back in this order: transfer, destination, source", () => {
     .thenAsks("host.release to host/b", "resume at a")
   const cleared = [...stopped, { type: "migration.destinationCleared", leftover: "" }]
   given(m, cleared).when({ type: "hypervisor.resumed" }).thenAsks("vm.unlock to vm/web")
+})
+
+const switchingTorn = [...transferring, { type: "migration.handedOver", postCopy: true }]
+const arriving = [...switchingTorn, { type: "migration.resumed" }, { type: "migration.ownerChanged" }]
+const accepted = (command: string) => ({ type: "actor.accepted", to: "vm/web", command })
+
+test("by post-copy it is told how far the rest is, also after the hand-over", () => {
+  given(m, transferring)
+    .when({ type: "hypervisor.handedOver", postCopy: true })
+    .thenRecords({ type: "migration.handedOver", postCopy: true })
+  const progressed = { type: "hypervisor.progressed", progress }
+  given(m, switchingTorn).when(progressed).thenRecords({ type: "migration.progressed" })
+  given(m, arriving).when(progressed).thenRecords({ type: "migration.progressed" })
+  given(m, switching).when(progressed).thenNothing()
+})
+
+test("by post-copy, when nothing more will come, the destination is asked whether that was all", () => {
+  const doubted = { type: "migration.arrivalDoubted" }
+  given(m, arriving)
+    .when(failed("migrate", "lost"))
+    .thenRecords({ type: "migration.notMeasured" }, doubted)
+    .thenAsks("settleArrival at b")
+  given(m, arriving)
+    .when({ type: "migration.reportCrash", reason: "QEMU ended" })
+    .thenRecords(doubted)
+    .thenAsks("settleArrival at b")
+  const resumed = [...switchingTorn, { type: "migration.resumed" }]
+  given(m, [...resumed, { type: "migration.notMeasured", reason: "because" }])
+    .when(accepted("vm.handOver"))
+    .thenRecords({ type: "migration.ownerChanged" }, { ...doubted, reason: "because" })
+})
+
+test("by post-copy a guest that has come whole goes on; another is ended, and the migration has failed", () => {
+  const settling = [...arriving, { type: "migration.arrivalDoubted", reason: "because" }]
+  given(m, settling)
+    .when({ type: "hypervisor.arrivalSettled", whole: true })
+    .thenRecords({ type: "migration.arrivalConfirmed" })
+    .thenAsks("remove at a")
+  given(m, [
+    ...settling,
+    { type: "migration.arrivalConfirmed" },
+    { type: "migration.sourceCleared", leftover: "" }
+  ])
+    .when(accepted("vm.unlock"))
+    .thenRecords({ type: "migration.completed" })
+  for (const message of [{ type: "hypervisor.arrivalSettled", whole: false }, failed("settleArrival")])
+    given(m, settling).when(message).thenRecords({ type: "migration.guestLost" }).thenAsks("remove at a")
+  const lost = [...settling, { type: "migration.guestLost", reason: "lost" }]
+  given(m, lost).when({ type: "hypervisor.removed" }).thenAsksWith({ type: "vm.unlock", doubtful: true })
+  given(m, [...lost, { type: "migration.sourceCleared", leftover: "" }])
+    .when(accepted("vm.unlock"))
+    .thenRecords({ type: "migration.failed", reason: "lost" })
+})
+
+test("a guest that crashed is the migration's business only while its memory comes", () => {
+  const crash = { type: "migration.reportCrash", reason: "QEMU ended" }
+  for (const facts of [transferring, switching, switchingTorn, [...switching, { type: "migration.resumed" }]])
+    given(m, facts).when(crash).thenRefused()
+})
+
+test("by post-copy a destination that never ran it leaves nothing to go on with at the source", () => {
+  const rolling = [
+    ...switchingTorn,
+    { type: "migration.rollingBack", outcome: "failed", reason: "x" },
+    { type: "migration.transferStopped" }
+  ]
+  given(m, rolling)
+    .when({ type: "hypervisor.incomingAbandoned" })
+    .thenAsks("host.release to host/b", "stop at a")
+  given(m, [...rolling, { type: "migration.destinationCleared", leftover: "" }])
+    .when({ type: "hypervisor.stopped" })
+    .thenRecords({ type: "migration.sourceKept" })
+    .thenAsksWith({ type: "vm.unlock", doubtful: true })
+})
+
+test("a cancel that comes after the switch to post-copy is too late", () => {
+  const cancelling = [
+    ...transferring,
+    { type: "migration.cancelRequested", reason: "enough" },
+    { type: "migration.rollingBack", outcome: "cancelled", reason: "enough" }
+  ]
+  given(m, cancelling)
+    .when({ type: "hypervisor.handedOver", postCopy: true })
+    .thenRecords({ type: "migration.handedOver", postCopy: true })
+    .thenAsks("resume at b")
+    .thenState("switching")
+  given(m, cancelling).when({ type: "hypervisor.handedOver" }).thenNothing()
 })
 
 test("whether the destination ran is not known: the source is not run again", () => {

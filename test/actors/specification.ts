@@ -97,15 +97,19 @@ export const given = (stream: string, facts: ReadonlyArray<Message>) => {
           if (turn.outcome === "record") assert.equal(describe(turn.next.chart), state)
           return told
         },
-        /** Requests by port, operation or command, and whom they go to. */
-        /** What the first request has of these fields; a command's fields, when another actor is asked. */
+        /** What the request has of these fields, the first of their `type` or `op`; of a command, when an actor is asked. */
         thenAsksWith: (fields: Readonly<Record<string, unknown>>) => {
-          const request = turn.outcome === "record" ? turn.requests[0]?.request : undefined
-          const asked: object = request?.port === "actor" ? request.command : (request ?? {})
+          const requests = turn.outcome === "record" ? turn.requests : []
+          const all = requests.map(({ request }): Readonly<Record<string, unknown>> =>
+            request.port === "actor" ? request.command : request
+          )
+          const asked =
+            all.find(({ type, op }) => type === fields["type"] && op === fields["op"]) ?? all[0] ?? {}
           const found = Object.entries(asked).filter(([name]) => name in fields)
           assert.deepEqual(Object.fromEntries(found), fields)
           return told
         },
+        /** Requests by port, operation or command, and whom they go to. */
         thenAsks: (...expected: ReadonlyArray<string>) => {
           const asked = turn.outcome === "record" ? turn.requests : []
           assert.deepEqual(

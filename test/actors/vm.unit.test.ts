@@ -211,7 +211,7 @@ test("a guest that crashed while it moved is started again, or stopped, when the
   given(web, locked)
     .when(ended("crash"))
     .thenRecords({ type: "vm.crashed" })
-    .thenAsks()
+    .thenAsks("migration.reportCrash to migration/m")
     .thenState("migrating")
   given(web, crashed)
     .when(unlock)

@@ -1,6 +1,6 @@
 /**
  * A server for the load, in a process of its own: `echo`, node's bare HTTP server with JSON parsed and written again;
- * `keepingEcho`, the same that also appends each request to SQLite;
+ * `keepingEcho`, the same that also appends each request to SQLite, `threadedEcho` with a second thread for it;
  * `memory`, the node's API over its kernel, actors and views with a store in memory; `durable`, the same on SQLite with
  * full durability in the folder that is given. Tells its port by the channel of `fork`.
  */
@@ -8,7 +8,7 @@ import { createServer } from "node:http"
 import type { ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
 import { join } from "node:path"
-import { DatabaseSync } from "node:sqlite"
+import { Worker } from "node:worker_threads"
 import { Context, Effect, Layer } from "effect"
 import { HttpServer } from "effect/http"
 import { simulatedConsoles } from "../../simulations/world/consoles.ts"
@@ -26,20 +26,14 @@ import {
   measuredTurns,
   Metrics
 } from "../../src/live/metrics.ts"
-import { columns } from "../../src/live/event-store/rows.ts"
-import { tables } from "../../src/live/event-store/schema.ts"
 import { layer as projectorLayer } from "../../src/live/projector.ts"
 import { allProjections, queriesLayer, readsLayer, viewsLayer } from "../../src/live/views.ts"
 import { layer as memoryStore } from "../../simulations/world/event-store.ts"
-import { configureRaw } from "./event-store.ts"
+import { makeKeeper } from "./http-keeper.ts"
+import type { Echoed } from "./http-keeper.ts"
 import { quietAgents, registerHost } from "./kernel.ts"
 
 const [what = "", folder = "", token = "", hosts = "0"] = process.argv.slice(2)
-
-interface Echoed {
-  readonly id: string
-  readonly stream: string
-}
 
 function answer(response: ServerResponse, value: Echoed): void {
   const body = JSON.stringify(value)
@@ -64,52 +58,47 @@ function listen(take: (body: Echoed, response: ServerResponse) => void): Promise
 
 const echo = () => listen((body, response) => answer(response, body))
 
-/** What is appended of an echo: a row of the journal's own table, as large as that of a command. */
-function rowOf(position: number, revision: number, { id, stream }: { id: string; stream: string }) {
-  const hash = String(position).padStart(64, "0")
-  const host = Number(stream.slice("host/h".length)) + 1
-  const text = [
-    "novacron.host.drained",
-    1,
-    1_760_000_000_000 + position,
-    id,
-    id,
-    "operator",
-    "token-00000000",
-    "bench"
-  ]
-  return [position, host, revision, `${id}#0`, ...text, null, '{"reason":"bench"}', hash, hash] as const
-}
-
 /**
- * The echo, which also keeps what it is sent: rows in the journal's own table, raw, on the same thread and with one
- * synced commit for all that came in the meantime. No server that keeps each request with `node:sqlite` is faster.
+ * The echo, which also keeps what it is sent: raw rows, on the same thread, with one synced commit for all that came in
+ * the meantime. No server that keeps each request with `node:sqlite` on one thread is faster.
  */
 function keepingEcho(): Promise<number> {
-  const database = new DatabaseSync(join(folder, "raw.db"))
-  configureRaw(database)
-  for (const table of tables) database.exec(table)
-  const insert = database.prepare(`insert into events values (${columns.map(() => "?").join(", ")})`)
-  const begin = database.prepare("begin immediate")
-  const commit = database.prepare("commit")
-  const revisions = new Map<string, number>()
-  let position = 0
+  const keep = makeKeeper(join(folder, "raw.db"))
   let waiting: Array<{ readonly body: Echoed; readonly response: ServerResponse }> = []
-  const keep = () => {
+  const keepAll = () => {
     const kept = waiting
     waiting = []
-    begin.run()
-    for (const { body } of kept) {
-      const revision = (revisions.get(body.stream) ?? -1) + 1
-      revisions.set(body.stream, revision)
-      insert.run(...rowOf(++position, revision, body))
-    }
-    commit.run()
+    keep(kept.map(({ body }) => body))
     for (const { body, response } of kept) answer(response, body)
   }
   return listen((body, response) => {
     waiting.push({ body, response })
-    if (waiting.length === 1) setImmediate(keep)
+    if (waiting.length === 1) setImmediate(keepAll)
+  })
+}
+
+/** The same with the rows written and synced by a second thread, while the first goes on to listen. */
+function threadedEcho(): Promise<number> {
+  const keeper = new Worker(new URL("./http-keeper.ts", import.meta.url), {
+    workerData: join(folder, "threaded.db")
+  })
+  let waiting: Array<{ readonly body: Echoed; readonly response: ServerResponse }> = []
+  let kept: typeof waiting = []
+  const keepAll = () => {
+    if (kept.length > 0 || waiting.length === 0) return
+    kept = waiting
+    waiting = []
+    keeper.postMessage(kept.map(({ body: { id, stream } }) => ({ id, stream })))
+  }
+  keeper.on("message", () => {
+    const done = kept
+    kept = []
+    for (const { body, response } of done) answer(response, body)
+    keepAll()
+  })
+  return listen((body, response) => {
+    waiting.push({ body, response })
+    if (waiting.length === 1) setImmediate(keepAll)
   })
 }
 
@@ -165,6 +154,7 @@ async function api(durable: boolean): Promise<number> {
 const servers: Readonly<Record<string, () => Promise<number>>> = {
   echo,
   keepingEcho,
+  threadedEcho,
   memory: () => api(false),
   durable: () => api(true)
 }

@@ -1,6 +1,6 @@
 /**
  * Commands over HTTP beside a bare `node:http` echo of JSON, and beside the same echo when it also appends each request
- * to SQLite, raw: what the machine lets a single thread keep. Server and load are each in a process of their own.
+ * to SQLite, raw, by one thread and by two: what the machine lets anyone keep. Server and load are each in a process of their own.
  */
 import { fork } from "node:child_process"
 import type { ChildProcess } from "node:child_process"
@@ -39,7 +39,13 @@ async function end(child: ChildProcess): Promise<void> {
   await exit
 }
 
-const servers = { echo: "echo", keepingEcho: "echo", memory: "commands", durable: "commands" } as const
+const servers = {
+  echo: "echo",
+  keepingEcho: "echo",
+  threadedEcho: "echo",
+  memory: "commands",
+  durable: "commands"
+} as const
 type Server = keyof typeof servers
 
 interface Client {
@@ -104,7 +110,13 @@ const latency = (loads: ReadonlyArray<Load>) => {
 }
 
 async function measure(client: Client, connections: number, requests: number, rounds: number) {
-  const loads: Record<Server, Array<Load>> = { echo: [], keepingEcho: [], memory: [], durable: [] }
+  const loads: Record<Server, Array<Load>> = {
+    echo: [],
+    keepingEcho: [],
+    threadedEcho: [],
+    memory: [],
+    durable: []
+  }
   for (let round = 0; round < rounds; round++)
     for (const server of Object.keys(servers) as ReadonlyArray<Server>)
       loads[server].push(
@@ -126,6 +138,7 @@ async function measure(client: Client, connections: number, requests: number, ro
     )
   return [
     beside("keepingEcho", "echo", "an echo that keeps"),
+    beside("threadedEcho", "echo", "an echo that keeps, by a second thread"),
     beside("memory", "echo", "memory"),
     beside("durable", "echo", "durable"),
     beside("durable", "keepingEcho", "durable, beside what keeps")

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
 import type { Effect } from "effect"
+import { arrival } from "./arrival.ts"
 import type { Channel, MigrationPolicy } from "../../src/events/requests.ts"
 import type { VmSpec } from "../../src/events/vm.ts"
 import type { Hypervisor, HypervisorError } from "../../src/kernel/ports/hypervisor.ts"
@@ -82,7 +83,9 @@ export const consoleTests = <Host extends ConsoleHost>(
     await b.boot(source, "roam", spec)
     const before = await source.openConsole("roam")
     await answers(b, before, "at-the-source")
-    const channels = await b.do(destination, (driver) => driver.prepareIncoming("roam", spec, migration))
+    const channels = await b.do(destination, (driver) =>
+      driver.prepareIncoming("roam", spec, arrival(migration))
+    )
     const after = await destination.openConsole("roam")
     assert.equal((await b.migrate("roam", channels, policy)).error, null)
     await b.do(destination, (driver) => driver.resume("roam"))

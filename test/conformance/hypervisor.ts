@@ -5,6 +5,7 @@
 import assert from "node:assert/strict"
 import { after, before, describe, test } from "node:test"
 import { Effect, Exit, Schema, Stream } from "effect"
+import { arrival } from "./arrival.ts"
 import { HostFacts } from "../../src/events/host.ts"
 import type { Channel, MigrationPolicy } from "../../src/events/requests.ts"
 import type { VmSpec, VmState } from "../../src/events/vm.ts"
@@ -122,6 +123,10 @@ class Bench {
   }
 
   /** All reports of a migration, and how it ended. */
+  arriving() {
+    return this.do(this.hosts.destination, (driver) => driver.arriving)
+  }
+
   async migrate(
     vm: string,
     channels: ReadonlyArray<Channel>,
@@ -150,7 +155,9 @@ class Bench {
     const { source, destination } = this.hosts
     const spec = this.hosts.spec({ disk: "local", dirtyMibPerSecond: 8 })
     await this.boot(source, vm, spec)
-    const channels = await this.do(destination, (driver) => driver.prepareIncoming(vm, spec, MIGRATION))
+    const channels = await this.do(destination, (driver) =>
+      driver.prepareIncoming(vm, spec, arrival(MIGRATION))
+    )
     const called: Array<Promise<void>> = []
     const result = await this.migrate(vm, channels, SLOW, (report) => {
       const sending = report.type === "hypervisor.progressed" && report.progress.phase === "pre-copy"
@@ -295,22 +302,6 @@ const endTests = (bench: () => Bench): void => {
 }
 
 const migrationTests = (bench: () => Bench): void => {
-  test("a host refuses, before anything begins, what the machine does not run on there", async () => {
-    const b = bench()
-    const { source, destination } = b.hosts
-    const spec = b.hosts.spec({ disk: "none" })
-    await b.boot(source, "picky", spec)
-    const platform = await b.do(source, (driver) => driver.start("picky"))
-    const check = (change: Partial<typeof platform>, asked = spec) =>
-      b.do(destination, (driver) => driver.checkIncoming("picky", asked, { ...platform, ...change }))
-    assert.deepEqual(await check({}), [])
-    assert.match((await check({ accelerator: "warp" })).join(), /warp/)
-    assert.match((await check({ machine: "pc-q35-99.0" })).join(), /pc-q35-99\.0/)
-    assert.match((await check({}, { ...spec, cpuModel: "z80" })).join(), /z80/)
-    assert.equal(await b.state(destination, "picky"), "absent")
-    await b.remove(source, "picky")
-  })
-
   for (const disk of ["none", "local", "shared"] as const) {
     test(`a running machine moves (disk: ${disk}); its counter and its disks are what they were`, async () => {
       const b = bench()
@@ -318,9 +309,14 @@ const migrationTests = (bench: () => Bench): void => {
       const spec = b.hosts.spec({ disk })
       await b.boot(source, "app", spec)
       assert.deepEqual(await b.do(destination, (driver) => driver.checkIncoming("app", spec)), [])
-      const channels = await b.do(destination, (driver) => driver.prepareIncoming("app", spec, MIGRATION))
-      const again = await b.do(destination, (driver) => driver.prepareIncoming("app", spec, MIGRATION))
+      const channels = await b.do(destination, (driver) =>
+        driver.prepareIncoming("app", spec, arrival(MIGRATION))
+      )
+      const again = await b.do(destination, (driver) =>
+        driver.prepareIncoming("app", spec, arrival(MIGRATION))
+      )
       assert.deepEqual(again, channels)
+      assert.deepEqual(await b.arriving(), [{ vm: "app", ...arrival(MIGRATION), channels }])
       assert.deepEqual(
         channels.map((channel) => channel.name),
         disk === "local" ? ["ram", "data"] : ["ram"]
@@ -344,6 +340,7 @@ const migrationTests = (bench: () => Bench): void => {
       await b.do(destination, (driver) => driver.resume("app"))
       await b.until("the guest ticks at the destination", () => to.ticks.length > 50)
       assertRising(to)
+      await b.until("it has come whole", async () => (await b.arriving()).length === 0)
       assert.ok((to.ticks[0]?.count ?? 0) > (from.ticks.at(-1)?.count ?? Number.MAX_VALUE))
       from.close()
       to.close()
@@ -359,6 +356,24 @@ const migrationTests = (bench: () => Bench): void => {
       await b.remove(destination, "app")
     })
   }
+}
+
+const refusalTests = (bench: () => Bench): void => {
+  test("a host refuses, before anything begins, what the machine does not run on there", async () => {
+    const b = bench()
+    const { source, destination } = b.hosts
+    const spec = b.hosts.spec({ disk: "none" })
+    await b.boot(source, "picky", spec)
+    const platform = await b.do(source, (driver) => driver.start("picky"))
+    const check = (change: Partial<typeof platform>, asked = spec) =>
+      b.do(destination, (driver) => driver.checkIncoming("picky", asked, { ...platform, ...change }))
+    assert.deepEqual(await check({}), [])
+    assert.match((await check({ accelerator: "warp" })).join(), /warp/)
+    assert.match((await check({ machine: "pc-q35-99.0" })).join(), /pc-q35-99\.0/)
+    assert.match((await check({}, { ...spec, cpuModel: "z80" })).join(), /z80/)
+    assert.equal(await b.state(destination, "picky"), "absent")
+    await b.remove(source, "picky")
+  })
 }
 
 const failureTests = (bench: () => Bench): void => {
@@ -394,7 +409,9 @@ const failureTests = (bench: () => Bench): void => {
     assert.ok(destination.ended().every(({ vm }) => vm !== "queue"))
 
     const spec = b.hosts.spec({ disk: "local", dirtyMibPerSecond: 8 })
-    const channels = await b.do(destination, (driver) => driver.prepareIncoming("queue", spec, MIGRATION))
+    const channels = await b.do(destination, (driver) =>
+      driver.prepareIncoming("queue", spec, arrival(MIGRATION))
+    )
     assertReports((await b.migrate("queue", channels, POLICY)).reports)
     // Taken back before the destination was let run.
     await b.do(destination, (driver) => driver.abandonIncoming("queue", MIGRATION))
@@ -411,7 +428,9 @@ const limitTests = (bench: () => Bench): void => {
     const { source, destination } = b.hosts
     const spec = b.hosts.spec({ disk: "none", dirtyMibPerSecond: 64 })
     await b.boot(source, "hot", spec)
-    const channels = await b.do(destination, (driver) => driver.prepareIncoming("hot", spec, MIGRATION))
+    const channels = await b.do(destination, (driver) =>
+      driver.prepareIncoming("hot", spec, arrival(MIGRATION))
+    )
     const { error } = await b.migrate("hot", channels, { ...SLOW, throttle: false, timeoutMs: 2_000 })
     assert.equal(error?.code, "timeout")
     assert.equal(await b.state(source, "hot"), "running")
@@ -425,7 +444,9 @@ const limitTests = (bench: () => Bench): void => {
     const { source, destination } = b.hosts
     const spec = b.hosts.spec({ disk: "local" })
     await b.boot(source, "long", spec)
-    const channels = await b.do(destination, (driver) => driver.prepareIncoming("long", spec, MIGRATION))
+    const channels = await b.do(destination, (driver) =>
+      driver.prepareIncoming("long", spec, arrival(MIGRATION))
+    )
     let sending = false
     const first = b.migrate(
       "long",
@@ -468,6 +489,7 @@ export const hypervisorConformance = (name: string, makeTwoHosts: () => Promise<
     diskTests(bench)
     endTests(bench)
     migrationTests(bench)
+    refusalTests(bench)
     failureTests(bench)
     limitTests(bench)
   })

@@ -8,6 +8,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { after, before, test } from "node:test"
 import { Effect, Stream } from "effect"
+import { arrival } from "../conformance/arrival.ts"
 import type { MigrationPolicy } from "../../src/events/requests.ts"
 import type { MigrationReport } from "../../src/kernel/ports/hypervisor.ts"
 import { makeTwoQemuHosts } from "./qemu-hosts.ts"
@@ -37,7 +38,7 @@ test("a guest that dirties its memory too fast moves by post-copy, and runs at t
   const from = await source.watch("busy")
   while (from.ticks.length < 50) await hosts.pass(20)
   const able = (await run(destination.driver().facts)).capabilities.includes("post-copy")
-  const channels = await run(destination.driver().prepareIncoming("busy", spec, "move-1"))
+  const channels = await run(destination.driver().prepareIncoming("busy", spec, arrival("move-1")))
   const to = await destination.watch("busy")
   t.after(() => [from, to].forEach((watch) => watch.close()))
   const reports: Array<MigrationReport> = []
@@ -132,7 +133,7 @@ test("a post-copy whose link breaks waits for it, and the guest goes on with all
   await run(source.driver().start("torn"))
   const from = await source.watch("torn")
   while (from.ticks.length < 50) await hosts.pass(20)
-  const channels = await run(destination.driver().prepareIncoming("torn", spec, "move-2"))
+  const channels = await run(destination.driver().prepareIncoming("torn", spec, arrival("move-2")))
   const ram = channels.find(({ name }) => name === "ram")?.path ?? ""
   const link = await cuttable(ram)
   const to = await destination.watch("torn")

@@ -2,6 +2,7 @@ import assert from "node:assert/strict"
 import { test } from "node:test"
 import { Effect, Exit, Fiber, ManagedRuntime, Schema, Scope, Stream } from "effect"
 import { TestClock } from "effect/testing"
+import { arrival } from "../conformance/arrival.ts"
 import { VmSpec } from "../../src/events/vm.ts"
 import { Hypervisor } from "../../src/kernel/ports/hypervisor.ts"
 import type { VmEnded } from "../../src/kernel/ports/hypervisor.ts"
@@ -190,7 +191,7 @@ const story = (withSeed: number): Promise<string> => {
         throttle: true,
         timeoutMs: 60_000
       }
-      const channels = yield* Effect.option(to.prepareIncoming(vm, spec, "m"))
+      const channels = yield* Effect.option(to.prepareIncoming(vm, spec, arrival("m")))
       if (channels._tag === "None") continue
       yield* note("migrate", Stream.runDrain(from.migrate(vm, "m", channels.value, policy)))
     }

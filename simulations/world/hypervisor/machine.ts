@@ -4,7 +4,7 @@ import type { Latch } from "effect"
 
 import type { VmSpec, VmState } from "../../../src/events/vm.ts"
 import { HypervisorError } from "../../../src/kernel/ports/hypervisor.ts"
-import type { MigrationReport, VmEnded } from "../../../src/kernel/ports/hypervisor.ts"
+import type { Arrival, MigrationReport, VmEnded } from "../../../src/kernel/ports/hypervisor.ts"
 import type { SharedWork } from "../../../src/kernel/shared-work.ts"
 import type { Random } from "../random.ts"
 
@@ -30,7 +30,7 @@ export interface Machine {
   disk: number | null
   readonly snapshots: Map<string, number | null>
   /** The migration it waits for. */
-  incoming: string | null
+  incoming: Arrival | null
   arrived: boolean
   outgoing: {
     readonly migration: string

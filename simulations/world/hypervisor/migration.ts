@@ -98,7 +98,7 @@ const check = Effect.fnUntraced(function* (sending: Sending): Effect.fn.Return<M
   const drawn = random.chance(faults.linkCut)
   if (drawn) injected.linkCut++
   const cut = drawn || fleet.linkDown
-  if (cut || !other || (other.incoming !== migration && other.state !== "running")) {
+  if (cut || !other || (other.incoming?.migration !== migration && other.state !== "running")) {
     return yield* fail("migrate", machine.vm, "lost", "the connection to the destination broke")
   }
   return other

@@ -10,15 +10,20 @@
  * Two rules keep one machine from running twice. Before the hand-over the destination is paused and nothing asks
  * it to run. After it the guest is run at the destination only, and again at the source only when the destination
  * says that it has never run there and is gone.
+ *
+ * By post-copy the guest runs at the destination while its memory still comes. When nothing more will come the
+ * destination is asked whether that was all; it ends a guest that is not whole, the migration has failed, and the
+ * machine starts again from its disks as its policy says:
+ *
+ *     changing owner ─arrivalDoubted─▶ settling the arrival ─whole or lost─▶ clearing ─▶ unlocking ─▶ completed, failed
  */
 import { assign, setup } from "xstate"
 import { typesOf } from "../../events/envelope.ts"
 import { MigrationCommand, MigrationFact } from "../../events/migration.ts"
-import type { Report, Request } from "../../events/requests.ts"
-import { recorder } from "../../kernel/actor.ts"
-import type { ActorKind, Of, Stamped } from "../../kernel/actor.ts"
+import type { Request } from "../../events/requests.ts"
+import type { ActorKind, Of } from "../../kernel/actor.ts"
+import { byPostCopy, progressed, settlingArrival } from "./post-copy.ts"
 import {
-  abandonDestination,
   askPlacement,
   checkDestination,
   clearSource,
@@ -27,18 +32,16 @@ import {
   migrate,
   none,
   prepare,
-  releaseDestination,
   releaseSource,
-  resumeAt,
+  resumeDestination,
+  settleArrival,
   stopTransfer,
   unlock
 } from "./requests.ts"
 import type { MigrationContext } from "./requests.ts"
-
-type Event = Stamped<MigrationCommand> | Stamped<Report> | Stamped<MigrationFact>
-type Failed = Of<Event, "hypervisor.failed">
-
-const record = recorder<MigrationContext, Event, MigrationFact>()
+import { ask, failedOp, handedOver, record } from "./steps.ts"
+import type { Event, Failed } from "./steps.ts"
+import { takingBack } from "./taking-back.ts"
 
 const rollBack = (why: string) =>
   record("hypervisor.failed", ({ event }) => ({
@@ -73,13 +76,11 @@ const notMeasured = record("hypervisor.failed", ({ event }) => ({
   type: "migration.notMeasured",
   reason: event.reason
 }))
+const arrivalDoubted = record("hypervisor.failed", ({ event }) => ({
+  type: "migration.arrivalDoubted",
+  reason: event.reason
+}))
 const ownerChanged = record("actor.accepted", () => ({ type: "migration.ownerChanged" }))
-
-function ask(build: (context: MigrationContext) => Request) {
-  return { type: "request", params: ({ context }: { context: MigrationContext }) => build(context) } as never
-}
-
-const failedOp = (op: string) => ({ type: "answersOp" as const, params: { op } })
 
 const chart = setup({
   types: { context: {} as MigrationContext, events: {} as Event, emitted: {} as MigrationFact },
@@ -92,7 +93,27 @@ const chart = setup({
     noteOutcome: assign(({ event }) => {
       const { outcome, reason } = event as Of<Event, "migration.rollingBack" | "migration.givenUp">
       return { outcome, reason }
-    })
+    }),
+    noteHandedOver: assign(({ event }) => ({
+      postCopy: (event as Of<Event, "migration.handedOver">).postCopy === true,
+      // By post-copy also a cancel may have come too late.
+      outcome: "completed" as const,
+      reason: ""
+    })),
+    noteDoubt: assign({ doubtful: true }),
+    noteLoss: assign(({ event }) => ({
+      outcome: "failed" as const,
+      reason: (event as Of<Event, "migration.guestLost">).reason,
+      doubtful: true
+    })),
+    noteKept: assign(({ event }) => ({
+      doubtful: (event as Of<Event, "migration.sourceKept">).trouble !== ""
+    })),
+    noteNotMeasured: assign(({ context, event }) => ({
+      measured: true,
+      lost: context.postCopy,
+      reason: (event as Of<Event, "migration.notMeasured">).reason
+    }))
   },
   guards: {
     notCancelled: ({ context }) => !context.cancelled,
@@ -102,10 +123,19 @@ const chart = setup({
     neverRan: ({ event }) => (event as Failed).op === "resume" && (event as Failed).code === "not-found",
     sourceAnswers: ({ context, event }) => (event as Failed).op === "migrate" && context.ownerChanged,
     ownerIsChanged: ({ context }) => context.ownerChanged,
+    isPostCopy: ({ context }) => context.postCopy,
+    sourceAnswersLost: ({ context, event }) =>
+      (event as Failed).op === "migrate" && context.ownerChanged && context.postCopy,
+    isComing: ({ context }) => context.postCopy && context.ownerChanged,
+    isLost: ({ context, event }) =>
+      context.lost && (event as Of<Event, "actor.accepted">).command === "vm.handOver",
     isMeasured: ({ context, event }) =>
       context.measured && (event as Of<Event, "actor.accepted">).command === "vm.handOver",
     acceptsHandOver: ({ event }) => (event as Of<Event, "actor.accepted">).command === "vm.handOver",
     acceptsUnlock: ({ event }) => (event as Of<Event, "actor.accepted">).command === "vm.unlock",
+    tellsPostCopy: ({ event }) => (event as Of<Event, "hypervisor.handedOver">).postCopy === true,
+    isWhole: ({ event }) => (event as Of<Event, "hypervisor.arrivalSettled">).whole,
+    keepsNot: ({ event }) => ["resume", "stop"].includes((event as Failed).op),
     refusesLock: ({ event }) => (event as Of<Event, "actor.refused">).command === "vm.lock",
     endsCancelled: ({ context, event }) =>
       (event as Of<Event, "actor.accepted">).command === "vm.unlock" && context.outcome === "cancelled",
@@ -261,20 +291,13 @@ const chart = setup({
           ]
         },
         "migration.cancelRequested": { actions: "noteCancel" },
-        "hypervisor.progressed": {
-          actions: record("hypervisor.progressed", ({ event }) => ({
-            type: "migration.progressed",
-            progress: event.progress
-          }))
-        },
+        "hypervisor.progressed": { actions: progressed },
         "migration.progressed": {},
-        "hypervisor.handedOver": {
-          actions: record("hypervisor.handedOver", () => ({ type: "migration.handedOver" }))
-        },
+        "hypervisor.handedOver": { actions: handedOver },
         "hypervisor.failed": { guard: failedOp("migrate"), actions: rollBack("the transfer failed") },
         "migration.handedOver": {
           target: "switching",
-          actions: ask((context) => resumeAt(context, context.to as string))
+          actions: ["noteHandedOver", ask(resumeDestination)]
         },
         "migration.rollingBack": startsRollingBack
       }
@@ -282,6 +305,7 @@ const chart = setup({
     /** The guest stands still until the destination has resumed it. Cancelling is over: both answers are known soon. */
     switching: {
       on: {
+        ...byPostCopy,
         "hypervisor.resumed": {
           actions: record("hypervisor.resumed", () => ({ type: "migration.resumed" }))
         },
@@ -301,18 +325,29 @@ const chart = setup({
           { guard: failedOp("migrate"), actions: notMeasured }
         ],
         "migration.measured": { actions: assign({ measured: true }) },
-        "migration.notMeasured": { actions: assign({ measured: true }) },
+        "migration.notMeasured": { actions: "noteNotMeasured" },
         "migration.resumed": askHandOver,
         "migration.destinationLost": {
           ...askHandOver,
-          actions: [assign({ doubtful: true }), ask(handOver)]
+          actions: ["noteDoubt", ask(handOver)]
         },
         "migration.rollingBack": startsRollingBack
       }
     },
     changingOwner: {
       on: {
+        ...byPostCopy,
         "actor.accepted": [
+          {
+            guard: "isLost",
+            actions: [
+              ownerChanged,
+              record("actor.accepted", ({ context }) => ({
+                type: "migration.arrivalDoubted",
+                reason: context.reason
+              }))
+            ]
+          },
           { guard: "isMeasured", actions: [ownerChanged, clearing] },
           { guard: "acceptsHandOver", actions: ownerChanged }
         ],
@@ -320,16 +355,29 @@ const chart = setup({
           { guard: "ownerIsChanged", actions: [measuredNow, clearing] },
           { actions: measuredNow }
         ],
+        "migration.reportCrash": {
+          guard: "isComing",
+          actions: record("migration.reportCrash", ({ event }) => ({
+            type: "migration.arrivalDoubted",
+            reason: event.reason
+          }))
+        },
         "hypervisor.failed": [
+          { guard: "sourceAnswersLost", actions: [notMeasured, arrivalDoubted] },
           { guard: "sourceAnswers", actions: [notMeasured, clearing] },
           { guard: failedOp("migrate"), actions: notMeasured }
         ],
         "migration.measured": { actions: assign({ measured: true }) },
-        "migration.notMeasured": { actions: assign({ measured: true }) },
+        "migration.notMeasured": { actions: "noteNotMeasured" },
         "migration.ownerChanged": { actions: assign({ ownerChanged: true }) },
-        "migration.sourceClearing": { target: "clearing", actions: ask(clearSource) }
+        "migration.sourceClearing": { target: "clearing", actions: ask(clearSource) },
+        "migration.arrivalDoubted": {
+          target: "settlingArrival",
+          actions: [assign(({ event }) => ({ reason: event.reason })), ask(settleArrival)]
+        }
       }
     },
+    settlingArrival,
     clearing: {
       on: {
         "hypervisor.removed": {
@@ -354,63 +402,7 @@ const chart = setup({
         }
       }
     },
-    stopping: {
-      on: {
-        "hypervisor.migrationCancelled": {
-          actions: record("hypervisor.migrationCancelled", () => ({ type: "migration.transferStopped" }))
-        },
-        "hypervisor.failed": {
-          guard: failedOp("cancelMigration"),
-          actions: record("hypervisor.failed", () => ({ type: "migration.transferStopped" }))
-        },
-        "migration.transferStopped": { target: "clearingDestination", actions: ask(abandonDestination) }
-      }
-    },
-    clearingDestination: {
-      on: {
-        "hypervisor.incomingAbandoned": {
-          actions: record("hypervisor.incomingAbandoned", () => ({
-            type: "migration.destinationCleared",
-            leftover: ""
-          }))
-        },
-        "hypervisor.failed": {
-          guard: failedOp("abandonIncoming"),
-          actions: record("hypervisor.failed", ({ event }) => ({
-            type: "migration.destinationCleared",
-            leftover: event.reason
-          }))
-        },
-        "migration.destinationCleared": {
-          target: "resumingSource",
-          actions: [
-            {
-              type: "request",
-              params: ({ context, event }) => releaseDestination(context, event.leftover)
-            },
-            ask((context) => resumeAt(context, context.from as string))
-          ]
-        }
-      }
-    },
-    resumingSource: {
-      on: {
-        "hypervisor.resumed": {
-          actions: record("hypervisor.resumed", () => ({ type: "migration.sourceKept", trouble: "" }))
-        },
-        "hypervisor.failed": {
-          guard: failedOp("resume"),
-          actions: record("hypervisor.failed", ({ event }) => ({
-            type: "migration.sourceKept",
-            trouble: event.reason
-          }))
-        },
-        "migration.sourceKept": {
-          target: "unlocking",
-          actions: [assign({ doubtful: ({ event }) => event.trouble !== "" }), ask(unlock)]
-        }
-      }
-    },
+    ...takingBack,
     unlocking: {
       on: {
         "actor.accepted": [
@@ -469,8 +461,10 @@ export const migrationActor: ActorKind = {
     "hypervisor.incomingAbandoned",
     "hypervisor.resumed",
     "hypervisor.removed",
+    "hypervisor.stopped",
+    "hypervisor.arrivalSettled",
     "hypervisor.failed"
   ],
   facts: typesOf(MigrationFact),
-  snapshotVersion: 3
+  snapshotVersion: 4
 }

@@ -20,7 +20,11 @@ export interface MigrationContext {
   readonly channels: ReadonlyArray<string>
   readonly cancelled: boolean
   readonly cancelReason: string
+  /** The guest runs at the destination before all of its memory is there. */
+  readonly postCopy: boolean
   readonly measured: boolean
+  /** The source's side ended, and by post-copy that is the end of the guest. */
+  readonly lost: boolean
   readonly ownerChanged: boolean
   /** It is not known that the guest runs where it is left. */
   readonly doubtful: boolean
@@ -43,7 +47,9 @@ export const none: MigrationContext = {
   channels: [],
   cancelled: false,
   cancelReason: "",
+  postCopy: false,
   measured: false,
+  lost: false,
   ownerChanged: false,
   doubtful: false,
   outcome: "completed",
@@ -105,7 +111,8 @@ export const prepare = (context: MigrationContext): Request => ({
   spec: context.spec as VmSpec,
   ...running(context),
   migration: context.id,
-  from: context.from as string
+  from: context.from as string,
+  timeoutMs: (context.policy as MigrationPolicy).timeoutMs
 })
 
 export const migrate = (context: MigrationContext): Request => ({
@@ -117,10 +124,24 @@ export const migrate = (context: MigrationContext): Request => ({
   channels: context.channels
 })
 
-export const resumeAt = (context: MigrationContext, host: string): Request => ({
+const resumeAt = (context: MigrationContext, host: string | null): Request => ({
   ...at(host, context),
   op: "resume"
 })
+
+export const resumeDestination = (context: MigrationContext): Request => resumeAt(context, context.to)
+
+export const settleArrival = (context: MigrationContext): Request => ({
+  ...at(context.to, context),
+  op: "settleArrival",
+  migration: context.id
+})
+
+/** After a hand-over that is taken back the guest goes on; after one by post-copy its memory is on neither side. */
+export const keepSource = (context: MigrationContext): Request =>
+  context.postCopy
+    ? { ...at(context.from, context), op: "stop", force: true }
+    : resumeAt(context, context.from)
 
 export const clearSource = (context: MigrationContext): Request => ({
   ...at(context.from, context),

@@ -23,6 +23,7 @@ import {
   stopAtHost,
   takeSnapshot,
   tell,
+  tellCrash,
   unborn,
   crashCounted
 } from "./requests.ts"
@@ -420,7 +421,7 @@ const chart = setup({
         },
         "vm.reportEnded": { guard: "fromOwnHost", actions: crashed },
         "vm.crashed": {
-          actions: ["countCrash", assign({ crashedWhileMigrating: true })]
+          actions: ["countCrash", { type: "request", params: tellCrash }]
         },
         "vm.unlock": [
           {

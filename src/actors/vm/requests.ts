@@ -60,9 +60,10 @@ export const mayRestart = (context: VmContext, nowMs: number): boolean =>
 export const crashCounted = (
   context: VmContext,
   nowMs: number
-): Pick<VmContext, "crashes" | "crashedMs"> => ({
+): Pick<VmContext, "crashes" | "crashedMs" | "crashedWhileMigrating"> => ({
   crashes: crashesBefore(context, nowMs) + 1,
-  crashedMs: nowMs
+  crashedMs: nowMs,
+  crashedWhileMigrating: context.migration !== null
 })
 
 type Operation<R = Extract<Request, { port: "hypervisor" }>> = R extends unknown
@@ -75,6 +76,11 @@ export const tell = (to: string, command: { type: string; [key: string]: unknown
   to,
   command
 })
+
+/** By post-copy its memory may still be coming: then that is over. */
+export function tellCrash({ context, event }: { context: VmContext; event: { reason: string } }): Request {
+  return tell(`migration/${context.migration}`, { type: "migration.reportCrash", reason: event.reason })
+}
 
 export function takeSnapshot({
   context,

@@ -31,6 +31,22 @@ export interface VmEnded {
   readonly reason: string
 }
 
+/** What sends a machine here. */
+export interface Arrival {
+  readonly migration: string
+  /** The node that sends. */
+  readonly from: string
+  /** How long it may wait for the source, when its link is away. */
+  readonly timeoutMs: number
+}
+
+/** A machine that another host still sends: one that waits to arrive, or one that runs before all of its memory is here. */
+export interface Arriving extends Arrival {
+  readonly vm: string
+  /** As `prepareIncoming` returned them. */
+  readonly channels: ReadonlyArray<Channel>
+}
+
 export type MigrationReport = Extract<
   HypervisorReport,
   { type: "hypervisor.progressed" | "hypervisor.handedOver" | "hypervisor.migrated" }
@@ -71,15 +87,17 @@ export class Hypervisor extends Context.Service<
       platform?: Platform
     ) => Effect.Effect<ReadonlyArray<string>, HypervisorError>
     /**
-     * Make the machine ready to arrive, paused. Returns the unix sockets that take the channels: `ram`, and one
-     * per disk that has to move.
+     * Make the machine ready to arrive, paused. Returns the unix sockets that take the channels: `ram`, and one per
+     * disk that has to move.
      */
     readonly prepareIncoming: (
       vm: string,
       spec: VmSpec,
-      migration: string,
+      arrival: Arrival,
       platform?: Platform
     ) => Effect.Effect<ReadonlyArray<Channel>, HypervisorError>
+    /** What was prepared and has not come whole, those of before a restart included: let it in again. */
+    readonly arriving: Effect.Effect<ReadonlyArray<Arriving>, HypervisorError>
     /**
      * Send the running machine into `channels` (unix sockets that lead to the destination's). The last element is
      * `hypervisor.migrated`. `hypervisor.handedOver` comes exactly once before it: from then on the guest does not
@@ -93,6 +111,11 @@ export class Hypervisor extends Context.Service<
     ) => Stream.Stream<MigrationReport, HypervisorError>
     /** Before the hand-over: stop sending; the guest goes on here. After it: `wrong-state`. */
     readonly cancelMigration: (vm: string, migration: string) => Effect.Effect<void, HypervisorError>
+    /**
+     * By post-copy, when nothing more will be sent: true when all of the machine has come, and it goes on; false when
+     * it has not, and its guest was ended.
+     */
+    readonly settleArrival: (vm: string, migration: string) => Effect.Effect<boolean, HypervisorError>
     /** End the waiting or arrived machine that was never resumed, with the disks that were made for it. */
     readonly abandonIncoming: (vm: string, migration: string) => Effect.Effect<void, HypervisorError>
     /** Unix socket of the first serial console. */

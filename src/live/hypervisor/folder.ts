@@ -24,6 +24,8 @@ export const MachineRecord = Schema.Struct({
   /** `startTicks` as in /proc/<pid>/stat: with it a process id that was given out again is found out. */
   process: Schema.NullOr(Schema.Struct({ pid: Schema.Int, startTicks: Schema.String })),
   incoming: Schema.NullOr(Schema.Struct({ migration: Name })),
+  /** Until all of it has come, which by post-copy is later than its resumption. */
+  arriving: Schema.optionalKey(Schema.Struct({ migration: Name, from: Name, timeoutMs: Schema.Number })),
   outgoing: Schema.NullOr(
     Schema.Struct({
       migration: Name,

@@ -1,13 +1,14 @@
 /** The destination's side of a migration: a QEMU that waits, paused, and disks that are written through NBD. */
-import { rm } from "node:fs/promises"
-import { Effect } from "effect"
+import { appendFile, rm } from "node:fs/promises"
+import { Clock, Effect, PubSub } from "effect"
 import type { Channel } from "../../events/requests.ts"
 import type { HypervisorError } from "../../kernel/ports/hypervisor.ts"
 import { diskNode } from "./command-line.ts"
-import { asHypervisorError, fail, runState } from "./machine.ts"
-import type { Machine } from "./machine.ts"
+import { writeRecord } from "./folder.ts"
+import { asHypervisorError, endProcess, fail, look, runState } from "./machine.ts"
+import type { Machine, Supervisor } from "./machine.ts"
 import { migrationInfo } from "./progress.ts"
-import type { Qmp, QmpArguments } from "./qmp.ts"
+import type { Qmp, QmpArguments, QmpEvent } from "./qmp.ts"
 import type { VmSpec } from "../../events/vm.ts"
 
 /** The guest stands still meanwhile. */
@@ -60,26 +61,87 @@ export const openIncoming = Effect.fn("openIncoming")(function* (
 
 /**
  * While memory still comes by post-copy: when its link broke, have QEMU listen again, so that the source can take it up.
- * Ends with the post-copy, or with the connection to QEMU.
+ * Ends with the post-copy, or with the connection to QEMU. What has come whole no longer has a sender in its record.
  */
-export const keepPostCopy = (machine: Machine, qmp: Qmp): Effect.Effect<void> =>
+export const keepPostCopy = (supervisor: Supervisor, machine: Machine, qmp: Qmp): Effect.Effect<void> =>
   Effect.gen(function* () {
-    let isListening = false
-    for (;;) {
-      const { status } = migrationInfo(yield* ask(qmp, machine.vm, "query-migrate"))
-      if (!status.startsWith("postcopy")) return
-      if (status !== "postcopy-paused") isListening = false
-      else if (!isListening) {
-        isListening = true
-        yield* Effect.logWarning(`${machine.vm}: the link of its post-copy broke; it waits for the source`)
-        yield* Effect.promise(() => rm(machine.paths.incoming, { force: true }))
-        yield* ask(qmp, machine.vm, "migrate-recover", { uri: `unix:${machine.paths.incoming}` })
-      }
-      yield* Effect.sleep(POST_COPY_POLL_MS)
-    }
+    const { record } = yield* machine.lock.withPermit(look(supervisor, machine))
+    if (record?.arriving === undefined) return
+    const { timeoutMs } = record.arriving
+    const isWhole = yield* untilWhole(machine, qmp, timeoutMs)
+    yield* machine.lock.withPermit(
+      isWhole ? forgetSender(supervisor, machine) : endTorn(supervisor, machine, timeoutMs)
+    )
   }).pipe(
     Effect.catch(({ reason }) => Effect.logWarning(`${machine.vm}: its post-copy is not watched: ${reason}`))
   )
+
+const forgetSender = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Machine) {
+  const { record } = yield* look(supervisor, machine)
+  if (record?.arriving === undefined || record.incoming !== null) return
+  const { arriving: _, ...kept } = record
+  yield* writeRecord(machine.paths, kept)
+})
+
+/** The source gives up after as long, or is gone: what it had of the memory will not come. */
+const endTorn = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Machine, timeoutMs: number) {
+  const { process } = yield* look(supervisor, machine)
+  const why = `the rest of its memory did not come within ${timeoutMs} ms`
+  yield* Effect.logError(`${machine.vm}: ${why}; it is ended`)
+  // Where the reason of its end is looked for.
+  yield* Effect.promise(() => appendFile(machine.paths.log, `${why}\n`))
+  if (process !== null) yield* endProcess(machine, process, "none")
+})
+
+/** False when its link was away for too long. */
+const untilWhole = (machine: Machine, qmp: Qmp, timeoutMs: number): Effect.Effect<boolean, HypervisorError> =>
+  Effect.gen(function* () {
+    const events = yield* qmp.events
+    let isListening = false
+    let pausedMs: number | null = null
+    // While QEMU's main loop waits for memory itself, only its events tell, and only what is out of band is answered.
+    let status = (yield* statusOf(qmp, machine)) ?? "postcopy-active"
+    while (status.startsWith("postcopy")) {
+      const nowMs = yield* Clock.currentTimeMillis
+      pausedMs = status === "postcopy-active" ? null : (pausedMs ?? nowMs)
+      if (pausedMs !== null && nowMs - pausedMs > timeoutMs) return false
+      if (status !== "postcopy-paused") isListening = false
+      else isListening ||= yield* listenAgain(machine, qmp)
+      status = (yield* nextStatus(machine, qmp, events)) ?? status
+    }
+    return true
+  }).pipe(Effect.scoped)
+
+/** Null when QEMU does not answer for now. */
+export const statusOf = (qmp: Qmp, { vm }: Machine): Effect.Effect<string | null, HypervisorError> =>
+  ask(qmp, vm, "query-migrate").pipe(
+    Effect.map((answer) => migrationInfo(answer).status),
+    Effect.catchIf(
+      ({ code }) => code === "timeout",
+      () => Effect.succeed(null)
+    )
+  )
+
+/** As an event tells it, or after a while as QEMU does when it is asked. */
+const nextStatus = (machine: Machine, qmp: Qmp, events: PubSub.Subscription<QmpEvent>) => {
+  const told = Effect.gen(function* () {
+    for (;;) {
+      const { name, data } = yield* PubSub.take(events)
+      const status = String(data["status"])
+      // That it listens again is told as `setup`.
+      if (name === "MIGRATION" && /^(postcopy|completed|failed)/.test(status)) return status
+    }
+  })
+  return Effect.raceFirst(told, Effect.andThen(Effect.sleep(POST_COPY_POLL_MS), statusOf(qmp, machine)))
+}
+
+/** Whether QEMU listens for the source again. */
+const listenAgain = Effect.fnUntraced(function* ({ vm, paths }: Machine, qmp: Qmp) {
+  yield* Effect.logWarning(`${vm}: the link of its post-copy broke; it waits for the source`)
+  yield* Effect.promise(() => rm(paths.incoming, { force: true }))
+  const recover = qmp.executeOutOfBand("migrate-recover", { uri: `unix:${paths.incoming}` })
+  return yield* Effect.match(recover, { onFailure: () => false, onSuccess: () => true })
+})
 
 /** Wait until everything is loaded, then let go of the exports, so that the guest's disks are its own. */
 export const finishIncoming = Effect.fn("finishIncoming")(function* (
@@ -107,5 +169,9 @@ export const finishIncoming = Effect.fn("finishIncoming")(function* (
     yield* Effect.sleep(POLL_MS)
   }
   const exports = (yield* ask(qmp, vm, "query-block-exports")) as ReadonlyArray<unknown>
-  if (exports.length > 0) yield* ask(qmp, vm, "nbd-server-stop")
+  if (exports.length === 0) return
+  yield* ask(qmp, vm, "nbd-server-stop")
+  // The end of the copies was written, not synced, and the guest may have synced it at the source. It stands already:
+  // what `stop` does then is to flush every disk.
+  yield* ask(qmp, vm, "stop")
 })

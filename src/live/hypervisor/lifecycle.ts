@@ -10,7 +10,16 @@ import type { DiskStore } from "./disks.ts"
 import { makeFolders, removeFolders, writeRecord } from "./folder.ts"
 import type { MachineRecord } from "./folder.ts"
 import { finishIncoming, keepPostCopy } from "./incoming.ts"
-import { asHypervisorError, clearSockets, connect, endProcess, fail, look, machineOf } from "./machine.ts"
+import {
+  asHypervisorError,
+  clearSockets,
+  connect,
+  endProcess,
+  fail,
+  look,
+  lookToEnd,
+  machineOf
+} from "./machine.ts"
 import { runState, vmState } from "./machine.ts"
 import type { Machine, Observed, Supervisor } from "./machine.ts"
 import { rollBack } from "./outgoing.ts"
@@ -46,12 +55,13 @@ export const withMachine = <A>(
   host: Host,
   op: string,
   vm: string,
-  operation: (present: Present) => Effect.Effect<A, Failure>
+  operation: (present: Present) => Effect.Effect<A, Failure>,
+  looking: typeof look = look
 ): Effect.Effect<A, Failure> =>
   Effect.gen(function* () {
     const machine = yield* machineOf(host, vm)
     const guarded = Effect.gen(function* () {
-      const observed = yield* look(host, machine)
+      const observed = yield* looking(host, machine)
       const { record } = observed
       if (record === null) return yield* fail(op, vm, "not-found", `no machine "${vm}" on this host`)
       return yield* operation({ ...observed, record, machine })
@@ -194,7 +204,8 @@ export const launch = Effect.fn("launch")(function* (
 export const start = (host: Host, vm: string) =>
   withMachine(host, "start", vm, (present) =>
     Effect.gen(function* () {
-      const { record, machine, state } = present
+      const { machine, state } = present
+      const { arriving: _, ...record } = present.record
       const wanted = { ...record, wanted: "running" as const, incoming: null, ended: null }
       if (state === "running") {
         // The driver that started it may have ended before it wrote that down.
@@ -224,8 +235,8 @@ const powerOff = (host: Host, machine: Machine, qmp: Qmp) =>
     }
   }).pipe(Effect.ignore)
 
-export const stop = (host: Host, vm: string, force: boolean) =>
-  withMachine(host, "stop", vm, (present) =>
+export const stop = (host: Host, vm: string, force: boolean) => {
+  const end = (present: Present) =>
     Effect.gen(function* () {
       const { record, machine, qmp, process, state } = present
       if (record.incoming !== null && process !== null) {
@@ -238,12 +249,26 @@ export const stop = (host: Host, vm: string, force: boolean) =>
       if (!force) yield* notMoving("stop", present)
       const stopped = { ...record, wanted: "stopped" as const, outgoing: null, ended: null }
       yield* writeRecord(machine.paths, stopped)
-      if (process === null || qmp === null) return
-      if (!force && state === "running") yield* powerOff(host, machine, qmp)
-      yield* endProcess(machine, process)
+      if (process === null) return
+      if (!force && state === "running" && qmp !== null) yield* powerOff(host, machine, qmp)
+      // One whose memory has not come whole can't quit.
+      yield* endProcess(machine, process, record.arriving === undefined ? "its own" : "none")
       yield* writeRecord(machine.paths, { ...stopped, process: null })
     })
-  )
+  return withMachine(host, "stop", vm, end, force ? lookToEnd : look)
+}
+
+/** A guest whose memory did not come whole: it can't even quit. Under the machine's lock. */
+export const endTorn = Effect.fnUntraced(function* (
+  machine: Machine,
+  { arriving: _, ...record }: MachineRecord,
+  process: QemuProcess | null
+) {
+  const stopped = { ...record, wanted: "stopped" as const, outgoing: null, ended: null }
+  yield* writeRecord(machine.paths, { ...stopped, process })
+  if (process !== null) yield* endProcess(machine, process, "none")
+  yield* writeRecord(machine.paths, { ...stopped, process: null })
+})
 
 const waitForState = (qmp: Qmp, op: string, vm: string, wanted: string) =>
   Effect.gen(function* () {
@@ -281,7 +306,8 @@ export const resume = (host: Host, vm: string) =>
       if (qmp === null) {
         return record.incoming === null
           ? yield* wrongState("resume", present, "paused, incoming or handed over")
-          : yield* fail("resume", vm, "lost", "the machine that arrived here is gone")
+          : // It is told to run only after that was written down: it never ran here.
+            yield* fail("resume", vm, "not-found", "the machine that arrived here is gone")
       }
       if (record.outgoing?.postCopy === true) {
         const reason = "the guest went on at the destination by post-copy: what is here is no longer whole"
@@ -301,7 +327,7 @@ export const resume = (host: Host, vm: string) =>
       yield* writeRecord(machine.paths, wanted)
       yield* ask("resume", vm, qmp, "cont")
       yield* waitForState(qmp, "resume", vm, "running")
-      if (record.incoming !== null) yield* Effect.forkIn(keepPostCopy(machine, qmp), host.scope)
+      if (record.incoming !== null) yield* Effect.forkIn(keepPostCopy(host, machine, qmp), host.scope)
       host.outgoing.delete(vm)
     })
   )
@@ -319,7 +345,11 @@ export const reboot = (host: Host, vm: string) =>
 
 /** Files on shared storage belong to the host where the machine runs; the others keep their hands off. */
 const ownsShared = ({ record, state }: Present): boolean =>
-  record.incoming === null && record.outgoing?.handedOver !== true && state !== "postmigrate"
+  record.incoming === null &&
+  record.outgoing?.handedOver !== true &&
+  state !== "postmigrate" &&
+  // Of one that is being sent away and gives no answer, nobody knows.
+  (state !== "unresponsive" || record.outgoing === null)
 
 const removeDisks = (vm: string, files: ReadonlyArray<DiskFile>, spec: VmSpec, shared: boolean) =>
   Effect.gen(function* () {
@@ -347,7 +377,7 @@ export const remove = (host: Host, vm: string): Effect.Effect<void, Failure> =>
   Effect.gen(function* () {
     const machine = yield* machineOf(host, vm)
     const all = Effect.gen(function* () {
-      const observed = yield* look(host, machine)
+      const observed = yield* lookToEnd(host, machine)
       const { record } = observed
       // A folder without a record is what was left of a machine that was never whole.
       if (record === null) return yield* removeFolders(machine.paths, vm)

@@ -18,6 +18,8 @@ const CONNECT_PAUSE_MS = 5
 const QUIT_MS = 5_000
 const KILL_MS = 10_000
 const VANISH_MS = 3_000
+/** QEMU answers within a few milliseconds, unless its main loop stands still. */
+export const UNRESPONSIVE_MS = 3_000
 
 export interface Machine {
   readonly vm: string
@@ -165,6 +167,32 @@ export const look = (supervisor: Supervisor, machine: Machine): Effect.Effect<Ob
     Effect.retry({ times: 1, while: (cause) => cause.code === "lost" || cause.op === "connect" })
   )
 
+/**
+ * The same for an operation that only ends the machine, and so needs no answer from QEMU: one that gives none is
+ * `unresponsive`, without a connection.
+ */
+export const lookToEnd = (
+  supervisor: Supervisor,
+  machine: Machine
+): Effect.Effect<Observed, HypervisorError> =>
+  look(supervisor, machine).pipe(
+    Effect.timeoutOrElse({
+      duration: UNRESPONSIVE_MS,
+      orElse: () => Effect.fail(fail("look", machine.vm, "timeout", "QEMU gives no answer"))
+    }),
+    Effect.catchIf(
+      ({ code }) => code === "timeout",
+      () =>
+        Effect.gen(function* () {
+          const record = yield* readRecord(machine.paths, machine.vm)
+          if (record === null) return { record, process: null, qmp: null, state: "absent" }
+          yield* disconnect(machine)
+          const process = yield* findProcess(machine.paths, record.process)
+          return { record, process, qmp: null, state: process === null ? "off" : "unresponsive" }
+        })
+    )
+  )
+
 const ENDED_STATES: ReadonlyArray<RunState> = ["shutdown", "internal-error", "guest-panicked"]
 
 /** Whether an end would be the guest's own: not a machine that is only arriving, nor one that has moved away. */
@@ -202,7 +230,7 @@ export const inspect = (supervisor: Supervisor, machine: Machine): Effect.Effect
 
 /**
  * End QEMU, whatever the guest does, and wait for it; its sockets go with it. Asked to quit it closes its disks in good
- * order; one that has `none` any more, because they were handed over, is not asked. Under the machine's lock.
+ * order; one that has `none` any more, because they were handed over, or can't, is not asked. Under the machine's lock.
  */
 export const endProcess = Effect.fn("endProcess")(function* (
   machine: Machine,
@@ -243,6 +271,9 @@ export const vmState = ({ record, state }: Pick<Observed, "record" | "state">): 
   if (record === null) return "absent"
   if (state === "off" || ENDED_STATES.includes(state)) return "defined"
   if (state === "running") return "running"
+  if (state === "unresponsive" && record.incoming === null && record.outgoing?.handedOver !== true) {
+    return record.wanted === "paused" ? "paused" : "running"
+  }
   if (record.incoming !== null) return "incoming"
   if (state === "postmigrate" || record.outgoing?.handedOver === true) return "handed-over"
   // While the guest stands still for its switch-over it is still this host's.

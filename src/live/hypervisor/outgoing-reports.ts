@@ -13,6 +13,7 @@ export interface Outgoing {
   readonly migration: string
   progress: Progress | null
   handedOver: boolean
+  postCopy: boolean
   cancelRequested: boolean
   outcome: Exit.Exit<Migrated, Failure> | null
   readonly listeners: Set<(report: MigrationReport) => void>
@@ -23,6 +24,7 @@ export const newOutgoing = (migration: string): Outgoing => ({
   migration,
   progress: null,
   handedOver: false,
+  postCopy: false,
   cancelRequested: false,
   outcome: null,
   listeners: new Set(),
@@ -32,6 +34,11 @@ export const newOutgoing = (migration: string): Outgoing => ({
 export const tell = (outgoing: Outgoing, report: MigrationReport): void => {
   for (const listener of outgoing.listeners) listener(report)
 }
+
+export const handedOver = ({ postCopy }: Outgoing): MigrationReport => ({
+  type: "hypervisor.handedOver",
+  ...(postCopy ? { postCopy } : {})
+})
 
 /** Everything from now on, after what stands already. */
 export const reports = (outgoing: Outgoing): Stream.Stream<MigrationReport, Failure> =>
@@ -55,7 +62,7 @@ export const reports = (outgoing: Outgoing): Stream.Stream<MigrationReport, Fail
           if (outgoing.progress !== null) {
             listener({ type: "hypervisor.progressed", progress: outgoing.progress })
           }
-          if (outgoing.handedOver) listener({ type: "hypervisor.handedOver" })
+          if (outgoing.handedOver) listener(handedOver(outgoing))
           if (outgoing.outcome !== null) return end(outgoing.outcome)
           outgoing.listeners.add(listener)
           outgoing.ends.add(end)

@@ -17,7 +17,7 @@ import { asHypervisorError, fail, look, runState } from "./machine.ts"
 import type { Machine, Observed, Supervisor } from "./machine.ts"
 import { dropMirrors, finishMirrors, mirrorState, startMirrors } from "./mirror.ts"
 import type { Moved } from "./mirror.ts"
-import { settle, tell } from "./outgoing-reports.ts"
+import { handedOver, settle, tell } from "./outgoing-reports.ts"
 import type { Migrated, Outgoing } from "./outgoing-reports.ts"
 import { memoryProgress, migrationInfo, mirrorProgress } from "./progress.ts"
 import type { MigrationInfo, MirrorInfo } from "./progress.ts"
@@ -30,6 +30,7 @@ const SWITCH_POLL_MS = 2
 const SETTLE_POLLS_MAX = 100
 const CANCEL_POLLS_MAX = 1_000
 const RECOVER_PAUSE_MS = 500
+const UNCONFIRMED_MS = 10_000
 /** The end of the copies takes some round trips, whatever the budget. */
 const DRAIN_FLOOR_MS = 250
 /** Of the budget, for what QEMU's own estimate leaves out: stopping, device state, delivery. */
@@ -70,6 +71,8 @@ interface Run {
   downtimeLimitMs: number | null
   /** Since when a post-copy waits for its link; null while it does not. */
   pausedMs: number | null
+  /** Since when all of a post-copy is sent; null while it is not. */
+  sentMs: number | null
 }
 
 const ask = (qmp: Qmp, vm: string, command: string, args?: QmpArguments) =>
@@ -166,7 +169,8 @@ const setHandedOver = Effect.fn("setHandedOver")(function* (
     outgoing: record.outgoing === null ? null : { ...record.outgoing, handedOver: true, postCopy }
   }))
   run.outgoing.handedOver = true
-  tell(run.outgoing, { type: "hypervisor.handedOver" })
+  run.outgoing.postCopy = postCopy
+  tell(run.outgoing, handedOver(run.outgoing))
 })
 
 const changeOutgoing = (
@@ -186,19 +190,41 @@ const changeOutgoing = (
  * "Postcopy recovery"; the destination does its part in `keepPostCopy`.
  */
 const takeUpAgain = Effect.fn("takeUpAgain")(function* (run: Run): Effect.fn.Return<"go on", Failure> {
-  const { qmp, machine, policy, channels } = run
-  const nowMs = yield* Clock.currentTimeMillis
-  run.pausedMs ??= nowMs
-  if (nowMs - run.pausedMs > policy.timeoutMs) {
-    const reason = `the link was away for ${policy.timeoutMs} ms, and the guest's memory was not whole at the destination`
-    return yield* fail("migrate", machine.vm, "lost", reason)
-  }
+  const { qmp, machine, channels } = run
+  yield* mayWait(run)
   yield* setHandedOver(run, true)
   yield* Effect.sleep(RECOVER_PAUSE_MS)
   const ram = channels.find((channel) => channel.name === "ram")
   // Refused while it is already being tried.
   yield* Effect.ignore(ask(qmp, machine.vm, "migrate", { uri: `unix:${ram?.path ?? ""}`, resume: true }))
   return "go on"
+})
+
+/** Fails when the link of a post-copy was away for too long. */
+const mayWait = Effect.fn("mayWait")(function* (run: Run): Effect.fn.Return<void, Failure> {
+  const { machine, policy, outgoing } = run
+  const nowMs = yield* Clock.currentTimeMillis
+  run.pausedMs ??= nowMs
+  // Nobody cancels a post-copy but who knows that its destination is gone.
+  if (outgoing.cancelRequested) return yield* fail("migrate", machine.vm, "lost", "the destination is gone")
+  if (nowMs - run.pausedMs <= policy.timeoutMs) return
+  const reason = `the link was away for ${policy.timeoutMs} ms, and the guest's memory was not whole at the destination`
+  return yield* fail("migrate", machine.vm, "lost", reason)
+})
+
+/**
+ * Everything was sent, and the destination has to say that it came. When the link breaks just then, QEMU (7.2 for one)
+ * waits for that word for ever: the destination is asked by others then.
+ */
+const mayBeUnconfirmed = Effect.fn("mayBeUnconfirmed")(function* (
+  run: Run,
+  isSent: boolean
+): Effect.fn.Return<void, Failure> {
+  const nowMs = yield* Clock.currentTimeMillis
+  run.sentMs = isSent ? (run.sentMs ?? nowMs) : null
+  if (run.sentMs === null || nowMs - run.sentMs <= UNCONFIRMED_MS) return
+  const reason = `all was sent, and the destination did not confirm it within ${UNCONFIRMED_MS} ms`
+  return yield* fail("migrate", run.machine.vm, "lost", reason)
 })
 
 /** One look at a running migration: what to do next is QEMU's status alone. */
@@ -221,10 +247,13 @@ const step = Effect.fn("step")(function* (
     case "postcopy-active":
       yield* setHandedOver(run, true)
       run.pausedMs = null
+      yield* mayBeUnconfirmed(run, info.ram?.remainingBytes === 0)
       return "go on"
     case "postcopy-paused":
       return yield* takeUpAgain(run)
     case "postcopy-recover":
+      // QEMU before 8.2 may stay so for ever.
+      yield* mayWait(run)
       return "go on"
     case "none":
     case "failed":
@@ -366,7 +395,7 @@ const begin = (
       if (!info.status.startsWith("postcopy")) {
         yield* setHandedOverRecord(machine, record)
         outgoing.handedOver = true
-        tell(outgoing, { type: "hypervisor.handedOver" })
+        tell(outgoing, handedOver(outgoing))
         const migrated = yield* statistics(qmp, vm, { doneBytes: 0, totalBytes: 0 })
         return { at: "completed", migrated } satisfies Begin
       }
@@ -379,7 +408,8 @@ const begin = (
       memoryBytes: record.spec.memoryMib * 1024 * 1024,
       startedMs: yield* Clock.currentTimeMillis,
       downtimeLimitMs: null,
-      pausedMs: null
+      pausedMs: null,
+      sentMs: null
     }
     if (known !== null) {
       if (UNDER_WAY.includes(info.status)) return { at: "memory", run } satisfies Begin
@@ -409,22 +439,31 @@ export const runOutgoing = (
   policy: MigrationPolicy
 ): Effect.Effect<void> =>
   Effect.gen(function* () {
-    const began = yield* begin(supervisor, machine, outgoing, channels, policy)
+    const began = yield* begin(supervisor, machine, outgoing, channels, policy).pipe(
+      Effect.tapError((cause) => afterFailure(supervisor, machine, outgoing, cause))
+    )
     if (began.at === "completed") return began.migrated
     const { run } = began
     let mirror: MirrorInfo = { doneBytes: 0, totalBytes: 0 }
-    if (began.at === "start") {
-      mirror = yield* mirrorDisks(run)
-      yield* mayGoOn(run)
-      yield* sendMemory(run)
-    }
-    const migrated = yield* follow(run, mirror)
+    const send = Effect.gen(function* () {
+      if (began.at === "start") {
+        mirror = yield* mirrorDisks(run)
+        yield* mayGoOn(run)
+        yield* sendMemory(run)
+      }
+      return yield* follow(run, mirror)
+    })
+    const migrated = yield* send.pipe(
+      Effect.catch((cause) =>
+        // A failure that came too late is none: what was handed over meanwhile is seen to its end.
+        Effect.andThen(afterFailure(supervisor, machine, outgoing, cause), () => follow(run, mirror))
+      )
+    )
     // The guest has left; that its copies' connections linger would not matter.
     yield* Effect.ignore(dropMirrors(run.qmp, machine.vm))
     return migrated
   }).pipe(
     Effect.scoped,
-    Effect.catch((cause) => afterFailure(supervisor, machine, outgoing, cause)),
     Effect.onExit((outcome) =>
       Effect.sync(() => {
         const interrupted = Exit.isFailure(outcome) && Cause.hasInterrupts(outcome.cause)
@@ -435,21 +474,17 @@ export const runOutgoing = (
     Effect.ignore
   )
 
-/** A failure before the hand-over leaves the guest running here; one that came too late is none. */
+/** A failure before the hand-over leaves the guest running here; succeeds when it came after it, and so is none. */
 const afterFailure = (
   supervisor: Supervisor,
   machine: Machine,
   outgoing: Outgoing,
   cause: Failure
-): Effect.Effect<Migrated, Failure> =>
+): Effect.Effect<void, Failure> =>
   Effect.gen(function* () {
     const observed = yield* look(supervisor, machine)
     const own = observed.record?.outgoing?.migration === outgoing.migration
     if (!own || outgoing.handedOver) return yield* cause
-    const result = yield* rollBack(machine, observed)
-    if (result === "rolled back" || observed.record === null || observed.qmp === null) return yield* cause
-    yield* setHandedOverRecord(machine, observed.record)
-    outgoing.handedOver = true
-    tell(outgoing, { type: "hypervisor.handedOver" })
-    return yield* statistics(observed.qmp, machine.vm, { doneBytes: 0, totalBytes: 0 })
+    if (observed.qmp === null || (yield* rollBack(machine, observed)) === "rolled back") return yield* cause
+    outgoing.cancelRequested = false
   }).pipe(machine.lock.withPermit)

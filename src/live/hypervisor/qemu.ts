@@ -4,18 +4,18 @@
  */
 import { mkdir } from "node:fs/promises"
 import os from "node:os"
-import { Deferred, Effect, Layer, Queue, Stream } from "effect"
+import { Clock, Deferred, Effect, Layer, Queue, Stream } from "effect"
 import type { HostFacts } from "../../events/host.ts"
 import type { Channel, MigrationPolicy } from "../../events/requests.ts"
 import type { Platform, VmSpec } from "../../events/vm.ts"
 import { Hypervisor } from "../../kernel/ports/hypervisor.ts"
-import type { HypervisorError, MigrationReport, VmEnded } from "../../kernel/ports/hypervisor.ts"
+import type { Arrival, HypervisorError, MigrationReport, VmEnded } from "../../kernel/ports/hypervisor.ts"
 import { createDisk, diskFiles, diskRoom, imageFile, isFile } from "./disks.ts"
 import { machineNames, makeFolders, readRecord, writeRecord } from "./folder.ts"
-import { incomingChannels, keepPostCopy, openIncoming } from "./incoming.ts"
+import { incomingChannels, keepPostCopy, openIncoming, statusOf } from "./incoming.ts"
 import * as lifecycle from "./lifecycle.ts"
 import type { Host } from "./lifecycle.ts"
-import { endProcess, fail, inspect, look, machineOf, vmState } from "./machine.ts"
+import { endProcess, fail, inspect, look, lookToEnd, machineOf, UNRESPONSIVE_MS, vmState } from "./machine.ts"
 import { rollBack, runOutgoing } from "./outgoing.ts"
 import { newOutgoing, outcomeOf, reports } from "./outgoing-reports.ts"
 import { probe } from "./probe.ts"
@@ -43,6 +43,10 @@ type Failure = HypervisorError
 const STOP_GRACE_MS = 30_000
 const ENDED_MAX = 4_096
 const ATTACHED_AT_ONCE = 8
+const SETTLE_POLL_MS = 250
+const ATTACH_PAUSE_MS = 5_000
+/** Some hours of a QEMU that gives no answer. */
+const ATTACHES_MAX = 1_000
 const FACTS_MAX = { machines: 256, cpuModels: 512 }
 const MIB = 1024 * 1024
 
@@ -75,11 +79,24 @@ const list = (host: Host) =>
     const names = yield* machineNames(host.folders)
     const all = yield* Effect.forEach(
       names,
-      (vm) => Effect.map(observe(host, vm), (state) => ({ vm, state })),
+      (vm) => Effect.map(observeSoon(host, vm), (state) => ({ vm, state })),
       { concurrency: ATTACHED_AT_ONCE }
     )
     return all.filter((each) => each.state !== "absent")
   })
+
+/** One that gives no answer must not hold up the others: it is told as what it was. */
+const observeSoon = (host: Host, vm: string) =>
+  observe(host, vm).pipe(
+    Effect.timeoutOrElse({
+      duration: UNRESPONSIVE_MS,
+      orElse: () =>
+        Effect.gen(function* () {
+          const machine = yield* machineOf(host, vm)
+          return vmState(yield* machine.lock.withPermit(lookToEnd(host, machine)))
+        })
+    })
+  )
 
 const observe = (host: Host, vm: string) =>
   Effect.gen(function* () {
@@ -148,9 +165,10 @@ const checkIncoming = (host: Host, options: QemuOptions, vm: string, spec: VmSpe
 const hasInterface = (name: string): Effect.Effect<boolean> =>
   isFile(`/sys/class/net/${name}/ifindex`).pipe(Effect.map((found) => found && name !== ""))
 
-const prepareIncoming = (host: Host, vm: string, spec: VmSpec, migration: string, platform?: Platform) =>
+const prepareIncoming = (host: Host, vm: string, spec: VmSpec, arrival: Arrival, platform?: Platform) =>
   Effect.gen(function* () {
     const machine = yield* machineOf(host, vm)
+    const { migration } = arrival
     const prepare = Effect.gen(function* () {
       const observed = yield* look(host, machine)
       const { record, state } = observed
@@ -164,7 +182,11 @@ const prepareIncoming = (host: Host, vm: string, spec: VmSpec, migration: string
         // An earlier one that never arrived, or broke off: its disks are worth nothing.
         yield* lifecycle.erase(host, { ...observed, record, machine })
       }
-      const made = { ...lifecycle.newRecord(vm, spec), incoming: { migration } }
+      const made = {
+        ...lifecycle.newRecord(vm, spec),
+        incoming: { migration },
+        arriving: arrival
+      }
       const files = yield* diskFiles(host.store, machine.paths, vm, spec)
       yield* lifecycle.bootFiles(host, vm, spec)
       yield* makeFolders(machine.paths, vm)
@@ -184,6 +206,51 @@ const prepareIncoming = (host: Host, vm: string, spec: VmSpec, migration: string
       return channels
     })
     return yield* machine.lock.withPermit(prepare)
+  })
+
+const arriving = (host: Host) =>
+  Effect.gen(function* () {
+    const names = yield* machineNames(host.folders)
+    const all = yield* Effect.forEach(names, (vm) => arrivingOf(host, vm), { concurrency: ATTACHED_AT_ONCE })
+    return all.flat()
+  })
+
+const arrivingOf = Effect.fnUntraced(function* (host: Host, vm: string) {
+  const machine = yield* machineOf(host, vm)
+  const { record, process } = yield* machine.lock.withPermit(lookToEnd(host, machine))
+  if (record?.arriving === undefined || process === null) return []
+  return [{ vm, ...record.arriving, channels: incomingChannels(machine, record.spec) }]
+})
+
+/** What is on its way is waited for, as long as its link holds. */
+const settleArrival = (host: Host, vm: string, migration: string): Effect.Effect<boolean, Failure> =>
+  Effect.gen(function* () {
+    const beganMs = yield* Clock.currentTimeMillis
+    for (;;) {
+      const waitedMs = (yield* Clock.currentTimeMillis) - beganMs
+      const settled = yield* lifecycle.withMachine(
+        host,
+        "settleArrival",
+        vm,
+        (present) => settle(present, migration, waitedMs),
+        lookToEnd
+      )
+      if (settled !== null) return settled
+      yield* Effect.sleep(SETTLE_POLL_MS)
+    }
+  })
+
+/** Null while it still comes. */
+const settle = (present: lifecycle.Present, migration: string, waitedMs: number) =>
+  Effect.gen(function* () {
+    const { record, machine, process, qmp } = present
+    const { arriving } = record
+    if (arriving?.migration !== migration) return true
+    const status = qmp === null ? null : yield* statusOf(qmp, machine)
+    if (status !== null && !status.startsWith("postcopy")) return true
+    if (status === "postcopy-active" && waitedMs < arriving.timeoutMs) return null
+    yield* lifecycle.endTorn(machine, record, process)
+    return false
   })
 
 const migrate = (
@@ -228,20 +295,20 @@ const cancelMigration = (host: Host, vm: string, migration: string) =>
     )
   })
 
-const abandonIncoming = (host: Host, vm: string, migration: string) =>
-  lifecycle
-    .withMachine(host, "abandonIncoming", vm, (present) => {
-      const { incoming } = present.record
-      if (incoming?.migration === migration) return lifecycle.erase(host, present)
-      const what = incoming === null ? vmState(present) : `arriving by migration ${incoming.migration}`
-      return fail("abandonIncoming", vm, "wrong-state", `the machine is ${what}`)
-    })
-    .pipe(
-      Effect.catchIf(
-        (cause) => cause.code === "not-found",
-        () => Effect.void
-      )
+const abandonIncoming = (host: Host, vm: string, migration: string) => {
+  const abandon = (present: lifecycle.Present) => {
+    const { incoming } = present.record
+    if (incoming?.migration === migration) return lifecycle.erase(host, present)
+    const what = incoming === null ? vmState(present) : `arriving by migration ${incoming.migration}`
+    return fail("abandonIncoming", vm, "wrong-state", `the machine is ${what}`)
+  }
+  return lifecycle.withMachine(host, "abandonIncoming", vm, abandon, lookToEnd).pipe(
+    Effect.catchIf(
+      (cause) => cause.code === "not-found",
+      () => Effect.void
     )
+  )
+}
 
 const consoleOf = (host: Host, vm: string) =>
   lifecycle.withMachine(host, "console", vm, ({ machine, qmp }) =>
@@ -269,18 +336,38 @@ const ended = (host: Host): Stream.Stream<VmEnded> =>
 const attach = (host: Host) =>
   Effect.gen(function* () {
     const names = yield* machineNames(host.folders)
-    yield* Effect.forEach(
-      names,
-      (vm) =>
-        Effect.gen(function* () {
-          const machine = yield* machineOf(host, vm)
-          yield* inspect(host, machine)
-          const qmp = machine.connection?.qmp
-          if (qmp !== undefined) yield* Effect.forkIn(keepPostCopy(machine, qmp), host.scope)
-        }).pipe(Effect.catch((cause) => Effect.logWarning(`machine ${vm}: ${cause.reason}`))),
-      { concurrency: ATTACHED_AT_ONCE, discard: true }
-    )
+    yield* Effect.forEach(names, (vm) => attachSoon(host, vm), {
+      concurrency: ATTACHED_AT_ONCE,
+      discard: true
+    })
   })
+
+const attachTo = Effect.fnUntraced(function* (host: Host, vm: string) {
+  const machine = yield* machineOf(host, vm)
+  yield* inspect(host, machine)
+  const qmp = machine.connection?.qmp
+  if (qmp !== undefined) yield* Effect.forkIn(keepPostCopy(host, machine, qmp), host.scope)
+})
+
+/** A QEMU that gives no answer must not hold up the node: it is tried again beside it. */
+const attachSoon = (host: Host, vm: string) => {
+  const warn = (reason: string) => Effect.logWarning(`machine ${vm}: ${reason}`)
+  const again = Effect.sleep(ATTACH_PAUSE_MS).pipe(
+    Effect.andThen(attachTo(host, vm)),
+    Effect.tapError((cause) => warn(cause.reason)),
+    Effect.retry({ times: ATTACHES_MAX }),
+    Effect.ignore,
+    Effect.forkIn(host.scope)
+  )
+  return attachTo(host, vm).pipe(
+    Effect.timeoutOrElse({
+      duration: UNRESPONSIVE_MS,
+      orElse: () => Effect.andThen(warn("its QEMU gives no answer; it is asked again"), again)
+    }),
+    Effect.catch((cause) => Effect.andThen(warn(cause.reason), again)),
+    Effect.asVoid
+  )
+}
 
 const makeHost = Effect.fn("makeHost")(function* (options: QemuOptions) {
   const scope = yield* Effect.scope
@@ -334,8 +421,9 @@ export const qemuLayer = (options: QemuOptions): Layer.Layer<Hypervisor, Hypervi
         snapshot: (vm, name) => snapshot(host, vm, name),
         restore: (vm, name) => restore(host, vm, name),
         checkIncoming: (vm, spec, platform) => checkIncoming(host, options, vm, spec, platform),
-        prepareIncoming: (vm, spec, migration, platform) =>
-          prepareIncoming(host, vm, spec, migration, platform),
+        prepareIncoming: (vm, spec, arrival, platform) => prepareIncoming(host, vm, spec, arrival, platform),
+        arriving: arriving(host),
+        settleArrival: (vm, migration) => settleArrival(host, vm, migration),
         migrate: (vm, migration, channels, policy) => migrate(host, vm, migration, channels, policy),
         cancelMigration: (vm, migration) => cancelMigration(host, vm, migration),
         abandonIncoming: (vm, migration) => abandonIncoming(host, vm, migration),
