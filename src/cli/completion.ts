@@ -13,7 +13,9 @@ export const makeCompletion = (tree: () => Command.Command.Any) =>
     Effect.fnUntraced(function* ({ shell }) {
       const { out } = yield* Surroundings
       const { Completions } = yield* Effect.promise(() => import("effect/cli"))
-      out(Completions.generate("novacron", shell, Completions.fromCommand(tree())))
+      const script = Completions.generate("novacron", shell, Completions.fromCommand(tree()))
+      // Its head names a flag that we have as a command.
+      out(script.replaceAll("novacron --completions ", "novacron completion "))
     })
   ).pipe(
     Command.withDescription("Print a completion script"),

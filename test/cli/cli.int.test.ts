@@ -240,14 +240,25 @@ test("a configuration is generated, checked and shown", async () => {
   assert.match(wrong.err, /system\.log_level[^]*api\.port/)
 })
 
-test("completion scripts name the commands", async () => {
+test("completion scripts name the commands, and bash completes by its own", async () => {
   for (const shell of ["bash", "zsh", "fish"]) {
     const said = await it.cli("completion", shell)
     assert.equal(said.code, 0)
     assert.match(said.out, /migrate/)
   }
   const script = (await it.cli("completion", "bash")).out
-  assert.equal(spawnSync("bash", ["-n"], { input: script }).status, 0)
+  assert.doesNotMatch(script, /--completions/)
+  const completed = (line: string) => {
+    const words = line.split(" ")
+    const ask = `COMP_WORDS=(${words.join(" ")}); COMP_CWORD=${words.length - 1}; COMP_LINE="${line}"; _novacron`
+    const { stdout } = spawnSync("bash", ["--norc"], {
+      input: `${script}\n${ask}; echo "\${COMPREPLY[*]}"`,
+      encoding: "utf8"
+    })
+    return stdout.trim()
+  }
+  assert.equal(completed("novacron vm st"), "start stop")
+  assert.equal(completed("novacron migrate --d"), "--downtime-budget --dry-run")
 })
 
 test("help is shown without loading the server", async () => {
