@@ -11,7 +11,8 @@ import { createHash } from "node:crypto"
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
-import { alone, ensureSystem, onPath, SetupError, systemIsOptional } from "./system.mjs"
+import { alone, ensureSystem, onPath, SetupError } from "./system.mjs"
+import { systemIsOptional, systemTools, testTools } from "./system.mjs"
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const modules = join(root, "node_modules")
@@ -132,7 +133,8 @@ async function main(args) {
     throw new SetupError(`Node ${nodeMajorMin} or newer is needed to set up; this is ${process.version}`)
   }
   await ensurePackages()
-  if (!args.includes("--no-system") && !systemIsOptional(args)) await ensureSystem()
+  if (!args.includes("--no-system") && !systemIsOptional(args))
+    await ensureSystem([...systemTools, ...testTools])
 }
 
 main(process.argv.slice(2)).catch((error) => {

@@ -14,6 +14,12 @@ export const systemTools = [
   { command: "qemu-img", package: "qemu-utils" }
 ]
 
+/** What the tests compare with, besides: other programs that read what NovaCron writes. */
+export const testTools = [
+  { command: "openssl", package: "openssl" },
+  { command: "cpio", package: "cpio" }
+]
+
 /** Held by whoever changes node_modules or the system's packages for this clone. */
 export const setupLock = join(dirname(dirname(fileURLToPath(import.meta.url))), ".novacron", "setup.lock")
 
@@ -70,7 +76,7 @@ export function alone(work) {
   return withLock(setupLock, lockWaitMaxMs, onWait, work)
 }
 
-const missingTools = () => systemTools.filter((tool) => !onPath(tool.command))
+const missingOf = (tools) => tools.filter((tool) => !onPath(tool.command))
 
 const mayInstall = () => process.getuid?.() === 0 && onPath("apt-get")
 
@@ -78,10 +84,10 @@ const mayInstall = () => process.getuid?.() === 0 && onPath("apt-get")
  * Installs what is missing when it may, which is as root where there is apt-get. Throws a SetupError that names
  * the one command to run where it may not, or when installing did not work.
  */
-export async function ensureSystem() {
-  const missing = missingTools()
+export async function ensureSystem(tools = systemTools) {
+  const missing = missingOf(tools)
   if (missing.length > 0 && !mayInstall()) throw new SetupError(whatToDo(missing))
-  if (missing.length > 0) await alone(() => install(missingTools()))
+  if (missing.length > 0) await alone(() => install(missingOf(tools)))
   // The lab guest is made of packages that apt-get downloads, which it can't without lists.
   else if (mayInstall() && listsAreEmpty()) await alone(() => apt(["update"]))
 }
@@ -111,6 +117,6 @@ function install(missing) {
   // Lists that are there may be too old to install from, which only shows when the download fails.
   const installed = apt(request) || (!updated && apt(["update"]) && apt(request))
   if (!installed) throw new SetupError(`apt-get could not install them. Run this by hand:${byHand(missing)}`)
-  const still = missingTools()
+  const still = missingOf(missing)
   if (still.length > 0) throw new SetupError(`installed, but not on PATH: ${commandsOf(still)}`)
 }

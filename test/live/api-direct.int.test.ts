@@ -35,13 +35,19 @@ interface Asked {
   readonly headers: Readonly<Record<string, string>>
 }
 
+const isoTime = /\d{4}-\d\d-\d\dT[\d:.]+Z/g
+
 /** What has to be the same; an operation may have gone on a little more in one of the worlds. */
 async function told(world: World, { method, path, body, headers }: Asked, query: string) {
   const answer: Answer = await world.call(method, path + query, body, headers)
   const type = answer.headers.get("content-type")?.split(";")[0]
   const challenge = answer.headers.get("www-authenticate")
   const location = answer.headers.get("location")
-  if (answer.status >= 300) return { status: answer.status, type, challenge, location, body: answer.body }
+  if (answer.status >= 300) {
+    // A problem may tell since when something is so: here since a moment ago.
+    const body = JSON.parse(JSON.stringify(answer.body).replaceAll(isoTime, "<time>")) as Answer["body"]
+    return { status: answer.status, type, challenge, location, body }
+  }
   const { id, stream, began } = answer.body
   const ended = await world.call("GET", `/v1/operations/${id}?wait=5s`)
   assert.equal(location, `/v1/operations/${id}`)
