@@ -321,7 +321,7 @@ const postCopyCases: ReadonlyArray<
   [
     "the destination's node is gone for long",
     killNode(({ destination }) => destination, longCutMs),
-    "completed"
+    "either"
   ],
   ["the link between the hosts is cut", cut(({ destination }) => [destination], shortCutMs), "completed"],
   // Its memory is lost then: it starts again from its disk.

@@ -364,7 +364,8 @@ export const erase = (host: Host, present: Present): Effect.Effect<void, Failure
     const { record, machine, process, state } = present
     const { vm, paths } = machine
     const shared = ownsShared(present)
-    const disks = state === "postmigrate" ? "none" : "its own"
+    // Neither does one that waits for the end of a post-copy come to its own end when it is asked to.
+    const disks = state === "postmigrate" || record.outgoing?.handedOver === true ? "none" : "its own"
     yield* writeRecord(paths, { ...record, wanted: "stopped", ended: null })
     if (process !== null) yield* endProcess(machine, process, disks)
     const files = yield* diskFiles(host.store, paths, vm, record.spec)

@@ -153,6 +153,10 @@ const lookOnce = Effect.fn("lookOnce")(function* (
   let process = yield* findProcess(machine.paths, record.process)
   if (closed && process !== null && (yield* waitGone(machine.paths, process, VANISH_MS))) process = null
   if (process === null) {
+    // The watch ends with its connection, and may not have seen yet that the guest ended.
+    if (machine.connection !== null) {
+      yield* inspect(supervisor, machine).pipe(Effect.ignore, Effect.forkIn(supervisor.scope))
+    }
     yield* disconnect(machine)
     return { record, process, qmp: null, state: "off" }
   }
