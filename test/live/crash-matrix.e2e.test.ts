@@ -22,7 +22,7 @@ const postCopy = {
   timeoutMs: 20_000
 }
 const busyMibPerSecond = 24
-const settleMs = 60_000
+const settleMs = 90_000
 const crashesAllowed = 3
 const shortCutMs = 1000
 /** Longer than `unreachable_timeout`: what was asked is given up. */

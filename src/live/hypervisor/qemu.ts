@@ -353,8 +353,8 @@ const attachTo = Effect.fnUntraced(function* (host: Host, vm: string) {
 const attachSoon = (host: Host, vm: string) => {
   const warn = (reason: string) => Effect.logWarning(`machine ${vm}: ${reason}`)
   const again = Effect.sleep(ATTACH_PAUSE_MS).pipe(
-    Effect.andThen(attachTo(host, vm)),
-    Effect.tapError((cause) => warn(cause.reason)),
+    // Not longer: meanwhile nobody else may end it.
+    Effect.andThen(Effect.timeout(attachTo(host, vm), UNRESPONSIVE_MS)),
     Effect.retry({ times: ATTACHES_MAX }),
     Effect.ignore,
     Effect.forkIn(host.scope)
