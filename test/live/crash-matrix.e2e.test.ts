@@ -331,14 +331,12 @@ const postCopyCases: ReadonlyArray<
 
 test("by post-copy, injured while the guest's memory is on both sides", async (t) => {
   const { facts } = await cluster.call<HostRow>("GET", "/v1/hosts/a")
-  if (!facts.capabilities.includes("post-copy")) {
-    console.log("  LEFT OUT: post-copy under injury; the kernel here keeps userfaultfd for the privileged")
-    return
-  }
+  const isAble = facts.capabilities.includes("post-copy")
+  const skip = isAble ? false : "the kernel here keeps userfaultfd for the privileged"
   const commandLine = `${machineSpec.boot.commandLine} novacron.dirty=${busyMibPerSecond}`
-  await boot("busy", { ...machineSpec, boot: { ...machineSpec.boot, commandLine } })
+  if (isAble) await boot("busy", { ...machineSpec, boot: { ...machineSpec.boot, commandLine } })
   for (const [what, injure, end] of postCopyCases)
-    await t.test(`post-copy: ${what}`, async () => {
+    await t.test(`post-copy: ${what}`, { skip }, async () => {
       const facts = await meet(`post-copy: ${what}`, injure, "resumed", postCopy)
       const has = (type: string) => facts.find((fact) => fact.type === `novacron.migration.${type}`)
       assert.deepEqual(has("handedOver")?.data, { postCopy: true })
@@ -346,7 +344,7 @@ test("by post-copy, injured while the guest's memory is on both sides", async (t
       assert.ok(has(isLost ? "failed" : "completed"), short(facts))
       if (end !== "either") assert.equal(isLost, end === "failed")
     })
-  await removeWithoutTrace()
+  if (isAble) await removeWithoutTrace()
 })
 
 test("the journal of all this, folded again, gives the same states byte for byte", async () => {

@@ -125,38 +125,47 @@ async function cuttable(path: string) {
   }
 }
 
-test("a post-copy whose link breaks waits for it, and the guest goes on with all of its memory", async (t) => {
+/** A machine whose link is cut when it runs at the destination; its guest's ticks there, and how its move ends. */
+async function tear(vm: string, migration: string) {
   const { source, destination, run } = hosts
   const spec = hosts.spec({ disk: "none", dirtyMibPerSecond: 64 })
-  const able = (await run(destination.driver().facts)).capabilities.includes("post-copy")
-  await run(source.driver().define("torn", spec))
-  await run(source.driver().start("torn"))
-  const from = await source.watch("torn")
+  await run(source.driver().define(vm, spec))
+  await run(source.driver().start(vm))
+  const from = await source.watch(vm)
   while (from.ticks.length < 50) await hosts.pass(20)
-  const channels = await run(destination.driver().prepareIncoming("torn", spec, arrival("move-2")))
-  const ram = channels.find(({ name }) => name === "ram")?.path ?? ""
-  const link = await cuttable(ram)
-  const to = await destination.watch("torn")
-  t.after(async () => {
-    for (const watch of [from, to]) watch.close()
-    await link.close()
-  })
+  const channels = await run(destination.driver().prepareIncoming(vm, spec, arrival(migration)))
+  const link = await cuttable(channels.find(({ name }) => name === "ram")?.path ?? "")
+  const to = await destination.watch(vm)
   const reports: Array<MigrationReport> = []
   const slow = { ...POLICY, bandwidthBytesPerSecond: 12 * 1024 * 1024 }
   const moved = run(
     source
       .driver()
-      .migrate("torn", "move-2", [{ name: "ram", path: link.path }], slow)
+      .migrate(vm, migration, [{ name: "ram", path: link.path }], slow)
       .pipe(
         Stream.runForEach((report) => {
           reports.push(report)
           if (report.type !== "hypervisor.handedOver") return Effect.void
-          return Effect.tap(destination.driver().resume("torn"), () => Effect.sync(link.cut))
+          return Effect.tap(destination.driver().resume(vm), () => Effect.sync(link.cut))
         }),
         Effect.match({ onFailure: (cause) => `${cause.code}: ${cause.reason}`, onSuccess: () => null })
       )
   )
-  if (!able) {
+  const close = async () => {
+    for (const watch of [from, to]) watch.close()
+    await link.close()
+  }
+  return { link, to, reports, moved, close }
+}
+
+const isAble = async () =>
+  (await hosts.run(hosts.destination.driver().facts)).capabilities.includes("post-copy")
+
+test("a post-copy whose link breaks waits for it, and the guest goes on with all of its memory", async (t) => {
+  const { source, destination, run } = hosts
+  const { link, to, reports, moved, close } = await tear("torn", "move-2")
+  t.after(close)
+  if (!(await isAble())) {
     // The kernel keeps userfaultfd for the privileged: the guest stays.
     assert.match((await moved) ?? "", /^lost/)
     return
@@ -167,6 +176,7 @@ test("a post-copy whose link breaks waits for it, and the guest goes on with all
   link.heal()
   assert.equal(await moved, null)
   assert.equal(reports.at(-1)?.type, "hypervisor.migrated")
+  assert.equal(await run(destination.driver().settleArrival("torn", "move-2")), true)
   assert.equal(await run(destination.driver().observe("torn")), "running")
   const before = to.ticks.length
   while (to.ticks.length < before + 50) await hosts.pass(20)
@@ -175,4 +185,25 @@ test("a post-copy whose link breaks waits for it, and the guest goes on with all
   }
   await run(destination.driver().remove("torn"))
   await run(source.driver().remove("torn"))
+})
+
+test("a guest whose memory will not come whole is ended, and can be started again", async (t) => {
+  const { source, destination, run } = hosts
+  const { reports, moved, close } = await tear("half", "move-3")
+  t.after(close)
+  if (!(await isAble())) {
+    assert.match((await moved) ?? "", /^lost/)
+    return
+  }
+  while (!reports.some(({ type }) => type === "hypervisor.handedOver")) await hosts.pass(50)
+  await hosts.pass(1000)
+  assert.equal((await run(destination.driver().arriving)).length, 1)
+  assert.equal(await run(destination.driver().settleArrival("half", "move-3")), false)
+  assert.equal(await run(destination.driver().observe("half")), "defined")
+  assert.deepEqual(await run(destination.driver().arriving), [])
+  await run(source.driver().remove("half"))
+  assert.match((await moved) ?? "", /^lost/)
+  await run(destination.driver().start("half"))
+  assert.equal(await run(destination.driver().observe("half")), "running")
+  await run(destination.driver().remove("half"))
 })

@@ -23,7 +23,7 @@ export interface MigrationContext {
   /** The guest runs at the destination before all of its memory is there. */
   readonly postCopy: boolean
   readonly measured: boolean
-  /** The source's side ended, and by post-copy that is the end of the guest. */
+  /** By post-copy the source's side ended: the destination has to be asked whether all has come. */
   readonly lost: boolean
   readonly ownerChanged: boolean
   /** It is not known that the guest runs where it is left. */

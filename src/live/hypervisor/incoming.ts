@@ -70,7 +70,7 @@ export const keepPostCopy = (supervisor: Supervisor, machine: Machine, qmp: Qmp)
     const { timeoutMs } = record.arriving
     const isWhole = yield* untilWhole(machine, qmp, timeoutMs)
     yield* machine.lock.withPermit(
-      isWhole ? forgetSender(supervisor, machine) : endTorn(supervisor, machine, timeoutMs)
+      isWhole ? forgetSender(supervisor, machine) : giveUp(supervisor, machine, timeoutMs)
     )
   }).pipe(
     Effect.catch(({ reason }) => Effect.logWarning(`${machine.vm}: its post-copy is not watched: ${reason}`))
@@ -84,7 +84,7 @@ const forgetSender = Effect.fnUntraced(function* (supervisor: Supervisor, machin
 })
 
 /** The source gives up after as long, or is gone: what it had of the memory will not come. */
-const endTorn = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Machine, timeoutMs: number) {
+const giveUp = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Machine, timeoutMs: number) {
   const { process } = yield* look(supervisor, machine)
   const why = `the rest of its memory did not come within ${timeoutMs} ms`
   yield* Effect.logError(`${machine.vm}: ${why}; it is ended`)
@@ -137,10 +137,11 @@ const nextStatus = (machine: Machine, qmp: Qmp, events: PubSub.Subscription<QmpE
 
 /** Whether QEMU listens for the source again. */
 const listenAgain = Effect.fnUntraced(function* ({ vm, paths }: Machine, qmp: Qmp) {
-  yield* Effect.logWarning(`${vm}: the link of its post-copy broke; it waits for the source`)
   yield* Effect.promise(() => rm(paths.incoming, { force: true }))
   const recover = qmp.executeOutOfBand("migrate-recover", { uri: `unix:${paths.incoming}` })
-  return yield* Effect.match(recover, { onFailure: () => false, onSuccess: () => true })
+  const isListening = yield* Effect.match(recover, { onFailure: () => false, onSuccess: () => true })
+  if (isListening) yield* Effect.logWarning(`${vm}: the link of its post-copy broke; it waits for the source`)
+  return isListening
 })
 
 /** Wait until everything is loaded, then let go of the exports, so that the guest's disks are its own. */
