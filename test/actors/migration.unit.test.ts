@@ -223,6 +223,7 @@ test("whether the destination ran is not known: the source is not run again", ()
 })
 
 for (const [phase, facts] of [
+  ["locking", [requested]],
   ["placing", placing],
   ["checking", checking],
   ["preparing", preparing]
@@ -237,6 +238,22 @@ for (const [phase, facts] of [
       .thenRefused({ unmet: ["notCancelled"] })
   })
 }
+
+test("a cancel that comes before the machine is locked is kept", () => {
+  const cancelling = [requested, { type: "migration.cancelRequested", reason: "enough" }]
+  given(m, [requested])
+    .when(cancel)
+    .thenRecords({ type: "migration.cancelRequested", reason: "enough" })
+    .thenAsks()
+  given(m, cancelling)
+    .when({ type: "migration.begin", from: "a", decision: "web.1", spec })
+    .thenRecords({ type: "migration.givenUp", outcome: "cancelled", reason: "enough" })
+    .thenAsks("vm.unlock to vm/web")
+  given(m, cancelling)
+    .when({ type: "actor.refused", to: "vm/web", command: "vm.lock", reason: "it is stopped" })
+    .thenRecords({ type: "migration.cancelled", reason: "enough" })
+    .thenState("cancelled")
+})
 
 test("a cancelled preparation is rolled back once it is known to be there", () => {
   given(m, [...preparing, { type: "migration.cancelRequested", reason: "enough" }])

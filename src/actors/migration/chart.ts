@@ -55,6 +55,9 @@ const rollBackCancelled = record("migration.cancel", ({ context }) => ({
   outcome: "cancelled",
   reason: context.cancelReason
 }))
+const givenUpCancelled = ({ cancelReason }: MigrationContext) =>
+  ({ type: "migration.givenUp", outcome: "cancelled", reason: cancelReason }) as const
+const givesUp = { target: "unlocking", actions: ["noteOutcome", ask(unlock)] as never }
 const noteCancel = record("migration.cancel", ({ event }) => ({
   type: "migration.cancelRequested",
   reason: event.reason
@@ -136,6 +139,8 @@ const chart = setup({
     tellsPostCopy: ({ event }) => (event as Of<Event, "hypervisor.handedOver">).postCopy === true,
     isWhole: ({ event }) => (event as Of<Event, "hypervisor.arrivalSettled">).whole,
     keepsNot: ({ event }) => ["resume", "stop"].includes((event as Failed).op),
+    refusesLockCancelled: ({ context, event }) =>
+      context.cancelled && (event as Of<Event, "actor.refused">).command === "vm.lock",
     refusesLock: ({ event }) => (event as Of<Event, "actor.refused">).command === "vm.lock",
     endsCancelled: ({ context, event }) =>
       (event as Of<Event, "actor.accepted">).command === "vm.unlock" && context.outcome === "cancelled",
@@ -175,15 +180,22 @@ const chart = setup({
     },
     locking: {
       on: {
-        "migration.begin": {
-          actions: record("migration.begin", ({ event }) => ({
-            type: "migration.begun",
-            from: event.from,
-            decision: event.decision,
-            spec: event.spec,
-            ...(event.platform === undefined ? {} : { platform: event.platform })
-          }))
-        },
+        ...cancelWaits,
+        "migration.begin": [
+          {
+            guard: "cancelled",
+            actions: record("migration.begin", ({ context }) => givenUpCancelled(context))
+          },
+          {
+            actions: record("migration.begin", ({ event }) => ({
+              type: "migration.begun",
+              from: event.from,
+              decision: event.decision,
+              spec: event.spec,
+              ...(event.platform === undefined ? {} : { platform: event.platform })
+            }))
+          }
+        ],
         "migration.begun": {
           target: "placing",
           actions: [
@@ -194,13 +206,24 @@ const chart = setup({
             ask(askPlacement)
           ]
         },
-        "actor.refused": {
-          guard: "refusesLock",
-          actions: record("actor.refused", ({ event }) => ({
-            type: "migration.failed",
-            reason: event.reason
-          }))
-        },
+        "actor.refused": [
+          {
+            guard: "refusesLockCancelled",
+            actions: record("actor.refused", ({ context }) => ({
+              type: "migration.cancelled",
+              reason: context.cancelReason
+            }))
+          },
+          {
+            guard: "refusesLock",
+            actions: record("actor.refused", ({ event }) => ({
+              type: "migration.failed",
+              reason: event.reason
+            }))
+          }
+        ],
+        "migration.givenUp": givesUp,
+        "migration.cancelled": { target: "cancelled" },
         "migration.failed": { target: "failed" }
       }
     },
@@ -221,11 +244,7 @@ const chart = setup({
         "migration.refusePlacement": [
           {
             guard: "cancelled",
-            actions: record("migration.refusePlacement", ({ context }) => ({
-              type: "migration.givenUp",
-              outcome: "cancelled",
-              reason: context.cancelReason
-            }))
+            actions: record("migration.refusePlacement", ({ context }) => givenUpCancelled(context))
           },
           {
             actions: record("migration.refusePlacement", ({ event }) => ({
@@ -235,7 +254,7 @@ const chart = setup({
             }))
           }
         ],
-        "migration.givenUp": { target: "unlocking", actions: ["noteOutcome", ask(unlock)] }
+        "migration.givenUp": givesUp
       }
     },
     checking: {
