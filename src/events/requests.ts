@@ -57,7 +57,9 @@ export const HypervisorRequest = Schema.Union([
     ...migration,
     from: Name,
     /** How long what arrives may wait for its source, when its link is away. */
-    timeoutMs: withDefault(Milliseconds, 3_600_000)
+    timeoutMs: withDefault(Milliseconds, 3_600_000),
+    /** Whether the guest may go on there before all of its memory has come. */
+    postCopy: withDefault(Schema.Boolean, true)
   }),
   Schema.Struct({
     ...onHost,

@@ -157,10 +157,12 @@ const operations: {
         blockers
       }))
     ),
-  prepareIncoming: ({ vm, spec, platform, migration, from, timeoutMs }, { hypervisor, transport }) =>
+  prepareIncoming: (request, { hypervisor, transport }) =>
     answer(
       Effect.gen(function* () {
-        const channels = yield* hypervisor.prepareIncoming(vm, spec, { migration, from, timeoutMs }, platform)
+        const { vm, spec, platform, migration, from, timeoutMs, postCopy } = request
+        const arrival = { migration, from, timeoutMs, postCopy }
+        const channels = yield* hypervisor.prepareIncoming(vm, spec, arrival, platform)
         yield* transport.accept(migration, from, channels)
         return { type: "hypervisor.incomingPrepared", channels: channels.map(({ name }) => name) } as const
       })

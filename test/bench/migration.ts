@@ -108,7 +108,8 @@ class Plain {
     const { machine: type } = spec
     const args = commandLine({
       ...{ vm, spec, paths, accelerator, machine: type, disks, boot, incoming },
-      sandbox: true
+      sandbox: true,
+      rescue: false
     })
     const credentials = `tls-creds-psk,id=tls0,endpoint=${incoming ? "server" : "client"},dir=${keys}`
     const machine = new Plain(paths, keys === null ? args : [...args, "-object", credentials])

@@ -60,9 +60,16 @@ test("both ends of a migration get the same machine", async () => {
     disks: [{ name: "data", path: path.join(paths.folder, "data.qcow2") }],
     boot: { kernel: "/images/kernel", initrd: null }
   }
-  const source = commandLine({ ...line, incoming: false })
-  const destination = commandLine({ ...line, incoming: true })
+  const source = commandLine({ ...line, incoming: false, rescue: false })
+  const destination = commandLine({ ...line, incoming: true, rescue: false })
   assert.deepEqual(destination, [...source, "-S", "-incoming", "defer"])
+  const rescued = commandLine({ ...line, incoming: true, rescue: true })
+  // Another monitor is nothing that the guest sees.
+  assert.deepEqual(
+    rescued.filter((argument) => !destination.includes(argument)),
+    [`pipe,id=rescue,path=${paths.rescue.replaceAll(",", ",,")}`, "chardev=rescue,mode=control"]
+  )
+  assert.equal(rescued.length, destination.length + 4)
   assert.ok(source.includes(machineUuid("web")))
   assert.match(machineUuid("web"), /^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/)
   assert.notEqual(machineUuid("web"), machineUuid("db"))

@@ -7,6 +7,7 @@ import { mkdtemp, rm } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { after, before, test } from "node:test"
+import type { TestContext } from "node:test"
 import { Effect, Stream } from "effect"
 import { arrival } from "../conformance/arrival.ts"
 import type { MigrationPolicy } from "../../src/events/requests.ts"
@@ -161,9 +162,9 @@ async function tear(vm: string, migration: string) {
 const isAble = async () =>
   (await hosts.run(hosts.destination.driver().facts)).capabilities.includes("post-copy")
 
-test("a post-copy whose link breaks waits for it, and the guest goes on with all of its memory", async (t) => {
+async function mends(t: TestContext, vm: string, meanwhile: () => Promise<void>): Promise<void> {
   const { source, destination, run } = hosts
-  const { link, to, reports, moved, close } = await tear("torn", "move-2")
+  const { link, to, reports, moved, close } = await tear(vm, `move-${vm}`)
   t.after(close)
   if (!(await isAble())) {
     // The kernel keeps userfaultfd for the privileged: the guest stays.
@@ -173,19 +174,26 @@ test("a post-copy whose link breaks waits for it, and the guest goes on with all
   while (!reports.some(({ type }) => type === "hypervisor.handedOver")) await hosts.pass(50)
   await hosts.pass(2500)
   assert.notEqual(reports.at(-1)?.type, "hypervisor.migrated", "there was nothing left to send")
+  await meanwhile()
   link.heal()
   assert.equal(await moved, null)
   assert.equal(reports.at(-1)?.type, "hypervisor.migrated")
-  assert.equal(await run(destination.driver().settleArrival("torn", "move-2")), true)
-  assert.equal(await run(destination.driver().observe("torn")), "running")
+  assert.equal(await run(destination.driver().settleArrival(vm, `move-${vm}`)), true)
+  assert.equal(await run(destination.driver().observe(vm)), "running")
   const before = to.ticks.length
   while (to.ticks.length < before + 50) await hosts.pass(20)
   for (const [index, { count }] of to.ticks.entries()) {
     if (index > 0) assert.ok(count > (to.ticks[index - 1]?.count ?? Number.MAX_VALUE))
   }
-  await run(destination.driver().remove("torn"))
-  await run(source.driver().remove("torn"))
-})
+  await run(destination.driver().remove(vm))
+  await run(source.driver().remove(vm))
+}
+
+test("a post-copy whose link breaks waits for it, and the guest goes on with all of its memory", (t) =>
+  mends(t, "torn", async () => undefined))
+
+test("so it does when the driver of its destination ends too, and QEMU waits for memory itself", (t) =>
+  mends(t, "orphan", () => hosts.destination.reopen()))
 
 test("a guest whose memory will not come whole is ended, and can be started again", async (t) => {
   const { source, destination, run } = hosts

@@ -112,7 +112,8 @@ export const prepare = (context: MigrationContext): Request => ({
   ...running(context),
   migration: context.id,
   from: context.from as string,
-  timeoutMs: (context.policy as MigrationPolicy).timeoutMs
+  timeoutMs: (context.policy as MigrationPolicy).timeoutMs,
+  postCopy: (context.policy as MigrationPolicy).postCopy
 })
 
 export const migrate = (context: MigrationContext): Request => ({

@@ -38,6 +38,8 @@ export interface Arrival {
   readonly from: string
   /** How long it may wait for the source, when its link is away. */
   readonly timeoutMs: number
+  /** Whether the guest may go on here before all of its memory has come. */
+  readonly postCopy: boolean
 }
 
 /** A machine that another host still sends: one that waits to arrive, or one that runs before all of its memory is here. */

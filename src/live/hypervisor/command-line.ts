@@ -22,6 +22,8 @@ export interface CommandLine {
   readonly sandbox: boolean
   /** Wait, paused, for a migration. */
   readonly incoming: boolean
+  /** With a monitor that can be spoken to also when its main loop waits. */
+  readonly rescue: boolean
 }
 
 export const HEARTBEAT_LABEL = "lab-heartbeat"
@@ -56,11 +58,13 @@ const json = (value: Readonly<Record<string, unknown>>): string => JSON.stringif
 const accelerator = (name: string): ReadonlyArray<string> =>
   name === "tcg" ? ["-accel", "tcg,thread=multi"] : ["-accel", name]
 
-const socket = (id: string, path: string): ReadonlyArray<string> => [
+const chardev = (backend: string, id: string, path: string, options = ""): ReadonlyArray<string> => [
   "-chardev",
   // QEMU reads a doubled comma as one.
-  `socket,id=${id},path=${path.replaceAll(",", ",,")},server=on,wait=off`
+  `${backend},id=${id},path=${path.replaceAll(",", ",,")}${options}`
 ]
+
+const socket = (id: string, path: string) => chardev("socket", id, path, ",server=on,wait=off")
 
 const serials = (line: CommandLine): ReadonlyArray<string> => [
   ...socket("console", line.paths.console),
@@ -156,6 +160,9 @@ export const commandLine = (line: CommandLine): ReadonlyArray<string> => [
   ...["-pidfile", line.paths.pidFile],
   ...socket("qmp", line.paths.qmp),
   ...["-mon", "chardev=qmp,mode=control"],
+  ...(line.rescue
+    ? [...chardev("pipe", "rescue", line.paths.rescue), "-mon", "chardev=rescue,mode=control"]
+    : []),
   ...serials(line),
   ...disks(line),
   ...seed(line),

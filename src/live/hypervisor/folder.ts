@@ -8,7 +8,7 @@ import { tmpdir } from "node:os"
 import path from "node:path"
 import { Effect, Schema } from "effect"
 import { HypervisorError } from "../../kernel/ports/hypervisor.ts"
-import { Name } from "../../events/fields.ts"
+import { Name, withDefault } from "../../events/fields.ts"
 import { MigrationPolicy } from "../../events/requests.ts"
 import { VmSpec } from "../../events/vm.ts"
 
@@ -25,7 +25,14 @@ export const MachineRecord = Schema.Struct({
   process: Schema.NullOr(Schema.Struct({ pid: Schema.Int, startTicks: Schema.String })),
   incoming: Schema.NullOr(Schema.Struct({ migration: Name })),
   /** Until all of it has come, which by post-copy is later than its resumption. */
-  arriving: Schema.optionalKey(Schema.Struct({ migration: Name, from: Name, timeoutMs: Schema.Number })),
+  arriving: Schema.optionalKey(
+    Schema.Struct({
+      migration: Name,
+      from: Name,
+      timeoutMs: Schema.Number,
+      postCopy: withDefault(Schema.Boolean, true)
+    })
+  ),
   outgoing: Schema.NullOr(
     Schema.Struct({
       migration: Name,
@@ -55,6 +62,8 @@ export interface MachinePaths {
   readonly console: string
   readonly heartbeat: string
   readonly incoming: string
+  /** Of two FIFOs, `.in` and `.out`. */
+  readonly rescue: string
   readonly nbd: string
   readonly pidFile: string
   readonly log: string
@@ -97,6 +106,7 @@ export const machinePaths = (folders: Folders, vm: string): Effect.Effect<Machin
     console: path.join(sockets, "console.sock"),
     heartbeat: path.join(sockets, "heartbeat.sock"),
     incoming: path.join(sockets, "incoming.sock"),
+    rescue: path.join(sockets, "rescue"),
     nbd: path.join(sockets, "nbd.sock"),
     pidFile: path.join(folder, "qemu.pid"),
     log: path.join(folder, "qemu.log"),

@@ -1,14 +1,16 @@
 /** The destination's side of a migration: a QEMU that waits, paused, and disks that are written through NBD. */
-import { appendFile, rm } from "node:fs/promises"
+import { appendFile } from "node:fs/promises"
 import { Clock, Effect, PubSub } from "effect"
 import type { Channel } from "../../events/requests.ts"
 import type { HypervisorError } from "../../kernel/ports/hypervisor.ts"
 import { diskNode } from "./command-line.ts"
-import { writeRecord } from "./folder.ts"
+import { readRecord, writeRecord } from "./folder.ts"
 import { asHypervisorError, endProcess, fail, look, runState } from "./machine.ts"
 import type { Machine, Supervisor } from "./machine.ts"
 import { migrationInfo } from "./progress.ts"
+import { findProcess } from "./process.ts"
 import type { Qmp, QmpArguments, QmpEvent } from "./qmp.ts"
+import { openRescue } from "./rescue.ts"
 import type { VmSpec } from "../../events/vm.ts"
 
 /** The guest stands still meanwhile. */
@@ -59,6 +61,37 @@ export const openIncoming = Effect.fn("openIncoming")(function* (
   yield* ask(qmp, vm, "migrate-incoming", { uri: `unix:${machine.paths.incoming}` })
 })
 
+const holdRescue = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Machine) {
+  if (machine.rescue === null || machine.rescue.isClosed()) {
+    machine.rescue = yield* openRescue(machine.paths, supervisor.scope)
+  }
+  return machine.rescue
+})
+
+/** Negotiate with the second monitor of a QEMU that was just started, for good: nobody can later. */
+export const negotiateRescue = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Machine) {
+  const rescue = yield* holdRescue(supervisor, machine)
+  const isAble = yield* (
+    rescue?.execute("execute", "qmp_capabilities", { enable: ["oob"] }) ?? Effect.succeed(false)
+  )
+  if (isAble) return
+  yield* Effect.logWarning(
+    `${machine.vm}: a post-copy whose link breaks can't be taken up again by this QEMU`
+  )
+})
+
+/**
+ * After a restart of this driver, which had the link of a post-copy: have QEMU listen for its source again. That comes
+ * before anything else is asked, because QEMU may not answer until the rest of the memory comes.
+ */
+export const takeUpArrival = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Machine) {
+  const record = yield* readRecord(machine.paths, machine.vm)
+  if (record?.arriving?.postCopy !== true) return
+  if ((yield* findProcess(machine.paths, record.process)) === null) return
+  yield* holdRescue(supervisor, machine)
+  yield* listenAgain(machine)
+})
+
 /**
  * While memory still comes by post-copy: when its link broke, have QEMU listen again, so that the source can take it up.
  * Ends with the post-copy, or with the connection to QEMU. What has come whole no longer has a sender in its record.
@@ -106,7 +139,7 @@ const untilWhole = (machine: Machine, qmp: Qmp, timeoutMs: number): Effect.Effec
       pausedMs = status === "postcopy-active" ? null : (pausedMs ?? nowMs)
       if (pausedMs !== null && nowMs - pausedMs > timeoutMs) return false
       if (status !== "postcopy-paused") isListening = false
-      else isListening ||= yield* listenAgain(machine, qmp)
+      else isListening ||= yield* listenAgain(machine)
       status = (yield* nextStatus(machine, qmp, events)) ?? status
     }
     return true
@@ -135,11 +168,10 @@ const nextStatus = (machine: Machine, qmp: Qmp, events: PubSub.Subscription<QmpE
   return Effect.raceFirst(told, Effect.andThen(Effect.sleep(POST_COPY_POLL_MS), statusOf(qmp, machine)))
 }
 
-/** Whether QEMU listens for the source again. */
-const listenAgain = Effect.fnUntraced(function* ({ vm, paths }: Machine, qmp: Qmp) {
-  yield* Effect.promise(() => rm(paths.incoming, { force: true }))
-  const recover = qmp.executeOutOfBand("migrate-recover", { uri: `unix:${paths.incoming}` })
-  const isListening = yield* Effect.match(recover, { onFailure: () => false, onSuccess: () => true })
+/** Whether QEMU listens for the source again; it refuses while its link holds. */
+const listenAgain = Effect.fnUntraced(function* ({ vm, paths, rescue }: Machine) {
+  if (rescue === null) return false
+  const isListening = yield* rescue.execute("exec-oob", "migrate-recover", { uri: `unix:${paths.incoming}` })
   if (isListening) yield* Effect.logWarning(`${vm}: the link of its post-copy broke; it waits for the source`)
   return isListening
 })

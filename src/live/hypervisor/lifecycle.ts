@@ -26,6 +26,7 @@ import { rollBack } from "./outgoing.ts"
 import type { Outgoing } from "./outgoing-reports.ts"
 import type { Probe } from "./probe.ts"
 import { spawnProcess } from "./process.ts"
+import { makeRescue } from "./rescue.ts"
 import type { QemuProcess } from "./process.ts"
 import { seedImage } from "./seed.ts"
 import type { Qmp } from "./qmp.ts"
@@ -185,14 +186,16 @@ export const launch = Effect.fn("launch")(function* (
     const with_ = platform === null ? "" : ` with ${platform.accelerator}`
     return yield* fail("start", vm, "unsupported", `${host.binary} can't run a machine${with_} on this host`)
   }
+  const rescue = incoming && record.arriving?.postCopy === true
   const line = commandLine({
-    ...{ vm, paths, ...platform, incoming },
+    ...{ vm, paths, ...platform, incoming, rescue },
     spec: record.spec,
     disks: yield* diskFiles(host.store, paths, vm, record.spec),
     boot: yield* bootFiles(host, vm, record.spec),
     sandbox: probe.sandbox
   })
   yield* clearSockets(paths)
+  if (rescue) yield* makeRescue(paths, (reason) => fail("start", vm, "failed", reason))
   const process = yield* spawnProcess(paths, vm, host.binary, line)
   if (process === null) return yield* fail("start", vm, "failed", `QEMU ended at once: see ${paths.log}`)
   const qmp = yield* connect(host, machine, process).pipe(

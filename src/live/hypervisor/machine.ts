@@ -12,6 +12,7 @@ import { findProcess, killProcess, logTail, waitGone } from "./process.ts"
 import type { QemuProcess } from "./process.ts"
 import { connectQmp } from "./qmp.ts"
 import type { Qmp, QmpError } from "./qmp.ts"
+import type { Rescue } from "./rescue.ts"
 
 const CONNECT_MS = 15_000
 const CONNECT_PAUSE_MS = 5
@@ -26,6 +27,8 @@ export interface Machine {
   readonly paths: MachinePaths
   readonly lock: Semaphore.Semaphore
   connection: { readonly qmp: Qmp; readonly scope: Scope.Closeable } | null
+  /** Of a machine that arrives by post-copy. */
+  rescue: Rescue | null
 }
 
 /** What all machines of a host share. */
@@ -60,7 +63,7 @@ export const machineOf = Effect.fn("machineOf")(function* (
   const known = supervisor.machines.get(vm)
   if (known !== undefined) return known
   const paths = yield* machinePaths(supervisor.folders, vm)
-  const machine: Machine = { vm, paths, lock: Semaphore.makeUnsafe(1), connection: null }
+  const machine: Machine = { vm, paths, lock: Semaphore.makeUnsafe(1), connection: null, rescue: null }
   supervisor.machines.set(vm, machine)
   return machine
 })
@@ -263,6 +266,8 @@ export const clearSockets = (paths: MachinePaths) =>
       paths.console,
       paths.heartbeat,
       paths.incoming,
+      `${paths.rescue}.in`,
+      `${paths.rescue}.out`,
       paths.nbd,
       paths.pidFile
     ]) {

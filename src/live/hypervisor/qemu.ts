@@ -12,7 +12,14 @@ import { Hypervisor } from "../../kernel/ports/hypervisor.ts"
 import type { Arrival, HypervisorError, MigrationReport, VmEnded } from "../../kernel/ports/hypervisor.ts"
 import { createDisk, diskFiles, diskRoom, imageFile, isFile } from "./disks.ts"
 import { machineNames, makeFolders, readRecord, writeRecord } from "./folder.ts"
-import { incomingChannels, keepPostCopy, openIncoming, statusOf } from "./incoming.ts"
+import {
+  incomingChannels,
+  keepPostCopy,
+  negotiateRescue,
+  openIncoming,
+  statusOf,
+  takeUpArrival
+} from "./incoming.ts"
 import * as lifecycle from "./lifecycle.ts"
 import type { Host } from "./lifecycle.ts"
 import { endProcess, fail, inspect, look, lookToEnd, machineOf, UNRESPONSIVE_MS, vmState } from "./machine.ts"
@@ -200,6 +207,7 @@ const prepareIncoming = (host: Host, vm: string, spec: VmSpec, arrival: Arrival,
       const launched = yield* lifecycle.launch(host, machine, made, true, platform)
       const { qmp, process, accelerator } = launched
       yield* writeRecord(machine.paths, { ...made, process, accelerator, machine: launched.machine })
+      if (arrival.postCopy) yield* negotiateRescue(host, machine)
       yield* openIncoming(machine, qmp, spec).pipe(
         Effect.onError(() => Effect.ignore(endProcess(machine, process)))
       )
@@ -344,6 +352,7 @@ const attach = (host: Host) =>
 
 const attachTo = Effect.fnUntraced(function* (host: Host, vm: string) {
   const machine = yield* machineOf(host, vm)
+  yield* takeUpArrival(host, machine)
   yield* inspect(host, machine)
   const qmp = machine.connection?.qmp
   if (qmp !== undefined) yield* Effect.forkIn(keepPostCopy(host, machine, qmp), host.scope)

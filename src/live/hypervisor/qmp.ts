@@ -23,12 +23,6 @@ export interface Qmp {
     args?: QmpArguments,
     timeoutMs?: number
   ) => Effect.Effect<unknown, QmpError>
-  /**
-   * Out of band, for the few commands that QEMU takes so, `migrate-recover` for one: answered also while its main loop
-   * stands still, as when that waits for memory which post-copy has not brought yet. See QEMU's
-   * docs/interop/qmp-spec, "Out-of-band execution".
-   */
-  readonly executeOutOfBand: (command: string, args?: QmpArguments) => Effect.Effect<unknown, QmpError>
   /** From now on; a subscriber that lags loses the oldest of 256. */
   readonly events: Effect.Effect<PubSub.Subscription<QmpEvent>, never, Scope.Scope>
   readonly isClosed: () => boolean
@@ -106,12 +100,7 @@ class Connection {
     Deferred.doneUnsafe(this.closed, Effect.succeed(reason))
   }
 
-  execute(
-    command: string,
-    args: QmpArguments = {},
-    timeoutMs = COMMAND_TIMEOUT_MS,
-    how: "execute" | "exec-oob" = "execute"
-  ) {
+  execute(command: string, args: QmpArguments = {}, timeoutMs = COMMAND_TIMEOUT_MS) {
     return Effect.callback<unknown, QmpError>((resume) => {
       if (this.#closedReason !== null) {
         resume(Effect.fail(this.error(command, "closed", this.#closedReason)))
@@ -123,7 +112,7 @@ class Connection {
       }
       const id = this.#nextId++
       this.#outstanding.set(id, { command, answer: resume })
-      this.#socket.write(`${JSON.stringify({ [how]: command, arguments: args, id })}\n`)
+      this.#socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`)
       return Effect.sync(() => this.#outstanding.delete(id))
     }).pipe(
       Effect.timeoutOrElse({
@@ -133,8 +122,6 @@ class Connection {
     )
   }
 }
-
-const isRefused = ({ code }: QmpError) => code === "refused"
 
 /** Connect and negotiate; the connection ends with the scope, QEMU goes on. */
 export const connectQmp = Effect.fn("connectQmp")(function* (
@@ -152,13 +139,10 @@ export const connectQmp = Effect.fn("connectQmp")(function* (
         Effect.fail(connection.error("connect", "timeout", "no greeting; is another client connected?"))
     })
   )
-  yield* connection
-    .execute("qmp_capabilities", { enable: ["oob"] })
-    .pipe(Effect.catchIf(isRefused, () => connection.execute("qmp_capabilities")))
+  yield* connection.execute("qmp_capabilities")
   return {
     version,
     execute: (command, args, timeoutMs) => connection.execute(command, args, timeoutMs),
-    executeOutOfBand: (command, args) => connection.execute(command, args, COMMAND_TIMEOUT_MS, "exec-oob"),
     events: PubSub.subscribe(events),
     isClosed: () => connection.isClosed,
     closed: Deferred.await(connection.closed)
