@@ -139,6 +139,7 @@ export function failureOf(error: unknown, shown: string): CliFailure {
   }
   if (problem._tag === "ConsoleLost")
     return failure("unreachable", `the console of ${shown} is lost: ${text}`)
+  if (problem._tag === "SchemaError") return failure("usage", text)
   if (problem._tag === "EventsLost") return failure("unreachable", text)
   return failure("failure", `${shown} answered what this version does not understand: ${text}`)
 }

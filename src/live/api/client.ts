@@ -42,8 +42,23 @@ const prepared = (options: ClientOptions) =>
     request.pipe(HttpClientRequest.prependUrl(options.url), HttpClientRequest.bearerToken(options.token))
   )
 
+/** The server speaks another version of the API; an argument that the API does not take is a `SchemaError`. */
+export class AnswerNotUnderstood extends Schema.TaggedError<AnswerNotUnderstood>()("AnswerNotUnderstood", {
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return this.reason
+  }
+}
+
 /** The typed client of every endpoint. */
-const typed = (options: ClientOptions) => HttpApiClient.make(Api, { transformClient: prepared(options) })
+const typed = (options: ClientOptions) =>
+  HttpApiClient.make(Api, {
+    transformClient: prepared(options),
+    transformResponse: Effect.mapError((error) =>
+      Schema.isSchemaError(error) ? new AnswerNotUnderstood({ reason: error.message }) : error
+    )
+  })
 export type ApiCalls = Effect.Success<ReturnType<typeof typed>>
 
 export class ApiClient extends Context.Service<
