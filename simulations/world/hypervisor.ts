@@ -415,6 +415,8 @@ export const simLayer = (fleet: Fleet, name: string): Layer.Layer<Hypervisor> =>
           }),
         prepareIncoming: (vm, spec, arrival) => driver.prepareIncoming(vm, spec, arrival),
         arriving: driver.arriving(),
+        // Its post-copy is over with the hand-over.
+        isSending: () => Effect.succeed(false),
         settleArrival: () => Effect.succeed(true),
         migrate: driver.migrate,
         cancelMigration: (vm, migration) => driver.cancelMigration(vm, migration),

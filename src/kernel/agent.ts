@@ -3,7 +3,7 @@
  * transport. Work belongs to the agent and not to who asked for it: when the link to the kernel breaks it goes on,
  * and asking again with the same key joins it, or gets the answer it had.
  */
-import { Clock, Context, Effect, Exit, FiberSet, Layer, Stream } from "effect"
+import { Clock, Context, Effect, Exit, FiberSet, Layer, Schedule, Stream } from "effect"
 import type { HypervisorReport, HypervisorRequest } from "../events/requests.ts"
 import type { VmCommand } from "../events/vm.ts"
 import { Hypervisor } from "./ports/hypervisor.ts"
@@ -29,6 +29,7 @@ export class HostAgent extends Context.Service<
   static readonly layer = (host: string) => Layer.effect(HostAgent, makeAgent(host))
 }
 
+const reopenPauseMs = 500
 /** Finished requests whose answer is kept, for who asks again. */
 const finished_max = 512
 type Job = SharedWork<HypervisorReport, never>
@@ -42,13 +43,13 @@ const makeAgent = Effect.fn("HostAgent.make")(function* (host: string) {
   const jobs = new Map<string, Job>()
 
   /** Transfers into this host, by machine, until the machine runs here and the last byte has come. */
-  const arriving = new Map<string, string>()
+  const arriving = new Map<string, Coming>()
 
   // Of before a restart: the source goes on as soon as it is let in.
-  const letIn = Effect.fnUntraced(function* ({ vm, migration, from, channels }: Arriving) {
-    arriving.set(vm, migration)
-    yield* transport.accept(migration, from, channels)
-    run(closedWhenQuiet(transport, migration))
+  const letIn = Effect.fnUntraced(function* (found: Arriving) {
+    arriving.set(found.vm, found)
+    yield* transport.accept(found.migration, found.from, found.channels)
+    run(closedWhenQuiet(transport, found))
   })
   yield* Effect.flatMap(hypervisor.arriving, (all) => Effect.forEach(all, letIn, { discard: true })).pipe(
     Effect.catch((error) => Effect.logWarning(`what arrives is not let in again: ${error.message}`))
@@ -57,7 +58,7 @@ const makeAgent = Effect.fn("HostAgent.make")(function* (host: string) {
   const begin = (key: string, request: HypervisorRequest): Job => {
     const job: Job = new SharedWork((report) => report.type === "hypervisor.progressed")
     jobs.set(key, job)
-    if (request.op === "prepareIncoming") arriving.set(request.vm, request.migration)
+    if (request.op === "prepareIncoming") arriving.set(request.vm, request)
     const arrived = request.op === "resume" ? arriving.get(request.vm) : undefined
     const work = workOf(request, { hypervisor, transport }).pipe(
       Stream.filterEffect(worthTelling()),
@@ -169,9 +170,19 @@ const operations: {
     ),
   migrate: ({ vm, migration, address, channels, policy }, { hypervisor, transport }) =>
     Stream.unwrap(
-      Effect.map(transport.open(migration, address, channels), (opened) =>
-        hypervisor.migrate(vm, migration, opened, policy)
-      )
+      Effect.gen(function* () {
+        // Since before this agent was started: what is left here is the guest's memory, so its link is waited for.
+        const isSending = hypervisor.isSending(vm, migration)
+        const isResumed = yield* isSending
+        const opened = yield* transport.open(migration, address, channels, isResumed).pipe(
+          Effect.retry({
+            while: () => Effect.orElseSucceed(isSending, () => false),
+            schedule: Schedule.spaced(reopenPauseMs),
+            times: Math.ceil(policy.timeoutMs / reopenPauseMs)
+          })
+        )
+        return hypervisor.migrate(vm, migration, opened, policy)
+      })
     ).pipe(Stream.ensuring(closed(transport, migration))),
   cancelMigration: ({ vm, migration }, { hypervisor, transport }) =>
     then(Effect.ensuring(hypervisor.cancelMigration(vm, migration), closed(transport, migration)), {
@@ -213,18 +224,27 @@ function worthTelling(): (report: HypervisorReport) => Effect.Effect<boolean> {
     })
 }
 
-/** As long as the link of a post-copy may be away: what is accepted is closed after that. */
+interface Coming {
+  readonly migration: string
+  readonly postCopy: boolean
+  readonly timeoutMs: number
+}
 const quietMs = 300_000
 const quietChecks_max = 2016
 
-/** The destination can't see that the source has sent its last byte, so it waits until nothing has come for a while. */
-const closedWhenQuiet = Effect.fnUntraced(function* (transport: Transport["Service"], transfer: string) {
+/**
+ * The destination can't see that the source has sent its last byte, so it waits until nothing has come for a while, which
+ * is no less than the link of a post-copy may be away.
+ */
+const closedWhenQuiet = Effect.fnUntraced(function* (transport: Transport["Service"], coming: Coming) {
+  const { migration: transfer, postCopy, timeoutMs } = coming
+  const pauseMs = Math.max(quietMs, postCopy ? timeoutMs : 0)
   let before = -1
   for (let check = 0; check < quietChecks_max; check++) {
     const statistics = yield* Effect.option(transport.statistics(transfer))
     if (statistics._tag === "None" || statistics.value.receivedBytes === before) break
     before = statistics.value.receivedBytes
-    yield* Effect.sleep(quietMs)
+    yield* Effect.sleep(pauseMs)
   }
   yield* closed(transport, transfer)
 })

@@ -97,7 +97,13 @@ const makeTransport = Effect.fn("Transport.make")(function* (options: TransportO
   yield* endpoint.route({ protocol: protocols.stream, take: (accepted) => run(takeStream(state, accepted)) })
   return Transport.of({
     accept: (transfer, from, channels) => accept(state, transfer, from, channels),
-    open: (transfer, address, channels) => open(state, transfer, address, channels),
+    open: (transfer, address, channels, isResumed = false) =>
+      Effect.tap(open(state, transfer, address, channels), () =>
+        Effect.sync(() => {
+          const carried = state.transfers.get(transfer)?.carried
+          if (isResumed) for (const channel of channels) carried?.add(channel)
+        })
+      ),
     statistics: (transfer) =>
       Effect.suspend(() => {
         const known = state.transfers.get(transfer)

@@ -113,6 +113,7 @@ export function transportConformance(world: string, makePair: MakePair): void {
     holdingBack(behaves)
   })
   describe(`transport in ${world}: refusing`, () => refusing(behaves))
+  describe(`transport in ${world}: waiting`, () => waiting(behaves))
   describe(`transport in ${world}: ending`, () => ending(behaves))
 }
 
@@ -240,6 +241,24 @@ function refusing(behaves: Behaves): void {
       yield* pair.destination.accept("m-1", pair.sourceNode, [{ name: "ram", path }])
       const [channel] = yield* pair.source.open("m-1", pair.address, ["ram"])
       yield* closed(yield* dialSocket((channel as Channel).path))
+    })
+  )
+}
+
+function waiting(behaves: Behaves): void {
+  behaves("a connection that takes up what an earlier process began waits for the destination", (pair) =>
+    Effect.gen(function* () {
+      const path = join(pair.folder, "ram.sock")
+      yield* pair.destination.accept("m-1", pair.sourceNode, [{ name: "ram", path }])
+      const [channel] = yield* pair.source.open("m-1", pair.address, ["ram"], true)
+      const socket = yield* dialSocket((channel as Channel).path)
+      socket.end("the rest")
+      // Long enough for the attempts that lead nowhere yet.
+      yield* Effect.sleep(800)
+      assert.ok(!socket.closed)
+      const end = yield* receiver(path, () => undefined)
+      while (end.sockets.length === 0) yield* Effect.sleep(10)
+      assert.equal(String(yield* readAll(end.sockets[0] as Socket)), "the rest")
     })
   )
 }

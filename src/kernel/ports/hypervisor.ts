@@ -111,6 +111,8 @@ export class Hypervisor extends Context.Service<
       channels: ReadonlyArray<Channel>,
       policy: MigrationPolicy
     ) => Stream.Stream<MigrationReport, HypervisorError>
+    /** Whether this migration is by post-copy now: the guest has left, and the rest of its memory is here only. */
+    readonly isSending: (vm: string, migration: string) => Effect.Effect<boolean, HypervisorError>
     /** Before the hand-over: stop sending; the guest goes on here. After it: `wrong-state`. */
     readonly cancelMigration: (vm: string, migration: string) => Effect.Effect<void, HypervisorError>
     /**

@@ -30,11 +30,16 @@ export class Transport extends Context.Service<
       from: string,
       channels: ReadonlyArray<Channel>
     ) => Effect.Effect<void, TransportError>
-    /** Source: listen on a new unix socket per channel; each connection is carried to the destination. */
+    /**
+     * Source: listen on a new unix socket per channel; each connection is carried to the destination. A connection of a
+     * channel that had one before waits for the destination, for minutes; with `isResumed` so does the first, which
+     * takes up what an earlier process of this node began.
+     */
     readonly open: (
       transfer: string,
       address: string,
-      channels: ReadonlyArray<string>
+      channels: ReadonlyArray<string>,
+      isResumed?: boolean
     ) => Effect.Effect<ReadonlyArray<Channel>, TransportError>
     readonly statistics: (transfer: string) => Effect.Effect<TransferStatistics, TransportError>
     /** End the transfer at this side and remove its sockets. Closing an unknown one is a success. */

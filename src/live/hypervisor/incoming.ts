@@ -1,20 +1,23 @@
 /** The destination's side of a migration: a QEMU that waits, paused, and disks that are written through NBD. */
 import { appendFile } from "node:fs/promises"
-import { Clock, Effect, PubSub } from "effect"
+import { Clock, Effect, Queue } from "effect"
 import type { Channel } from "../../events/requests.ts"
 import type { HypervisorError } from "../../kernel/ports/hypervisor.ts"
 import { diskNode } from "./command-line.ts"
 import { readRecord, writeRecord } from "./folder.ts"
-import { asHypervisorError, endProcess, fail, look, runState } from "./machine.ts"
+import { asHypervisorError, endProcess, fail, look, lookToEnd, runState } from "./machine.ts"
 import type { Machine, Supervisor } from "./machine.ts"
 import { migrationInfo } from "./progress.ts"
 import { findProcess } from "./process.ts"
-import type { Qmp, QmpArguments, QmpEvent } from "./qmp.ts"
+import type { Qmp, QmpArguments } from "./qmp.ts"
 import { openRescue } from "./rescue.ts"
+import type { Rescue } from "./rescue.ts"
 import type { VmSpec } from "../../events/vm.ts"
 
 /** The guest stands still meanwhile. */
 const POLL_MS = 1
+const PAUSED = "postcopy-paused"
+const OVER: ReadonlyArray<string> = ["none", "completed", "failed", "cancelled"]
 const POST_COPY_POLL_MS = 250
 /** From "the source has sent everything" to "everything is loaded". */
 const ARRIVAL_MS = 60_000
@@ -61,11 +64,18 @@ export const openIncoming = Effect.fn("openIncoming")(function* (
   yield* ask(qmp, vm, "migrate-incoming", { uri: `unix:${machine.paths.incoming}` })
 })
 
+/** From now until QEMU ends it listens for its source again whenever its link broke. */
 const holdRescue = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Machine) {
-  if (machine.rescue === null || machine.rescue.isClosed()) {
-    machine.rescue = yield* openRescue(machine.paths, supervisor.scope)
-  }
-  return machine.rescue
+  if (machine.rescue?.isClosed() === false) return machine.rescue
+  const opened = yield* openRescue(machine.paths, supervisor.scope)
+  machine.rescue = opened?.rescue ?? null
+  if (opened === null) return null
+  const { rescue, scope } = opened
+  const listening = Effect.gen(function* () {
+    for (;;) if ((yield* Queue.take(rescue.statuses)) === PAUSED) yield* listenAgain(machine, rescue)
+  })
+  yield* Effect.forkIn(listening, scope)
+  return rescue
 })
 
 /** Negotiate with the second monitor of a QEMU that was just started, for good: nobody can later. */
@@ -88,18 +98,20 @@ export const takeUpArrival = Effect.fnUntraced(function* (supervisor: Supervisor
   const record = yield* readRecord(machine.paths, machine.vm)
   if (record?.arriving?.postCopy !== true) return
   if ((yield* findProcess(machine.paths, record.process)) === null) return
-  yield* holdRescue(supervisor, machine)
-  yield* listenAgain(machine)
+  // When it is held already nothing was missed.
+  if (machine.rescue?.isClosed() === false) return
+  const rescue = yield* holdRescue(supervisor, machine)
+  if (rescue !== null) yield* listenAgain(machine, rescue)
 })
 
 /**
- * While memory still comes by post-copy: when its link broke, have QEMU listen again, so that the source can take it up.
- * Ends with the post-copy, or with the connection to QEMU. What has come whole no longer has a sender in its record.
+ * While memory still comes by post-copy: end the guest when its link is away for longer than the move may take. Ends with
+ * the post-copy, or with QEMU. What has come whole no longer has a sender in its record.
  */
 export const keepPostCopy = (supervisor: Supervisor, machine: Machine, qmp: Qmp): Effect.Effect<void> =>
   Effect.gen(function* () {
-    const { record } = yield* machine.lock.withPermit(look(supervisor, machine))
-    if (record?.arriving === undefined) return
+    const record = yield* machine.lock.withPermit(readRecord(machine.paths, machine.vm))
+    if (record?.arriving === undefined || record.incoming !== null) return
     const { timeoutMs } = record.arriving
     const isWhole = yield* untilWhole(machine, qmp, timeoutMs)
     yield* machine.lock.withPermit(
@@ -118,7 +130,7 @@ const forgetSender = Effect.fnUntraced(function* (supervisor: Supervisor, machin
 
 /** The source gives up after as long, or is gone: what it had of the memory will not come. */
 const giveUp = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Machine, timeoutMs: number) {
-  const { process } = yield* look(supervisor, machine)
+  const { process } = yield* lookToEnd(supervisor, machine)
   const why = `the rest of its memory did not come within ${timeoutMs} ms`
   yield* Effect.logError(`${machine.vm}: ${why}; it is ended`)
   // Where the reason of its end is looked for.
@@ -127,23 +139,19 @@ const giveUp = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Mac
 })
 
 /** False when its link was away for too long. */
-const untilWhole = (machine: Machine, qmp: Qmp, timeoutMs: number): Effect.Effect<boolean, HypervisorError> =>
-  Effect.gen(function* () {
-    const events = yield* qmp.events
-    let isListening = false
-    let pausedMs: number | null = null
-    // While QEMU's main loop waits for memory itself, only its events tell, and only what is out of band is answered.
-    let status = (yield* statusOf(qmp, machine)) ?? "postcopy-active"
-    while (status.startsWith("postcopy")) {
-      const nowMs = yield* Clock.currentTimeMillis
-      pausedMs = status === "postcopy-active" ? null : (pausedMs ?? nowMs)
-      if (pausedMs !== null && nowMs - pausedMs > timeoutMs) return false
-      if (status !== "postcopy-paused") isListening = false
-      else isListening ||= yield* listenAgain(machine)
-      status = (yield* nextStatus(machine, qmp, events)) ?? status
-    }
-    return true
-  }).pipe(Effect.scoped)
+const untilWhole = Effect.fnUntraced(function* (machine: Machine, qmp: Qmp, timeoutMs: number) {
+  let pausedMs: number | null = null
+  for (;;) {
+    // While QEMU's main loop waits for memory itself it is only told, not answered.
+    const status = machine.rescue?.status ?? (yield* statusOf(qmp, machine)) ?? "postcopy-active"
+    if (OVER.includes(status)) return true
+    const nowMs = yield* Clock.currentTimeMillis
+    const isAway = status === PAUSED || status === "postcopy-recover"
+    pausedMs = isAway ? (pausedMs ?? nowMs) : null
+    if (pausedMs !== null && nowMs - pausedMs > timeoutMs) return false
+    yield* Effect.sleep(POST_COPY_POLL_MS)
+  }
+})
 
 /** Null when QEMU does not answer for now. */
 export const statusOf = (qmp: Qmp, { vm }: Machine): Effect.Effect<string | null, HypervisorError> =>
@@ -155,25 +163,10 @@ export const statusOf = (qmp: Qmp, { vm }: Machine): Effect.Effect<string | null
     )
   )
 
-/** As an event tells it, or after a while as QEMU does when it is asked. */
-const nextStatus = (machine: Machine, qmp: Qmp, events: PubSub.Subscription<QmpEvent>) => {
-  const told = Effect.gen(function* () {
-    for (;;) {
-      const { name, data } = yield* PubSub.take(events)
-      const status = String(data["status"])
-      // That it listens again is told as `setup`.
-      if (name === "MIGRATION" && /^(postcopy|completed|failed)/.test(status)) return status
-    }
-  })
-  return Effect.raceFirst(told, Effect.andThen(Effect.sleep(POST_COPY_POLL_MS), statusOf(qmp, machine)))
-}
-
-/** Whether QEMU listens for the source again; it refuses while its link holds. */
-const listenAgain = Effect.fnUntraced(function* ({ vm, paths, rescue }: Machine) {
-  if (rescue === null) return false
+/** Refused while the link holds. */
+const listenAgain = Effect.fnUntraced(function* ({ vm, paths }: Machine, rescue: Rescue) {
   const isListening = yield* rescue.execute("exec-oob", "migrate-recover", { uri: `unix:${paths.incoming}` })
   if (isListening) yield* Effect.logWarning(`${vm}: the link of its post-copy broke; it waits for the source`)
-  return isListening
 })
 
 /** Wait until everything is loaded, then let go of the exports, so that the guest's disks are its own. */

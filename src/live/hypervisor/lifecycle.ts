@@ -328,9 +328,10 @@ export const resume = (host: Host, vm: string) =>
       // Before the guest runs: its end, from here on, has to be told.
       const wanted = { ...record, wanted: "running" as const, incoming: null, outgoing: null }
       yield* writeRecord(machine.paths, wanted)
+      // It waits for us; QEMU may give no answer from here on.
+      if (record.incoming !== null) yield* Effect.forkIn(keepPostCopy(host, machine, qmp), host.scope)
       yield* ask("resume", vm, qmp, "cont")
       yield* waitForState(qmp, "resume", vm, "running")
-      if (record.incoming !== null) yield* Effect.forkIn(keepPostCopy(host, machine, qmp), host.scope)
       host.outgoing.delete(vm)
     })
   )

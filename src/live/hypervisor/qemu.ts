@@ -284,6 +284,14 @@ const migrate = (
     })
   )
 
+const isSending = Effect.fnUntraced(function* (host: Host, vm: string, migration: string) {
+  const machine = yield* machineOf(host, vm)
+  const record = yield* readRecord(machine.paths, vm)
+  if (record?.outgoing?.migration !== migration) return false
+  const { qmp } = yield* machine.lock.withPermit(look(host, machine))
+  return qmp !== null && (yield* statusOf(qmp, machine))?.startsWith("postcopy") === true
+})
+
 const cancelMigration = (host: Host, vm: string, migration: string) =>
   Effect.gen(function* () {
     const known = host.outgoing.get(vm)
@@ -434,6 +442,7 @@ export const qemuLayer = (options: QemuOptions): Layer.Layer<Hypervisor, Hypervi
         arriving: arriving(host),
         settleArrival: (vm, migration) => settleArrival(host, vm, migration),
         migrate: (vm, migration, channels, policy) => migrate(host, vm, migration, channels, policy),
+        isSending: (vm, migration) => isSending(host, vm, migration),
         cancelMigration: (vm, migration) => cancelMigration(host, vm, migration),
         abandonIncoming: (vm, migration) => abandonIncoming(host, vm, migration),
         console: (vm) => consoleOf(host, vm),

@@ -10,7 +10,7 @@
 import { randomUUID } from "node:crypto"
 import { closeSync, constants, openSync, writeSync } from "node:fs"
 import net from "node:net"
-import { Deferred, Effect, Exit, Scope } from "effect"
+import { Deferred, Effect, Exit, Queue, Scope } from "effect"
 import type { HypervisorError } from "../../kernel/ports/hypervisor.ts"
 import type { MachinePaths } from "./folder.ts"
 import type { QmpArguments } from "./qmp.ts"
@@ -20,6 +20,7 @@ const MAKE_MS = 5_000
 const ANSWER_MS = 2_000
 /** QEMU's answers and events here are far shorter; the rest of one that is longer is dropped. */
 const LINE_BYTES_MAX = 64 * 1024
+const STATUSES_KEPT = 16
 
 /** Before QEMU is started with it; `clearSockets` removed what an earlier one left. */
 export const makeRescue = (paths: MachinePaths, asError: (reason: string) => HypervisorError) =>
@@ -33,11 +34,15 @@ export class Rescue {
   readonly #socket: net.Socket
   readonly #in: number
   readonly #onEnd: () => void
+  /** Of the migration, as QEMU tells them. */
+  readonly statuses: Queue.Queue<string>
   #rest = ""
+  #status: string | null = null
   #isClosed = false
 
-  constructor(input: number, output: number, onEnd: () => void) {
+  constructor(input: number, output: number, statuses: Queue.Queue<string>, onEnd: () => void) {
     this.#in = input
+    this.statuses = statuses
     this.#onEnd = onEnd
     this.#socket = new net.Socket({ fd: output, readable: true, writable: false })
     this.#socket.setEncoding("utf8")
@@ -50,11 +55,22 @@ export class Rescue {
   #read(chunk: string): void {
     const lines = (this.#rest + chunk).split("\n")
     this.#rest = (lines.pop() ?? "").slice(0, LINE_BYTES_MAX)
-    for (const line of lines) {
-      const answer = parsed(line)
-      const waiting = this.#waiting.get(String(answer["id"]))
-      if (waiting !== undefined) Deferred.doneUnsafe(waiting, Effect.succeed("return" in answer))
+    for (const line of lines) this.#handle(parsed(line))
+  }
+
+  #handle(message: Readonly<Record<string, unknown>>): void {
+    if (message["event"] === "MIGRATION") {
+      this.#status = String((message["data"] as { readonly status?: unknown } | undefined)?.status)
+      Queue.offerUnsafe(this.statuses, this.#status)
+      return
     }
+    const waiting = this.#waiting.get(String(message["id"]))
+    if (waiting !== undefined) Deferred.doneUnsafe(waiting, Effect.succeed("return" in message))
+  }
+
+  /** Of the migration, as QEMU last told it; null when it has not told us, or tells no more. */
+  get status(): string | null {
+    return this.#isClosed ? null : this.#status
   }
 
   isClosed(): boolean {
@@ -104,18 +120,20 @@ const parsed = (line: string): Readonly<Record<string, unknown>> => {
  */
 export const openRescue = Effect.fnUntraced(function* (paths: MachinePaths, host: Scope.Scope) {
   const scope = yield* Scope.fork(host)
-  const rescue = open(paths, () => Effect.runFork(Scope.close(scope, Exit.void)))
+  const statuses = yield* Queue.sliding<string>(STATUSES_KEPT)
+  const rescue = open(paths, statuses, () => Effect.runFork(Scope.close(scope, Exit.void)))
   if (rescue === null) yield* Scope.close(scope, Exit.void)
   else yield* Scope.addFinalizer(scope, Effect.sync(rescue.end))
-  return rescue
+  return rescue === null ? null : { rescue, scope }
 })
 
-const open = ({ rescue }: MachinePaths, onEnd: () => void): Rescue | null => {
+const open = ({ rescue }: MachinePaths, statuses: Queue.Queue<string>, onEnd: () => void): Rescue | null => {
   let input: number | null = null
   try {
     // Fails when nobody reads it: QEMU has ended.
     input = openSync(`${rescue}.in`, constants.O_WRONLY | constants.O_NONBLOCK)
-    return new Rescue(input, openSync(`${rescue}.out`, constants.O_RDONLY | constants.O_NONBLOCK), onEnd)
+    const output = openSync(`${rescue}.out`, constants.O_RDONLY | constants.O_NONBLOCK)
+    return new Rescue(input, output, statuses, onEnd)
   } catch {
     if (input !== null) closeSync(input)
     return null
