@@ -196,6 +196,13 @@ const cancel = Command.make(
   "cancel",
   {
     migration: idArgument,
+    force: Flag.Boolean("force").pipe(
+      Flag.withDescription(
+        "Also when the machine runs at the destination by post-copy: what has not come of it is given up, and it starts again from its disks"
+      ),
+      Flag.withoutNegation,
+      Flag.withDefault(false)
+    ),
     reason: Flag.String("reason").pipe(
       Flag.withDescription("Why, for the journal"),
       Flag.withMetavar("TEXT"),
@@ -203,9 +210,14 @@ const cancel = Command.make(
     ),
     ...mutationFlags
   },
-  Effect.fnUntraced(function* ({ migration: id, reason, ...flags }) {
-    yield* mutate(flags, `cancel migration ${id}`, (calls, request) =>
-      calls.migrations.cancel({ ...request, params: { id }, payload: { reason } })
+  Effect.fnUntraced(function* ({ migration: id, force, reason, ...flags }) {
+    yield* mutate(flags, `cancel migration ${id}`, ({ migrations }, { query, ...request }) =>
+      migrations.cancel({
+        ...request,
+        params: { id },
+        query: { ...query, ...(force ? { force: "true" } : {}) },
+        payload: { reason }
+      })
     )
   })
 ).pipe(Command.withDescription("Cancel a migration; the machine stays where it is"))

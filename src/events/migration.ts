@@ -16,7 +16,12 @@ export const MigrationCommand = Schema.Union([
     /** Why it is moved, in the words of who asks. */
     ...reason
   }),
-  Schema.Struct({ type: Schema.tag("migration.cancel"), ...reason }),
+  /** `force`: also when the guest runs at the destination by post-copy; what has not come of it is given up. */
+  Schema.Struct({
+    type: Schema.tag("migration.cancel"),
+    ...reason,
+    force: Schema.optionalKey(Schema.Boolean)
+  }),
   // Said by other actors.
   Schema.Struct({
     type: Schema.tag("migration.begin"),

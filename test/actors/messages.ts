@@ -219,6 +219,7 @@ export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
     ...[
       { type: "migration.request", vm: "web", policy, reason: "test" },
       { type: "migration.cancel", reason: "changed my mind" },
+      { type: "migration.cancel", reason: "changed my mind", force: true },
       { type: "migration.begin", from: "a", decision: "web.1", spec },
       { type: "migration.place", host: "b", address: "b@127.0.0.1:1", decision: "m" },
       { type: "migration.refusePlacement", decision: "m", reason: "no host" }

@@ -215,6 +215,22 @@ test("a cancel that comes after the switch to post-copy is too late", () => {
   given(m, cancelling).when({ type: "hypervisor.handedOver" }).thenNothing()
 })
 
+test("by post-copy an operator may give up what has not come, and nobody else's cancel is taken any more", () => {
+  given(m, arriving)
+    .when(cancel)
+    .thenRefused({ unmet: ["forced"] })
+  given(m, arriving)
+    .when({ ...cancel, force: true })
+    .thenRecords(
+      { type: "migration.cancelRequested", reason: "enough" },
+      { type: "migration.arrivalDoubted", reason: "given up: enough" }
+    )
+    .thenAsks("settleArrival at b")
+  given(m, switching)
+    .when({ ...cancel, force: true })
+    .thenRefused({ state: "switching" })
+})
+
 test("whether the destination ran is not known: the source is not run again", () => {
   given(m, switching)
     .when(failed("resume", "lost"))

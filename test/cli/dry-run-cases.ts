@@ -186,6 +186,7 @@ export const cliCases: Readonly<Record<string, CliCase>> = {
   "migration cancel": (names) =>
     joined(
       fc.constantFrom(...names.migrations, "nobody").map((id) => ["migration", "cancel", id]),
+      fc.constantFrom([], ["--force"]),
       text.chain((reason) => flag("--reason", reason))
     ),
   "ca init": (names) =>

@@ -32,7 +32,7 @@ interface Roles {
   readonly source: HostName
   readonly destination: HostName
 }
-type Injure = (cluster: Cluster, roles: Roles) => Promise<boolean>
+type Injure = (cluster: Cluster, roles: Roles, stream: string) => Promise<boolean>
 
 const killNode =
   (of: (roles: Roles) => NodeName, downMs: number): Injure =>
@@ -248,7 +248,7 @@ async function meet(
     facts = (await cluster.facts(stream)) ?? []
     return reached()
   })
-  const injured = await injure(cluster, roles)
+  const injured = await injure(cluster, roles, stream)
   await settled(stream)
   const end = await check(stream, `${what} at ${phase}`)
   counts.cases += injured ? 1 : 0
@@ -264,9 +264,10 @@ for (const [what, injure, at] of cases) {
 }
 
 /** Whether the cancel was taken; it is refused when the machine has been handed over. */
-async function cancel(stream: string): Promise<boolean> {
+async function cancel(stream: string, query = ""): Promise<boolean> {
   try {
-    await cluster.call("POST", `/v1/migrations/${stream.slice("migration/".length)}/cancel`, { reason: "no" })
+    const path = `/v1/migrations/${stream.slice("migration/".length)}/cancel${query}`
+    await cluster.call("POST", path, { reason: "no" })
     return true
   } catch (error) {
     assert.match((error as Error).message, /: 409 /)
@@ -310,6 +311,20 @@ test("no case was idle, and the machine can be removed without a trace", async (
   assert.ok(counts.cases >= 30, `${counts.cases} cases`)
 })
 
+/** The link stays away, and an operator does not wait for the time-out. */
+const giveUp: Injure = async (_, { destination }, stream) => {
+  cluster.relays[destination].cut()
+  await sleep(shortCutMs)
+  assert.ok(!(await cancel(stream)), "a cancel without force came too late")
+  const isTaken = await cancel(stream, "?force=true")
+  await until("it is given up", async () => {
+    const facts = (await cluster.facts(stream)) ?? []
+    return facts.some(({ type }) => type === "novacron.migration.guestLost")
+  })
+  cluster.relays[destination].heal()
+  return isTaken
+}
+
 /** The guest runs at the destination, and half of its memory is still at the source. */
 const postCopyCases: ReadonlyArray<readonly [what: string, injure: Injure, end: "completed" | "failed"]> = [
   ["the kernel's node is killed", killNode(() => "k", 0), "completed"],
@@ -323,7 +338,8 @@ const postCopyCases: ReadonlyArray<readonly [what: string, injure: Injure, end: 
   ["the link between the hosts is cut", cut(({ destination }) => [destination], shortCutMs), "completed"],
   // Its memory is lost then: it starts again from its disk.
   ["the destination's machine is killed", killMachine(({ destination }) => destination), "failed"],
-  ["the source's machine is killed", killMachine(({ source }) => source), "failed"]
+  ["the source's machine is killed", killMachine(({ source }) => source), "failed"],
+  ["its link is cut and it is given up", giveUp, "failed"]
 ]
 
 const attemptsMax = 3

@@ -83,6 +83,10 @@ const arrivalDoubted = record("hypervisor.failed", ({ event }) => ({
   type: "migration.arrivalDoubted",
   reason: event.reason
 }))
+const givenUpByOperator = record("migration.cancel", ({ event }) => ({
+  type: "migration.arrivalDoubted",
+  reason: event.reason === "" ? "given up" : `given up: ${event.reason}`
+}))
 const ownerChanged = record("actor.accepted", () => ({ type: "migration.ownerChanged" }))
 
 const chart = setup({
@@ -129,6 +133,8 @@ const chart = setup({
     isPostCopy: ({ context }) => context.postCopy,
     sourceAnswersLost: ({ context, event }) =>
       (event as Failed).op === "migrate" && context.ownerChanged && context.postCopy,
+    forced: ({ context, event }) =>
+      context.postCopy && context.ownerChanged && (event as Of<Event, "migration.cancel">).force === true,
     isComing: ({ context }) => context.postCopy && context.ownerChanged,
     isLost: ({ context, event }) =>
       context.lost && (event as Of<Event, "actor.accepted">).command === "vm.handOver",
@@ -374,6 +380,8 @@ const chart = setup({
           { guard: "ownerIsChanged", actions: [measuredNow, clearing] },
           { actions: measuredNow }
         ],
+        "migration.cancel": { guard: "forced", actions: [noteCancel, givenUpByOperator] },
+        "migration.cancelRequested": { actions: "noteCancel" },
         "migration.reportCrash": {
           guard: "isComing",
           actions: record("migration.reportCrash", ({ event }) => ({

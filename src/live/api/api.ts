@@ -136,7 +136,7 @@ const migrations = HttpApiGroup.make("migrations").add(
   HttpApiEndpoint.post("cancel", "/v1/migrations/:id/cancel", {
     ...command,
     params: { id: Name },
-    query: commandQuery,
+    query: { ...commandQuery, force: Schema.optionalKey(Schema.Literals(["true", "false"])) },
     payload: [Schema.Null, Reason]
   })
 )

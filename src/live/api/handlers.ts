@@ -211,7 +211,12 @@ const migrations = (ports: HandlerPorts) => {
           Effect.flatMap(ports.reads.migration(params.id), (row) => found(row, `migration/${params.id}`)),
         cancel: (request) => {
           const reason = request.payload?.reason ?? ""
-          return ask(`migration/${request.params.id}`, { type: "migration.cancel", reason }, request)
+          const forced = request.query.force === "true" ? { force: true } : {}
+          return ask(
+            `migration/${request.params.id}`,
+            { type: "migration.cancel", reason, ...forced },
+            request
+          )
         }
       })
     )

@@ -17,7 +17,10 @@ import type { VmSpec } from "../../events/vm.ts"
 /** The guest stands still meanwhile. */
 const POLL_MS = 1
 const PAUSED = "postcopy-paused"
-const OVER: ReadonlyArray<string> = ["none", "completed", "failed", "cancelled"]
+/** Of the migration of a guest that runs: all of it is here. */
+export const OVER: ReadonlyArray<string> = ["none", "completed", "failed", "cancelled"]
+/** Its link is not there. */
+export const AWAY: ReadonlyArray<string> = [PAUSED, "postcopy-recover"]
 const POST_COPY_POLL_MS = 250
 /** From "the source has sent everything" to "everything is loaded". */
 const ARRIVAL_MS = 60_000
@@ -142,16 +145,20 @@ const giveUp = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Mac
 const untilWhole = Effect.fnUntraced(function* (machine: Machine, qmp: Qmp, timeoutMs: number) {
   let pausedMs: number | null = null
   for (;;) {
-    // While QEMU's main loop waits for memory itself it is only told, not answered.
-    const status = machine.rescue?.status ?? (yield* statusOf(qmp, machine)) ?? "postcopy-active"
+    const status = (yield* arrivalStatus(machine, qmp)) ?? "postcopy-active"
     if (OVER.includes(status)) return true
     const nowMs = yield* Clock.currentTimeMillis
-    const isAway = status === PAUSED || status === "postcopy-recover"
-    pausedMs = isAway ? (pausedMs ?? nowMs) : null
+    pausedMs = AWAY.includes(status) ? (pausedMs ?? nowMs) : null
     if (pausedMs !== null && nowMs - pausedMs > timeoutMs) return false
     yield* Effect.sleep(POST_COPY_POLL_MS)
   }
 })
+
+/** While QEMU's main loop waits for memory itself it does not answer, but it tells. Null when it does neither. */
+export const arrivalStatus = (machine: Machine, qmp: Qmp | null) => {
+  const told = machine.rescue?.status ?? null
+  return told !== null || qmp === null ? Effect.succeed(told) : statusOf(qmp, machine)
+}
 
 /** Null when QEMU does not answer for now. */
 export const statusOf = (qmp: Qmp, { vm }: Machine): Effect.Effect<string | null, HypervisorError> =>

@@ -13,6 +13,9 @@ import type { Arrival, HypervisorError, MigrationReport, VmEnded } from "../../k
 import { createDisk, diskFiles, diskRoom, imageFile, isFile } from "./disks.ts"
 import { machineNames, makeFolders, readRecord, writeRecord } from "./folder.ts"
 import {
+  AWAY,
+  OVER,
+  arrivalStatus,
   incomingChannels,
   keepPostCopy,
   negotiateRescue,
@@ -254,9 +257,10 @@ const settle = (present: lifecycle.Present, migration: string, waitedMs: number)
     const { record, machine, process, qmp } = present
     const { arriving } = record
     if (arriving?.migration !== migration) return true
-    const status = qmp === null ? null : yield* statusOf(qmp, machine)
-    if (status !== null && !status.startsWith("postcopy")) return true
-    if (status === "postcopy-active" && waitedMs < arriving.timeoutMs) return null
+    const status = yield* arrivalStatus(machine, qmp)
+    if (status !== null && OVER.includes(status)) return true
+    const isAway = status === null || AWAY.includes(status)
+    if (!isAway && waitedMs < arriving.timeoutMs) return null
     yield* lifecycle.endTorn(machine, record, process)
     return false
   })

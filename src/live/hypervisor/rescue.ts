@@ -21,6 +21,7 @@ const ANSWER_MS = 2_000
 /** QEMU's answers and events here are far shorter; the rest of one that is longer is dropped. */
 const LINE_BYTES_MAX = 64 * 1024
 const STATUSES_KEPT = 16
+const TOLD = /^(postcopy-.*|completed|failed|cancelled)$/
 
 /** Before QEMU is started with it; `clearSockets` removed what an earlier one left. */
 export const makeRescue = (paths: MachinePaths, asError: (reason: string) => HypervisorError) =>
@@ -60,8 +61,11 @@ export class Rescue {
 
   #handle(message: Readonly<Record<string, unknown>>): void {
     if (message["event"] === "MIGRATION") {
-      this.#status = String((message["data"] as { readonly status?: unknown } | undefined)?.status)
-      Queue.offerUnsafe(this.statuses, this.#status)
+      const status = String((message["data"] as { readonly status?: unknown } | undefined)?.status)
+      // That it listens again is told as `setup`, while it is still paused.
+      if (!TOLD.test(status)) return
+      this.#status = status
+      Queue.offerUnsafe(this.statuses, status)
       return
     }
     const waiting = this.#waiting.get(String(message["id"]))
@@ -80,6 +84,8 @@ export class Rescue {
   /** Whether QEMU did it; false as well when it gave no answer within two seconds. */
   execute(how: "execute" | "exec-oob", command: string, args: QmpArguments): Effect.Effect<boolean> {
     return Effect.suspend(() => {
+      // Its number may be another file's by now.
+      if (this.#isClosed) return Effect.succeed(false)
       const id = randomUUID()
       const waiting = Deferred.makeUnsafe<boolean>()
       this.#waiting.set(id, waiting)

@@ -1,0 +1,87 @@
+/** The second monitor, with a QEMU's side of its FIFOs that says what the test wants. */
+import assert from "node:assert/strict"
+import { closeSync, constants, openSync, readSync, writeSync } from "node:fs"
+import { mkdtemp, rm } from "node:fs/promises"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { test } from "node:test"
+import type { TestContext } from "node:test"
+import { setTimeout as sleep } from "node:timers/promises"
+import { Effect, Queue, Scope } from "effect"
+import { machinePaths } from "../../src/live/hypervisor/folder.ts"
+import { fail } from "../../src/live/hypervisor/machine.ts"
+import { makeRescue, openRescue } from "../../src/live/hypervisor/rescue.ts"
+
+/** QEMU opens both for reading and writing, so that it never sees an end. */
+const BOTH = constants.O_RDWR | constants.O_NONBLOCK
+
+async function pair(t: TestContext) {
+  const dataDir = await mkdtemp(join(tmpdir(), "nv-rescue-"))
+  const paths = await Effect.runPromise(machinePaths({ dataDir }, "r"))
+  const at = { ...paths, rescue: join(dataDir, "rescue") }
+  await Effect.runPromise(makeRescue(at, (reason) => fail("start", "r", "failed", reason)))
+  const qemu = { in: openSync(`${at.rescue}.in`, BOTH), out: openSync(`${at.rescue}.out`, BOTH) }
+  const say = (text: string) => writeSync(qemu.out, text)
+  const event = (status: string) => say(`${JSON.stringify({ event: "MIGRATION", data: { status } })}\n`)
+  const end = () => {
+    closeSync(qemu.in)
+    closeSync(qemu.out)
+  }
+  t.after(() => rm(dataDir, { recursive: true }))
+  /** What was asked, once it has come. */
+  const asked = async (): Promise<Readonly<Record<string, unknown>>> => {
+    for (;;) {
+      const buffer = Buffer.alloc(4096)
+      try {
+        const bytes = readSync(qemu.in, buffer)
+        return JSON.parse(buffer.toString("utf8", 0, bytes)) as Readonly<Record<string, unknown>>
+      } catch {
+        await sleep(5)
+      }
+    }
+  }
+  return { at, say, event, end, asked }
+}
+
+const opened = async (at: Parameters<typeof openRescue>[0]) => {
+  const scope = await Effect.runPromise(Scope.make())
+  return (await Effect.runPromise(openRescue(at, scope)))?.rescue ?? null
+}
+
+test("what QEMU tells of its migration is kept; that it listens again does not mean that its link is there", async (t) => {
+  const { at, say, event, end } = await pair(t)
+  // The end of a line that somebody else began to read, and lines that are none of ours.
+  say(`us": "active"}}\n{"event": "STOP"}\nnull\n[1]\n`)
+  const rescue = await opened(at)
+  assert.ok(rescue)
+  assert.equal(rescue.status, null)
+  for (const status of ["setup", "active", "postcopy-active", "postcopy-paused", "setup"]) event(status)
+  const told = await Effect.runPromise(Effect.all([Queue.take(rescue.statuses), Queue.take(rescue.statuses)]))
+  assert.deepEqual(told, ["postcopy-active", "postcopy-paused"])
+  assert.equal(rescue.status, "postcopy-paused")
+  end()
+  while (!rescue.isClosed()) await sleep(5)
+  assert.equal(rescue.status, null)
+})
+
+test("a command is done, refused or not answered; nothing waits for a QEMU that ended", async (t) => {
+  const { at, say, asked, end } = await pair(t)
+  const rescue = await opened(at)
+  assert.ok(rescue)
+  const recover = () => Effect.runPromise(rescue.execute("exec-oob", "migrate-recover", { uri: "unix:/in" }))
+  const done = recover()
+  const { id, ...message } = await asked()
+  assert.deepEqual(message, { "exec-oob": "migrate-recover", arguments: { uri: "unix:/in" } })
+  say(`${JSON.stringify({ return: {}, id: "another" })}\n${JSON.stringify({ return: {}, id })}\n`)
+  assert.equal(await done, true)
+  const refused = recover()
+  const again = await asked()
+  assert.notEqual(again["id"], id)
+  say(`${JSON.stringify({ id: again["id"], error: { class: "GenericError", desc: "not paused" } })}\n`)
+  assert.equal(await refused, false)
+  assert.equal(await recover(), false, "no answer")
+  end()
+  while (!rescue.isClosed()) await sleep(5)
+  assert.equal(await recover(), false)
+  assert.equal(await opened(at), null, "nobody reads it any more")
+})
