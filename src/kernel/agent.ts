@@ -43,13 +43,13 @@ const makeAgent = Effect.fn("HostAgent.make")(function* (host: string) {
   const jobs = new Map<string, Job>()
 
   /** Transfers into this host, by machine, until the machine runs here and the last byte has come. */
-  const arriving = new Map<string, Coming>()
+  const arriving = new Map<string, string>()
 
   // Of before a restart: the source goes on as soon as it is let in.
-  const letIn = Effect.fnUntraced(function* (found: Arriving) {
-    arriving.set(found.vm, found)
-    yield* transport.accept(found.migration, found.from, found.channels)
-    run(closedWhenQuiet(transport, found))
+  const letIn = Effect.fnUntraced(function* ({ vm, migration, from, channels }: Arriving) {
+    arriving.set(vm, migration)
+    yield* transport.accept(migration, from, channels)
+    run(closedWhenQuiet({ hypervisor, transport }, migration))
   })
   yield* Effect.flatMap(hypervisor.arriving, (all) => Effect.forEach(all, letIn, { discard: true })).pipe(
     Effect.catch((error) => Effect.logWarning(`what arrives is not let in again: ${error.message}`))
@@ -58,14 +58,14 @@ const makeAgent = Effect.fn("HostAgent.make")(function* (host: string) {
   const begin = (key: string, request: HypervisorRequest): Job => {
     const job: Job = new SharedWork((report) => report.type === "hypervisor.progressed")
     jobs.set(key, job)
-    if (request.op === "prepareIncoming") arriving.set(request.vm, request)
+    if (request.op === "prepareIncoming") arriving.set(request.vm, request.migration)
     const arrived = request.op === "resume" ? arriving.get(request.vm) : undefined
     const work = workOf(request, { hypervisor, transport }).pipe(
       Stream.filterEffect(worthTelling()),
       Stream.runForEach((report) => Effect.sync(() => job.say(report))),
       Effect.tap(() =>
         Effect.sync(() => {
-          if (arrived !== undefined) run(closedWhenQuiet(transport, arrived))
+          if (arrived !== undefined) run(closedWhenQuiet({ hypervisor, transport }, arrived))
           if (arrived !== undefined || request.op === "remove") arriving.delete(request.vm)
         })
       ),
@@ -224,27 +224,25 @@ function worthTelling(): (report: HypervisorReport) => Effect.Effect<boolean> {
     })
 }
 
-interface Coming {
-  readonly migration: string
-  readonly postCopy: boolean
-  readonly timeoutMs: number
-}
 const quietMs = 300_000
 const quietChecks_max = 2016
 
 /**
- * The destination can't see that the source has sent its last byte, so it waits until nothing has come for a while, which
- * is no less than the link of a post-copy may be away.
+ * The destination can't see that the source has sent its last byte, so it waits until nothing has come for a while. A
+ * machine that has not come whole, because the link of its post-copy is away, is waited for as long as its hypervisor does.
  */
-const closedWhenQuiet = Effect.fnUntraced(function* (transport: Transport["Service"], coming: Coming) {
-  const { migration: transfer, postCopy, timeoutMs } = coming
-  const pauseMs = Math.max(quietMs, postCopy ? timeoutMs : 0)
+const closedWhenQuiet = Effect.fnUntraced(function* ({ hypervisor, transport }: Ports, transfer: string) {
+  const isArriving = Effect.map(hypervisor.arriving, (all) =>
+    all.some(({ migration }) => migration === transfer)
+  ).pipe(Effect.orElseSucceed(() => false))
   let before = -1
   for (let check = 0; check < quietChecks_max; check++) {
     const statistics = yield* Effect.option(transport.statistics(transfer))
-    if (statistics._tag === "None" || statistics.value.receivedBytes === before) break
-    before = statistics.value.receivedBytes
-    yield* Effect.sleep(pauseMs)
+    if (statistics._tag === "None") break
+    const { receivedBytes } = statistics.value
+    if (receivedBytes === before && !(yield* isArriving)) break
+    before = receivedBytes
+    yield* Effect.sleep(quietMs)
   }
   yield* closed(transport, transfer)
 })

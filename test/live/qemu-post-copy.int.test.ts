@@ -127,7 +127,7 @@ async function cuttable(path: string) {
 }
 
 /** A machine whose link is cut when it runs at the destination; its guest's ticks there, and how its move ends. */
-async function tear(vm: string, migration: string) {
+async function tear(vm: string, migration: string, breaking = async (cut: () => void) => cut()) {
   const { source, destination, run } = hosts
   const spec = hosts.spec({ disk: "none", dirtyMibPerSecond: 64 })
   await run(source.driver().define(vm, spec))
@@ -147,7 +147,7 @@ async function tear(vm: string, migration: string) {
         Stream.runForEach((report) => {
           reports.push(report)
           if (report.type !== "hypervisor.handedOver") return Effect.void
-          return Effect.tap(destination.driver().resume(vm), () => Effect.sync(link.cut))
+          return Effect.tap(destination.driver().resume(vm), () => Effect.promise(() => breaking(link.cut)))
         }),
         Effect.match({ onFailure: (cause) => `${cause.code}: ${cause.reason}`, onSuccess: () => null })
       )
@@ -162,9 +162,9 @@ async function tear(vm: string, migration: string) {
 const isAble = async () =>
   (await hosts.run(hosts.destination.driver().facts)).capabilities.includes("post-copy")
 
-async function mends(t: TestContext, vm: string, meanwhile: () => Promise<void>): Promise<void> {
+async function mends(t: TestContext, vm: string, breaking?: (cut: () => void) => Promise<void>) {
   const { source, destination, run } = hosts
-  const { link, to, reports, moved, close } = await tear(vm, `move-${vm}`)
+  const { link, to, reports, moved, close } = await tear(vm, `move-${vm}`, breaking)
   t.after(close)
   if (!(await isAble())) {
     // The kernel keeps userfaultfd for the privileged: the guest stays.
@@ -174,7 +174,6 @@ async function mends(t: TestContext, vm: string, meanwhile: () => Promise<void>)
   while (!reports.some(({ type }) => type === "hypervisor.handedOver")) await hosts.pass(50)
   await hosts.pass(2500)
   assert.notEqual(reports.at(-1)?.type, "hypervisor.migrated", "there was nothing left to send")
-  await meanwhile()
   link.heal()
   assert.equal(await moved, null)
   assert.equal(reports.at(-1)?.type, "hypervisor.migrated")
@@ -190,10 +189,11 @@ async function mends(t: TestContext, vm: string, meanwhile: () => Promise<void>)
 }
 
 test("a post-copy whose link breaks waits for it, and the guest goes on with all of its memory", (t) =>
-  mends(t, "torn", async () => undefined))
+  mends(t, "torn"))
 
-test("so it does when the driver of its destination ends too, and QEMU waits for memory itself", (t) =>
-  mends(t, "orphan", () => hosts.destination.reopen()))
+// QEMU's main loop may wait for memory itself by then, and often does.
+test("so it does when no driver was at its destination as the link broke", (t) =>
+  mends(t, "orphan", (cut) => hosts.destination.reopen(async () => cut())))
 
 test("a guest whose memory will not come whole is ended, and can be started again", async (t) => {
   const { source, destination, run } = hosts

@@ -8,7 +8,6 @@ import { readRecord, writeRecord } from "./folder.ts"
 import { asHypervisorError, endProcess, fail, look, lookToEnd, runState } from "./machine.ts"
 import type { Machine, Supervisor } from "./machine.ts"
 import { migrationInfo } from "./progress.ts"
-import { findProcess } from "./process.ts"
 import type { Qmp, QmpArguments } from "./qmp.ts"
 import { openRescue } from "./rescue.ts"
 import type { Rescue } from "./rescue.ts"
@@ -83,6 +82,8 @@ const holdRescue = Effect.fnUntraced(function* (supervisor: Supervisor, machine:
 
 /** Negotiate with the second monitor of a QEMU that was just started, for good: nobody can later. */
 export const negotiateRescue = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Machine) {
+  // What is still held is an earlier QEMU's.
+  machine.rescue?.end()
   const rescue = yield* holdRescue(supervisor, machine)
   const isAble = yield* (
     rescue?.execute("execute", "qmp_capabilities", { enable: ["oob"] }) ?? Effect.succeed(false)
@@ -95,16 +96,16 @@ export const negotiateRescue = Effect.fnUntraced(function* (supervisor: Supervis
 
 /**
  * After a restart of this driver, which had the link of a post-copy: have QEMU listen for its source again. That comes
- * before anything else is asked, because QEMU may not answer until the rest of the memory comes.
+ * before anything else is asked, because QEMU may not answer until the rest of the memory comes. The second monitor of a
+ * machine that has come whole is read too, for as long as its QEMU runs.
  */
 export const takeUpArrival = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Machine) {
-  const record = yield* readRecord(machine.paths, machine.vm)
-  if (record?.arriving?.postCopy !== true) return
-  if ((yield* findProcess(machine.paths, record.process)) === null) return
   // When it is held already nothing was missed.
   if (machine.rescue?.isClosed() === false) return
   const rescue = yield* holdRescue(supervisor, machine)
-  if (rescue !== null) yield* listenAgain(machine, rescue)
+  if (rescue === null) return
+  const record = yield* readRecord(machine.paths, machine.vm)
+  if (record?.arriving !== undefined) yield* listenAgain(machine, rescue)
 })
 
 /**

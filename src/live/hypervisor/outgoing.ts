@@ -187,7 +187,7 @@ const changeOutgoing = (
 /**
  * The link of a post-copy broke. The guest runs at the destination and half of its memory is only here, so this is never
  * given up lightly: it is tried again and again, as long as a migration may take. See QEMU's docs/devel/migration.rst,
- * "Postcopy recovery"; the destination does its part in `keepPostCopy`.
+ * "Postcopy recovery"; the destination does its part in `rescue.ts`.
  */
 const takeUpAgain = Effect.fn("takeUpAgain")(function* (run: Run): Effect.fn.Return<"go on", Failure> {
   const { qmp, machine, channels } = run

@@ -89,14 +89,14 @@ export class Rescue {
       const id = randomUUID()
       const waiting = Deferred.makeUnsafe<boolean>()
       this.#waiting.set(id, waiting)
-      return Effect.sync(() =>
+      return Effect.try(() =>
         // At once or not at all: less than PIPE_BUF, see pipe(7).
         writeSync(this.#in, `${JSON.stringify({ [how]: command, arguments: args, id })}\n`)
       ).pipe(
         Effect.andThen(Deferred.await(waiting)),
         Effect.timeoutOrElse({ duration: ANSWER_MS, orElse: () => Effect.succeed(false) }),
         // Full, or QEMU has gone.
-        Effect.catchDefect(() => Effect.succeed(false)),
+        Effect.orElseSucceed(() => false),
         Effect.ensuring(Effect.sync(() => this.#waiting.delete(id)))
       )
     })
