@@ -1,5 +1,5 @@
 /** The destination's side of a migration: a QEMU that waits, paused, and disks that are written through NBD. */
-import { appendFile } from "node:fs/promises"
+import { appendFile, rm } from "node:fs/promises"
 import { Clock, Effect, Queue } from "effect"
 import type { Channel } from "../../events/requests.ts"
 import type { HypervisorError } from "../../kernel/ports/hypervisor.ts"
@@ -15,6 +15,7 @@ import type { VmSpec } from "../../events/vm.ts"
 
 /** The guest stands still meanwhile. */
 const POLL_MS = 1
+const ACTIVE = "postcopy-active"
 const PAUSED = "postcopy-paused"
 /** Of the migration of a guest that runs: all of it is here. */
 export const OVER: ReadonlyArray<string> = ["none", "completed", "failed", "cancelled"]
@@ -66,27 +67,36 @@ export const openIncoming = Effect.fn("openIncoming")(function* (
   yield* ask(qmp, vm, "migrate-incoming", { uri: `unix:${machine.paths.incoming}` })
 })
 
-/** From now until QEMU ends it listens for its source again whenever its link broke. */
-const holdRescue = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Machine) {
-  if (machine.rescue?.isClosed() === false) return machine.rescue
+/** From now until QEMU ends: it listens for its source when its link broke, and only then. */
+const holdRescue = Effect.fnUntraced(function* (
+  supervisor: Supervisor,
+  machine: Machine,
+  atFirst: (rescue: Rescue) => Effect.Effect<void>
+) {
   const opened = yield* openRescue(machine.paths, supervisor.scope)
   machine.rescue = opened?.rescue ?? null
-  if (opened === null) return null
+  if (opened === null) return
   const { rescue, scope } = opened
-  const listening = Effect.gen(function* () {
-    for (;;) if ((yield* Queue.take(rescue.statuses)) === PAUSED) yield* listenAgain(machine, rescue)
+  yield* atFirst(rescue)
+  const keeping = Effect.gen(function* () {
+    for (;;) {
+      const status = yield* Queue.take(rescue.statuses)
+      if (status === PAUSED) yield* listenAgain(machine, rescue)
+      else if (status === ACTIVE) yield* listenNoMore(machine)
+    }
   })
-  yield* Effect.forkIn(listening, scope)
-  return rescue
+  yield* Effect.forkIn(keeping, scope)
 })
 
 /** Negotiate with the second monitor of a QEMU that was just started, for good: nobody can later. */
 export const negotiateRescue = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Machine) {
   // What is still held is an earlier QEMU's.
   machine.rescue?.end()
-  const rescue = yield* holdRescue(supervisor, machine)
-  const isAble = yield* (
-    rescue?.execute("execute", "qmp_capabilities", { enable: ["oob"] }) ?? Effect.succeed(false)
+  let isAble = false
+  yield* holdRescue(supervisor, machine, (rescue) =>
+    Effect.map(rescue.execute("execute", "qmp_capabilities", { enable: ["oob"] }), (done) => {
+      isAble = done
+    })
   )
   if (isAble) return
   yield* Effect.logWarning(
@@ -102,10 +112,17 @@ export const negotiateRescue = Effect.fnUntraced(function* (supervisor: Supervis
 export const takeUpArrival = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Machine) {
   // When it is held already nothing was missed.
   if (machine.rescue?.isClosed() === false) return
-  const rescue = yield* holdRescue(supervisor, machine)
-  if (rescue === null) return
   const record = yield* readRecord(machine.paths, machine.vm)
-  if (record?.arriving !== undefined) yield* listenAgain(machine, rescue)
+  const isArriving = record?.arriving !== undefined
+  yield* holdRescue(supervisor, machine, (rescue) => (isArriving ? catchUp(machine, rescue) : Effect.void))
+})
+
+/** What was told while nobody read comes before the answer, and is of the past: it would end the new listening. */
+const catchUp = Effect.fnUntraced(function* (machine: Machine, rescue: Rescue) {
+  yield* listenAgain(machine, rescue)
+  yield* Queue.clear(rescue.statuses)
+  // Told since it was asked.
+  if (rescue.status === PAUSED) yield* listenAgain(machine, rescue)
 })
 
 /**
@@ -146,7 +163,7 @@ const giveUp = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Mac
 const untilWhole = Effect.fnUntraced(function* (machine: Machine, qmp: Qmp, timeoutMs: number) {
   let pausedMs: number | null = null
   for (;;) {
-    const status = (yield* arrivalStatus(machine, qmp)) ?? "postcopy-active"
+    const status = (yield* arrivalStatus(machine, qmp)) ?? ACTIVE
     if (OVER.includes(status)) return true
     const nowMs = yield* Clock.currentTimeMillis
     pausedMs = AWAY.includes(status) ? (pausedMs ?? nowMs) : null
@@ -170,6 +187,12 @@ export const statusOf = (qmp: Qmp, { vm }: Machine): Effect.Effect<string | null
       () => Effect.succeed(null)
     )
   )
+
+/**
+ * QEMU 7.2 keeps the socket it listened at while the link holds, and throws out whoever connects to it when it is told to
+ * listen again. One that comes too early must find nobody there: it is held until somebody is.
+ */
+const listenNoMore = ({ paths }: Machine) => Effect.promise(() => rm(paths.incoming, { force: true }))
 
 /** Refused while the link holds. */
 const listenAgain = Effect.fnUntraced(function* ({ vm, paths }: Machine, rescue: Rescue) {
