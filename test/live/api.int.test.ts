@@ -154,6 +154,30 @@ test("a machine, host, migration, operation, kind or path that is not there is n
   }
 })
 
+test("a host or a snapshot that is not there is named with those that are, and nothing is recorded", async () => {
+  const name = await machine()
+  assert.equal(
+    (await world.call("POST", `/v1/vms/${name}/snapshots?wait=10s`, { snapshot: "first" })).status,
+    200
+  )
+  const position = await head()
+  const slips = [
+    ["/v1/vms", { name: "lost-1", spec: {}, host: "nope" }, "body.host", "nope", /a host: a, b/],
+    [`/v1/vms/${name}/migrate`, { to: "nope" }, "body.to", "nope", /a host: a, b/],
+    [`/v1/vms/${name}/restore`, { snapshot: "nope" }, "body.snapshot", "nope", /a snapshot of it: first/]
+  ] as const
+  for (const [path, body, where, value, allowed] of slips) {
+    for (const query of ["", "?dryRun=true"]) {
+      const answer = await world.call("POST", `${path}${query}`, body)
+      assert.equal(answer.status, 400)
+      assert.equal(answer.body.errors[0].path, where)
+      assert.equal(answer.body.errors[0].value, value)
+      assert.match(answer.body.errors[0].allowed, allowed)
+    }
+  }
+  assert.equal(await head(), position)
+})
+
 test("a dry run says what would happen, and nothing does", async () => {
   const name = await machine("running")
   const position = await head()

@@ -77,7 +77,9 @@ const vms = (ports: HandlerPorts) => {
       }
     ) =>
       ask(`vm/${request.params.name}`, { type, snapshot: request.payload.snapshot }, request)
+  const restore = snapshot("vm.restore")
   const original = originalOf(ports)
+  const ifHost = ifHostOf(ports)
   const take = taken(ports, "vms")
   return HttpApiBuilder.group(Api, "vms", (handlers) =>
     handlers.handleAll(
@@ -96,7 +98,8 @@ const vms = (ports: HandlerPorts) => {
         attach: ({ params }) => ports.console.attach(params.name, params.session),
         create: (request) => {
           const { name, ...rest } = request.payload
-          return ask(`vm/${name}`, { type: "vm.create", ...rest }, request)
+          const created = ask(`vm/${name}`, { type: "vm.create", ...rest }, request)
+          return Effect.andThen(ifHost("body.host", rest.host), created)
         },
         delete: act("vm.delete"),
         start: act("vm.start"),
@@ -121,13 +124,25 @@ const vms = (ports: HandlerPorts) => {
             return ask(`vm/${name}`, { type: "vm.create", spec, ...host, start, cloneOf }, request)
           }),
         snapshot: snapshot("vm.snapshot"),
-        restore: snapshot("vm.restore"),
+        restore: (request) => {
+          const { snapshot } = request.payload
+          return original(request.params.name).pipe(
+            Effect.filterOrFail(
+              ({ snapshots }) => snapshots.includes(snapshot),
+              ({ snapshots }) => invalid("body.snapshot", snapshot, oneOf("a snapshot of it", snapshots))
+            ),
+            Effect.andThen(restore(request))
+          )
+        },
         migrate: (request) => {
           const { name } = request.params
           const key = request.headers["idempotency-key"]
           // The same key has to name the same migration, or the retry of a lost answer would begin a second one.
           const stream = `migration/${key === undefined ? randomUUID() : migrationName(key)}`
-          return Effect.andThen(original(name), ask(stream, moveOf(name, request.payload), request))
+          return original(name).pipe(
+            Effect.andThen(ifHost("body.to", request.payload?.to)),
+            Effect.andThen(ask(stream, moveOf(name, request.payload), request))
+          )
         }
       })
     )
@@ -158,6 +173,25 @@ const originalOf = (ports: HandlerPorts) =>
     if (spec === null) return yield* nothing(`vm/${name}`)
     return { spec, snapshots, host: host === null ? {} : { host }, state: describe(actor.chart) }
   })
+
+/** A host that a person names and that has never registered is a slip, told before anything is recorded. */
+const ifHostOf = (ports: HandlerPorts) =>
+  Effect.fnUntraced(function* (path: string, host: string | undefined) {
+    if (host === undefined) return
+    const { revision } = yield* ports.kernel
+      .state(`host/${host}`)
+      .pipe(Effect.mapError((error) => new StoreUnavailable({ detail: error.message })))
+    if (revision >= 0) return
+    const names = (yield* ports.reads.hosts).map(({ name }) => name)
+    return yield* invalid(path, host, oneOf("a host", names))
+  })
+
+const named_max = 20
+
+const oneOf = (what: string, names: ReadonlyArray<string>): string => {
+  const more = names.length > named_max ? ", …" : ""
+  return `${what}: ${names.length === 0 ? "there is none" : names.slice(0, named_max).join(", ") + more}`
+}
 
 const mustBeStopped = (vm: string, state: string) =>
   new Refused({
