@@ -100,24 +100,29 @@ const mayGoOn = Effect.fn("mayGoOn")(function* (run: Run): Effect.fn.Return<void
 
 const percentSoFar = (run: Run): number => run.outgoing.progress?.percent ?? 0
 
-const mirrorDisks = Effect.fn("mirrorDisks")(function* (run: Run): Effect.fn.Return<MirrorInfo, Failure> {
-  const { qmp, machine, disks, policy } = run
-  if (disks.length === 0) return { doneBytes: 0, totalBytes: 0 }
-  yield* startMirrors(qmp, machine.vm, disks, policy.bandwidthBytesPerSecond)
-  let previous: MirrorInfo = { doneBytes: 0, totalBytes: 0 }
-  for (;;) {
-    yield* mayGoOn(run)
-    const state = yield* mirrorState(qmp, machine.vm, disks)
-    const rate = ((state.doneBytes - previous.doneBytes) * 1000) / POLL_MS
-    yield* progressed(
-      run,
-      mirrorProgress(state, Math.max(0, rate), run.memoryBytes, policy.timeoutMs, percentSoFar(run))
-    )
-    if (state.ready) return state
-    previous = state
-    yield* Effect.sleep(POLL_MS)
-  }
-})
+/** QEMU's events wake us: what is copied need not wait for the next look. */
+const mirrorDisks = (run: Run): Effect.Effect<MirrorInfo, Failure> =>
+  Effect.gen(function* () {
+    const { qmp, machine, disks, policy } = run
+    let previous: MirrorInfo & { readonly atMs: number } = { doneBytes: 0, totalBytes: 0, atMs: 0 }
+    if (disks.length === 0) return previous
+    const events = yield* qmp.events
+    yield* startMirrors(qmp, machine.vm, disks, policy.bandwidthBytesPerSecond)
+    previous = { ...previous, atMs: yield* Clock.currentTimeMillis }
+    for (;;) {
+      yield* mayGoOn(run)
+      const state = yield* mirrorState(qmp, machine.vm, disks)
+      const atMs = yield* Clock.currentTimeMillis
+      const rate = ((state.doneBytes - previous.doneBytes) * 1000) / Math.max(1, atMs - previous.atMs)
+      yield* progressed(
+        run,
+        mirrorProgress(state, Math.max(0, rate), run.memoryBytes, policy.timeoutMs, percentSoFar(run))
+      )
+      if (state.ready) return state
+      previous = { ...state, atMs }
+      yield* Effect.raceFirst(PubSub.take(events), Effect.sleep(POLL_MS))
+    }
+  }).pipe(Effect.scoped)
 
 const sendMemory = Effect.fn("sendMemory")(function* (run: Run): Effect.fn.Return<void, Failure> {
   const { qmp, machine, policy } = run
