@@ -21,6 +21,8 @@ const headBytes = 4
 const noOctets = Buffer.alloc(headBytes)
 /** A piece is as long as one read of a local socket; nothing longer is made, or taken. */
 const pieceBytesMax = 1024 * 1024
+/** More than one piece, so that reading does not stop and begin again with each. */
+const unsentBytesMax = 256 * 1024
 /** Unsent octets that don't move for so long mean that the link is gone. */
 const stallTimeoutMs = 60_000
 
@@ -107,7 +109,7 @@ class Relay {
     this.#remote.write(head)
     const room = this.#remote.write(chunk, () => release(chunk))
     this.#remote.uncork()
-    if (!room) this.#local.pause()
+    if (!room && this.#remote.writableLength > unsentBytesMax) this.#local.pause()
   }
 
   #localEnded(): void {
@@ -136,16 +138,20 @@ class Relay {
       this.#pieceLeft -= octets.length
       this.#counts.receivedBytes += octets.length
       const last = offset === chunk.length ? () => release(chunk) : undefined
-      if (!this.#local.write(octets, last)) this.#remote.pause()
+      const room = this.#local.write(octets, last)
+      if (!room && this.#local.writableLength > unsentBytesMax) this.#remote.pause()
     }
   }
 
-  /** TLS gives its records of 16 KiB one by one: what one read of the link brought is written at once. */
+  /**
+   * TLS gives its records of 16 KiB one by one, each in a tick of its own: what one turn of the event loop brought is
+   * written at once. Written one by one each wakes who reads it, and often gives the processor away to it.
+   */
   #gatherWrites(): void {
     if (this.#gathering) return
     this.#gathering = true
     this.#local.cork()
-    process.nextTick(() => {
+    setImmediate(() => {
       this.#gathering = false
       this.#local.uncork()
     })
