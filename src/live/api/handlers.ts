@@ -80,6 +80,7 @@ const vms = (ports: HandlerPorts) => {
   const restore = snapshot("vm.restore")
   const original = originalOf(ports)
   const ifHost = ifHostOf(ports)
+  const ifSnapshot = ifSnapshotOf(ports)
   const take = taken(ports, "vms")
   return HttpApiBuilder.group(Api, "vms", (handlers) =>
     handlers.handleAll(
@@ -124,29 +125,44 @@ const vms = (ports: HandlerPorts) => {
             return ask(`vm/${name}`, { type: "vm.create", spec, ...host, start, cloneOf }, request)
           }),
         snapshot: snapshot("vm.snapshot"),
-        restore: (request) => {
-          const { snapshot } = request.payload
-          return original(request.params.name).pipe(
-            Effect.filterOrFail(
-              ({ snapshots }) => snapshots.includes(snapshot),
-              ({ snapshots }) => invalid("body.snapshot", snapshot, oneOf("a snapshot of it", snapshots))
-            ),
-            Effect.andThen(restore(request))
-          )
-        },
-        migrate: (request) => {
-          const { name } = request.params
-          const key = request.headers["idempotency-key"]
-          // The same key has to name the same migration, or the retry of a lost answer would begin a second one.
-          const stream = `migration/${key === undefined ? randomUUID() : migrationName(key)}`
-          return original(name).pipe(
-            Effect.andThen(ifHost("body.to", request.payload?.to)),
-            Effect.andThen(ask(stream, moveOf(name, request.payload), request))
-          )
-        }
+        restore: (request) => Effect.andThen(ifSnapshot(request), restore(request)),
+        migrate: movingOf(ports)
       })
     )
   )
+}
+
+/** A snapshot that the machine does not have is a slip, told before anything is recorded. */
+const ifSnapshotOf = (ports: HandlerPorts) => {
+  const original = originalOf(ports)
+  return ({ params, payload }: { params: { name: string }; payload: { snapshot: string } }) =>
+    original(params.name).pipe(
+      Effect.filterOrFail(
+        ({ snapshots }) => snapshots.includes(payload.snapshot),
+        ({ snapshots }) => invalid("body.snapshot", payload.snapshot, oneOf("a snapshot of it", snapshots))
+      )
+    )
+}
+
+const movingOf = (ports: HandlerPorts) => {
+  const ask = asking(ports)
+  const original = originalOf(ports)
+  const ifHost = ifHostOf(ports)
+  return (
+    request: CommandRequest & {
+      readonly params: { readonly name: string }
+      readonly payload: MigrateVm | null
+    }
+  ) => {
+    const { name } = request.params
+    const key = request.headers["idempotency-key"]
+    // The same key has to name the same migration, or the retry of a lost answer would begin a second one.
+    const stream = `migration/${key === undefined ? randomUUID() : migrationName(key)}`
+    return original(name).pipe(
+      Effect.andThen(ifHost("body.to", request.payload?.to)),
+      Effect.andThen(ask(stream, moveOf(name, request.payload), request))
+    )
+  }
 }
 
 const moveOf = (vm: string, asked: MigrateVm | null) => ({
