@@ -79,11 +79,7 @@ const holdRescue = Effect.fnUntraced(function* (
   const { rescue, scope } = opened
   yield* atFirst(rescue)
   const keeping = Effect.gen(function* () {
-    for (;;) {
-      const status = yield* Queue.take(rescue.statuses)
-      if (status === PAUSED) yield* listenAgain(machine, rescue)
-      else if (status === ACTIVE) yield* listenNoMore(machine)
-    }
+    for (;;) yield* heed(machine, rescue, yield* Queue.take(rescue.statuses))
   })
   yield* Effect.forkIn(keeping, scope)
 })
@@ -121,9 +117,11 @@ export const takeUpArrival = Effect.fnUntraced(function* (supervisor: Supervisor
 const catchUp = Effect.fnUntraced(function* (machine: Machine, rescue: Rescue) {
   yield* listenAgain(machine, rescue)
   yield* Queue.clear(rescue.statuses)
-  // Told since it was asked.
-  if (rescue.status === PAUSED) yield* listenAgain(machine, rescue)
+  yield* heed(machine, rescue, rescue.status)
 })
+
+const heed = (machine: Machine, rescue: Rescue, status: string | null): Effect.Effect<void> =>
+  status === PAUSED ? listenAgain(machine, rescue) : status === ACTIVE ? listenNoMore(machine) : Effect.void
 
 /**
  * While memory still comes by post-copy: end the guest when its link is away for longer than the move may take. Ends with
@@ -192,7 +190,9 @@ export const statusOf = (qmp: Qmp, { vm }: Machine): Effect.Effect<string | null
  * QEMU 7.2 keeps the socket it listened at while the link holds, and throws out whoever connects to it when it is told to
  * listen again. One that comes too early must find nobody there: it is held until somebody is.
  */
-const listenNoMore = ({ paths }: Machine) => Effect.promise(() => rm(paths.incoming, { force: true }))
+const listenNoMore = ({ paths }: Machine) =>
+  // One that can't be removed is as it was before: nothing else must end by it.
+  Effect.ignore(Effect.tryPromise(() => rm(paths.incoming, { force: true })))
 
 /** Refused while the link holds. */
 const listenAgain = Effect.fnUntraced(function* ({ vm, paths }: Machine, rescue: Rescue) {
