@@ -178,6 +178,17 @@ test("a host or a snapshot that is not there is named with those that are, and n
   assert.equal(await head(), position)
 })
 
+test("a restore that was taken is answered as it was, also when its machine is there no longer", async () => {
+  const name = await machine()
+  await world.call("POST", `/v1/vms/${name}/snapshots?wait=10s`, { snapshot: "first" })
+  const restore = () =>
+    world.call("POST", `/v1/vms/${name}/restore?wait=10s`, { snapshot: "first" }, { "idempotency-key": name })
+  const taken = await restore()
+  assert.equal(taken.body.state, "succeeded")
+  assert.equal((await world.call("DELETE", `/v1/vms/${name}?wait=10s`)).body.state, "succeeded")
+  assert.deepEqual((await restore()).body, taken.body)
+})
+
 test("a dry run says what would happen, and nothing does", async () => {
   const name = await machine("running")
   const position = await head()

@@ -58,26 +58,21 @@ interface CommandRequest {
   readonly headers: { readonly "idempotency-key"?: string }
 }
 
-const asking = (ports: HandlerPorts) => (stream: string, message: Message, request: CommandRequest) =>
-  Effect.flatMap(Caller, (principal) => {
-    const key = request.headers["idempotency-key"]
-    return ports.commands.submit({ stream, message, principal, key, query: request.query })
-  })
+/** `check` looks for slips in a new command; one that was taken is answered as it was, whatever is there now. */
+const asking =
+  (ports: HandlerPorts) =>
+  <E = never>(stream: string, message: Message, request: CommandRequest, check?: Effect.Effect<unknown, E>) =>
+    Effect.flatMap(Caller, (principal) => {
+      const key = request.headers["idempotency-key"]
+      const submitted = ports.commands.submit({ stream, message, principal, key, query: request.query })
+      const isTaken = key !== undefined && check !== undefined && ports.operations.get(key) !== undefined
+      return check === undefined || isTaken ? submitted : Effect.andThen(check, submitted)
+    })
 
 const vms = (ports: HandlerPorts) => {
   const ask = asking(ports)
   const act = (type: string) => (request: CommandRequest & { readonly params: { readonly name: string } }) =>
     ask(`vm/${request.params.name}`, { type }, request)
-  const snapshot =
-    (type: string) =>
-    (
-      request: CommandRequest & {
-        readonly params: { readonly name: string }
-        readonly payload: { readonly snapshot: string }
-      }
-    ) =>
-      ask(`vm/${request.params.name}`, { type, snapshot: request.payload.snapshot }, request)
-  const restore = snapshot("vm.restore")
   const original = originalOf(ports)
   const ifHost = ifHostOf(ports)
   const ifSnapshot = ifSnapshotOf(ports)
@@ -99,8 +94,8 @@ const vms = (ports: HandlerPorts) => {
         attach: ({ params }) => ports.console.attach(params.name, params.session),
         create: (request) => {
           const { name, ...rest } = request.payload
-          const created = ask(`vm/${name}`, { type: "vm.create", ...rest }, request)
-          return Effect.andThen(ifHost("body.host", rest.host), created)
+          const check = ifHost("body.host", rest.host)
+          return ask(`vm/${name}`, { type: "vm.create", ...rest }, request, check)
         },
         delete: act("vm.delete"),
         start: act("vm.start"),
@@ -124,8 +119,15 @@ const vms = (ports: HandlerPorts) => {
             const cloneOf = { vm: from, ...(snapshot === undefined ? {} : { snapshot }) }
             return ask(`vm/${name}`, { type: "vm.create", spec, ...host, start, cloneOf }, request)
           }),
-        snapshot: snapshot("vm.snapshot"),
-        restore: (request) => Effect.andThen(ifSnapshot(request), restore(request)),
+        snapshot: (request) => {
+          const { snapshot } = request.payload
+          return ask(`vm/${request.params.name}`, { type: "vm.snapshot", snapshot }, request)
+        },
+        restore: (request) => {
+          const { snapshot } = request.payload
+          const message = { type: "vm.restore", snapshot }
+          return ask(`vm/${request.params.name}`, message, request, ifSnapshot(request.params.name, snapshot))
+        },
         migrate: movingOf(ports)
       })
     )
@@ -135,11 +137,11 @@ const vms = (ports: HandlerPorts) => {
 /** A snapshot that the machine does not have is a slip, told before anything is recorded. */
 const ifSnapshotOf = (ports: HandlerPorts) => {
   const original = originalOf(ports)
-  return ({ params, payload }: { params: { name: string }; payload: { snapshot: string } }) =>
-    original(params.name).pipe(
+  return (vm: string, snapshot: string) =>
+    original(vm).pipe(
       Effect.filterOrFail(
-        ({ snapshots }) => snapshots.includes(payload.snapshot),
-        ({ snapshots }) => invalid("body.snapshot", payload.snapshot, oneOf("a snapshot of it", snapshots))
+        ({ snapshots }) => snapshots.includes(snapshot),
+        ({ snapshots }) => invalid("body.snapshot", snapshot, oneOf("a snapshot of it", snapshots))
       )
     )
 }
@@ -158,10 +160,8 @@ const movingOf = (ports: HandlerPorts) => {
     const key = request.headers["idempotency-key"]
     // The same key has to name the same migration, or the retry of a lost answer would begin a second one.
     const stream = `migration/${key === undefined ? randomUUID() : migrationName(key)}`
-    return original(name).pipe(
-      Effect.andThen(ifHost("body.to", request.payload?.to)),
-      Effect.andThen(ask(stream, moveOf(name, request.payload), request))
-    )
+    const check = Effect.andThen(original(name), ifHost("body.to", request.payload?.to))
+    return ask(stream, moveOf(name, request.payload), request, check)
   }
 }
 
