@@ -1,15 +1,19 @@
 /** The second monitor, with a QEMU's side of its FIFOs that says what the test wants. */
 import assert from "node:assert/strict"
-import { closeSync, constants, openSync, readSync, writeSync } from "node:fs"
-import { mkdtemp, rm } from "node:fs/promises"
+import { closeSync, constants, existsSync, openSync, readSync, writeSync } from "node:fs"
+import { mkdtemp, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { test } from "node:test"
 import type { TestContext } from "node:test"
 import { setTimeout as sleep } from "node:timers/promises"
-import { Effect, Queue, Scope } from "effect"
-import { machinePaths } from "../../src/live/hypervisor/folder.ts"
+import { Effect, Queue, Schema, Scope, Semaphore } from "effect"
+import { VmSpec } from "../../src/events/vm.ts"
+import { machinePaths, makeFolders, writeRecord } from "../../src/live/hypervisor/folder.ts"
+import { takeUpArrival } from "../../src/live/hypervisor/incoming.ts"
+import { newRecord } from "../../src/live/hypervisor/lifecycle.ts"
 import { fail } from "../../src/live/hypervisor/machine.ts"
+import { arrival } from "../conformance/arrival.ts"
 import { makeRescue, openRescue } from "../../src/live/hypervisor/rescue.ts"
 
 /** QEMU opens both for reading and writing, so that it never sees an end. */
@@ -23,11 +27,17 @@ async function pair(t: TestContext) {
   const qemu = { in: openSync(`${at.rescue}.in`, BOTH), out: openSync(`${at.rescue}.out`, BOTH) }
   const say = (text: string) => writeSync(qemu.out, text)
   const event = (status: string) => say(`${JSON.stringify({ event: "MIGRATION", data: { status } })}\n`)
+  let hasEnded = false
   const end = () => {
+    if (hasEnded) return
+    hasEnded = true
     closeSync(qemu.in)
     closeSync(qemu.out)
   }
-  t.after(() => rm(dataDir, { recursive: true }))
+  t.after(() => {
+    end()
+    return rm(dataDir, { recursive: true })
+  })
   /** What was asked, once it has come. */
   const asked = async (): Promise<Readonly<Record<string, unknown>>> => {
     for (;;) {
@@ -84,4 +94,40 @@ test("a command is done, refused or not answered; nothing waits for a QEMU that 
   while (!rescue.isClosed()) await sleep(5)
   assert.equal(await recover(), false)
   assert.equal(await opened(at), null, "nobody reads it any more")
+})
+
+test("what was told while no driver read does not end the new listening; what is told then does", async (t) => {
+  const { at, say, event, asked } = await pair(t)
+  const run = Effect.runPromise
+  await run(makeFolders(at, "r"))
+  const record = newRecord("r", Schema.decodeUnknownSync(VmSpec)({}))
+  await run(writeRecord(at, { ...record, arriving: arrival("move-r") }))
+  const machine = { vm: "r", paths: at, lock: Semaphore.makeUnsafe(1), connection: null, rescue: null }
+  const folders = { dataDir: join(at.folder, "../..") }
+  const scope = await run(Scope.make())
+  const supervisor = { folders, machines: new Map(), ended: await run(Queue.bounded<string>(1)), scope }
+  /** As QEMU does: the socket is there when it says so. */
+  const listen = async () => {
+    const { id, ...message } = await asked()
+    assert.deepEqual(message, { "exec-oob": "migrate-recover", arguments: { uri: `unix:${at.incoming}` } })
+    await writeFile(at.incoming, "")
+    say(`${JSON.stringify({ return: {}, id })}\n`)
+  }
+  for (const status of ["postcopy-active", "postcopy-paused", "postcopy-recover", "postcopy-active"])
+    event(status)
+  event("postcopy-paused")
+  const taken = run(takeUpArrival(supervisor, machine))
+  await listen()
+  // It is told to listen once more, which QEMU refuses, for what was told last.
+  const { id } = await asked()
+  say(`${JSON.stringify({ id, error: { class: "GenericError", desc: "listens" } })}\n`)
+  await taken
+  event("postcopy-recover")
+  await sleep(50)
+  assert.ok(existsSync(at.incoming), "the source can come")
+  event("postcopy-active")
+  while (existsSync(at.incoming)) await sleep(5)
+  event("postcopy-paused")
+  await listen()
+  assert.ok(existsSync(at.incoming))
 })

@@ -67,34 +67,32 @@ export const openIncoming = Effect.fn("openIncoming")(function* (
   yield* ask(qmp, vm, "migrate-incoming", { uri: `unix:${machine.paths.incoming}` })
 })
 
-/** From now until QEMU ends: it listens for its source when its link broke, and only then. */
-const holdRescue = Effect.fnUntraced(function* (
+/** From now until QEMU ends: it listens for its source when its link broke, and only then. Null when it has no FIFOs. */
+const holdRescue = Effect.fnUntraced(function* <A>(
   supervisor: Supervisor,
   machine: Machine,
-  atFirst: (rescue: Rescue) => Effect.Effect<void>
+  atFirst: (rescue: Rescue) => Effect.Effect<A>
 ) {
   const opened = yield* openRescue(machine.paths, supervisor.scope)
   machine.rescue = opened?.rescue ?? null
-  if (opened === null) return
+  if (opened === null) return null
   const { rescue, scope } = opened
-  yield* atFirst(rescue)
+  const first = yield* atFirst(rescue)
   const keeping = Effect.gen(function* () {
     for (;;) yield* heed(machine, rescue, yield* Queue.take(rescue.statuses))
   })
   yield* Effect.forkIn(keeping, scope)
+  return first
 })
 
 /** Negotiate with the second monitor of a QEMU that was just started, for good: nobody can later. */
 export const negotiateRescue = Effect.fnUntraced(function* (supervisor: Supervisor, machine: Machine) {
   // What is still held is an earlier QEMU's.
   machine.rescue?.end()
-  let isAble = false
-  yield* holdRescue(supervisor, machine, (rescue) =>
-    Effect.map(rescue.execute("execute", "qmp_capabilities", { enable: ["oob"] }), (done) => {
-      isAble = done
-    })
+  const isAble = yield* holdRescue(supervisor, machine, (rescue) =>
+    rescue.execute("execute", "qmp_capabilities", { enable: ["oob"] })
   )
-  if (isAble) return
+  if (isAble === true) return
   yield* Effect.logWarning(
     `${machine.vm}: a post-copy whose link breaks can't be taken up again by this QEMU`
   )

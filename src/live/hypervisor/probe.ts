@@ -71,7 +71,7 @@ const canOpen = (file: string): Effect.Effect<boolean> =>
 const CAP_SYS_PTRACE = 19n
 
 /** Post-copy fetches pages by userfaultfd; the kernel may keep that for the privileged (its sysctl/vm.rst). */
-const mayUserfault = Effect.promise(async () => {
+export const mayUserfault = Effect.promise(async () => {
   const read = (file: string) => readFile(file, "utf8").catch(() => "")
   if ((await read("/proc/sys/vm/unprivileged_userfaultfd")).trim() === "1") return true
   const effective = /^CapEff:\s*([0-9a-f]+)$/m.exec(await read("/proc/self/status"))?.[1] ?? "0"
