@@ -4,40 +4,17 @@
  */
 import { fork } from "node:child_process"
 import type { ChildProcess } from "node:child_process"
-import { once } from "node:events"
 import { fileURLToPath } from "node:url"
 import { makeRandom } from "../../simulations/world/random.ts"
+import { end, said } from "./children.ts"
 import type { Job, Load } from "./http-load.ts"
 import { figure, inFolder, spread } from "./measure.ts"
 import type { Figure, Options } from "./measure.ts"
 
 const connections_max = 64
 
-/** Its first message, or how it ended without one. */
-async function said<A>(child: ChildProcess): Promise<A> {
-  const ended = new AbortController()
-  try {
-    const [message] = await Promise.race([
-      once(child, "message", { signal: ended.signal }),
-      once(child, "exit", { signal: ended.signal }).then(([code]) => {
-        throw new Error(`${child.spawnargs.slice(1).join(" ")} ended with ${String(code)}`)
-      })
-    ])
-    return message as A
-  } finally {
-    ended.abort()
-  }
-}
-
 const start = (file: string, args: ReadonlyArray<string>) =>
   fork(fileURLToPath(new URL(file, import.meta.url)), [...args])
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return
-  const exit = once(child, "exit")
-  child.kill("SIGKILL")
-  await exit
-}
 
 const servers = {
   echo: "echo",

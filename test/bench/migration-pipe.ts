@@ -15,6 +15,7 @@ import { fileURLToPath } from "node:url"
 import { Effect } from "effect"
 import { caInit, issueIdentity } from "../../src/live/ca.ts"
 import type { NodeIdentity } from "../../src/live/ca.ts"
+import { end, said } from "./children.ts"
 
 type Ports = ReadonlyArray<number>
 /** To a process: where its connections lead from now on. Its answer: the ports that lead there, in the same order. */
@@ -54,17 +55,13 @@ export class Pipe {
 
   async #ask(child: ChildProcess, to: Ports): Promise<Ports> {
     const lead: Lead = { identity: this.#identity, to }
-    const answer = once(child, "message")
+    const answer = said<Ports>(child)
     child.send(lead)
-    return (await answer)[0] as Ports
+    return answer
   }
 
   async end(): Promise<void> {
-    for (const child of [this.#near, this.#far]) {
-      if (child.exitCode !== null || child.signalCode !== null) continue
-      child.kill("SIGKILL")
-      await once(child, "exit")
-    }
+    await Promise.all([end(this.#near), end(this.#far)])
   }
 }
 
