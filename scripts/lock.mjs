@@ -87,8 +87,8 @@ function removeStale(path) {
 
 /**
  * Runs `work` while no other process does so under the same `path`, and returns what it returns. Waits
- * `waitMaxMs` at most, then throws; `onWait` is told the owner's pid once. `work` gets a function that makes a
- * child process hold the lock too.
+ * `waitMaxMs` at most, then throws; `onWait` is told the owner's pid once, before either. `work` gets a function
+ * that makes a child process hold the lock too.
  */
 export async function withLock(path, waitMaxMs, onWait, work) {
   mkdirSync(dirname(path), { recursive: true })
@@ -99,9 +99,9 @@ export async function withLock(path, waitMaxMs, onWait, work) {
     if (owner === undefined) {
       removeStale(path)
     } else {
-      if (Date.now() > endMs) throw new Error(`${path}: process ${owner} has held it for too long`)
       if (!told) onWait(owner)
       told = true
+      if (Date.now() > endMs) throw new Error(`${path}: process ${owner} has held it for too long`)
     }
     await sleep(owner === undefined ? 5 : pollMs)
   }

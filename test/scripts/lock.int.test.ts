@@ -88,7 +88,7 @@ test("a child that was made to hold the lock keeps it after its owner is gone", 
     const waited: Array<number> = []
     const note = (pid: number) => waited.push(pid)
     await assert.rejects(
-      withLock(lock, 1, note, () => undefined),
+      withLock(lock, 0, note, () => undefined),
       /has held it/
     )
     assert.deepEqual(waited, [child.pid])
@@ -99,13 +99,13 @@ test("a child that was made to hold the lock keeps it after its owner is gone", 
   assert.equal(await withLock(lock, 1000, never, () => 7), 7)
 })
 
-test("waiting for a living owner ends at the limit and names the owner", async () => {
+test("waiting for a living owner ends at the limit and names the owner, also where no wait was left", async () => {
   await withLock(lock, 1000, never, async () => {
     const waited: Array<number> = []
     await assert.rejects(
       withLock(
         lock,
-        1,
+        -1,
         (pid) => waited.push(pid),
         () => undefined
       ),
