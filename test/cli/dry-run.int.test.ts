@@ -97,7 +97,8 @@ test("the API: a dry run changes nothing, and says what the real command then do
   await node.came()
   isBusy = false
   t.diagnostic(`${taken} would be done, ${refused} would be refused`)
-  assert.ok(taken > 20 && refused > 20)
+  // Some 35 and 125; with 20 at least, one seed in a hundred failed.
+  assert.ok(taken > 10 && refused > 10)
 })
 
 test("asking an endpoint that only computes changes nothing", async () => {

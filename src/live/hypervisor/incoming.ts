@@ -36,35 +36,36 @@ export const incomingChannels = (machine: Machine, spec: VmSpec): ReadonlyArray<
     .map((disk) => ({ name: disk.name, path: machine.paths.nbd }))
 ]
 
-/** Tell a QEMU that was just started with `-incoming defer` what to wait for. */
+/**
+ * Tell a QEMU that was just started with `-incoming defer` what to wait for. All is said at once: QEMU takes it in order,
+ * and a first answer is some time in coming from one that is still busy with its start. After a failure it is of no use.
+ */
 export const openIncoming = Effect.fn("openIncoming")(function* (
   machine: Machine,
   qmp: Qmp,
   spec: VmSpec
 ): Effect.fn.Return<void, HypervisorError> {
-  const vm = machine.vm
-  const capability = (name: string) => ({ capability: name, state: true })
-  yield* ask(qmp, vm, "migrate-set-capabilities", {
-    // Disks are taken over when the machine is resumed, not before: until then the source may be rolled back.
-    capabilities: ["events", "return-path", "late-block-activate"].map(capability)
-  })
-  // Needs userfaultfd, which a system may forbid; without it only post-copy is not possible.
-  yield* Effect.ignore(
-    ask(qmp, vm, "migrate-set-capabilities", { capabilities: [capability("postcopy-ram")] })
-  )
+  const say = (command: string, args: QmpArguments) => ask(qmp, machine.vm, command, args)
+  const capabilities = (...names: ReadonlyArray<string>) =>
+    say("migrate-set-capabilities", {
+      capabilities: names.map((name) => ({ capability: name, state: true }))
+    })
   const disks = spec.disks.flatMap((disk, index) =>
     disk.storage === "local" ? [{ name: disk.name, node: diskNode(index) }] : []
   )
-  if (disks.length > 0) {
-    yield* ask(qmp, vm, "nbd-server-start", { addr: { type: "unix", data: { path: machine.paths.nbd } } })
-  }
-  for (const { name, node } of disks) {
-    yield* ask(qmp, vm, "block-export-add", {
-      ...{ type: "nbd", id: `in-${node}`, "node-name": node },
-      ...{ name, writable: true }
-    })
-  }
-  yield* ask(qmp, vm, "migrate-incoming", { uri: `unix:${machine.paths.incoming}` })
+  const server = { addr: { type: "unix", data: { path: machine.paths.nbd } } }
+  const exported = disks.map(({ name, node }) =>
+    say("block-export-add", { type: "nbd", id: `in-${node}`, "node-name": node, name, writable: true })
+  )
+  const all = [
+    // Disks are taken over when the machine is resumed, not before: until then the source may be rolled back.
+    capabilities("events", "return-path", "late-block-activate"),
+    // Needs userfaultfd, which a system may forbid; without it only post-copy is not possible.
+    Effect.ignore(capabilities("postcopy-ram")),
+    ...(disks.length > 0 ? [say("nbd-server-start", server), ...exported] : []),
+    say("migrate-incoming", { uri: `unix:${machine.paths.incoming}` })
+  ]
+  yield* Effect.all(all, { concurrency: "unbounded", discard: true })
 })
 
 /** From now until QEMU ends: it listens for its source when its link broke, and only then. Null when it has no FIFOs. */

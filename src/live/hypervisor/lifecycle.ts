@@ -169,15 +169,17 @@ const platformOf = (probe: Probe, record: MachineRecord): Platform | null => {
 }
 
 /**
- * Start QEMU and connect to it; one that is to arrive is started with `arriving`. On failure nothing is left running.
- * Under the machine's lock.
+ * Start QEMU and connect to it; one that is to arrive is started with `arriving`. `note` is done while QEMU gets ready,
+ * which takes it tens of milliseconds. On failure nothing is left running. Under the machine's lock.
  */
 export const launch = Effect.fn("launch")(function* (
   host: Host,
   machine: Machine,
   record: MachineRecord,
   incoming: boolean,
-  arriving?: Platform
+  arriving?: Platform,
+  note: (started: { readonly process: QemuProcess } & Platform) => Effect.Effect<void, Failure> = () =>
+    Effect.void
 ): Effect.fn.Return<{ qmp: Qmp; process: QemuProcess } & Platform, Failure> {
   const { vm, paths } = machine
   const probe = yield* host.probed
@@ -198,10 +200,13 @@ export const launch = Effect.fn("launch")(function* (
   if (rescue) yield* makeRescue(paths, (reason) => fail("start", vm, "failed", reason))
   const process = yield* spawnProcess(paths, vm, host.binary, line)
   if (process === null) return yield* fail("start", vm, "failed", `QEMU ended at once: see ${paths.log}`)
-  const qmp = yield* connect(host, machine, process).pipe(
+  const started = { process, ...platform }
+  // The note is not left half-way: who ends the machine next must not meet it.
+  const both = [connect(host, machine, process), Effect.uninterruptible(note(started))] as const
+  const [qmp] = yield* Effect.all(both, { concurrency: 2 }).pipe(
     Effect.onError(() => Effect.ignore(endProcess(machine, process)))
   )
-  return { qmp, process, ...platform }
+  return { qmp, ...started }
 })
 
 export const start = (host: Host, vm: string) =>

@@ -261,7 +261,7 @@ export const endProcess = Effect.fn("endProcess")(function* (
 /** A killed QEMU leaves its sockets behind. */
 export const clearSockets = (paths: MachinePaths) =>
   Effect.promise(async () => {
-    for (const file of [
+    const files = [
       paths.qmp,
       paths.console,
       paths.heartbeat,
@@ -270,9 +270,8 @@ export const clearSockets = (paths: MachinePaths) =>
       `${paths.rescue}.out`,
       paths.nbd,
       paths.pidFile
-    ]) {
-      await rm(file, { force: true })
-    }
+    ]
+    await Promise.all(files.map((file) => rm(file, { force: true })))
   })
 
 /** QEMU's state, in the port's words. */

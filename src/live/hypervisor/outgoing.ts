@@ -128,7 +128,8 @@ const sendMemory = Effect.fn("sendMemory")(function* (run: Run): Effect.fn.Retur
   const { qmp, machine, policy } = run
   const ram = run.channels.find((channel) => channel.name === "ram")
   const capability = (name: string, state: boolean) => ({ capability: name, state })
-  yield* ask(qmp, machine.vm, "migrate-set-capabilities", {
+  run.downtimeLimitMs = downtimeLimitMs(run, 0)
+  const capabilities = ask(qmp, machine.vm, "migrate-set-capabilities", {
     capabilities: [
       capability("events", true),
       capability("return-path", true),
@@ -137,8 +138,7 @@ const sendMemory = Effect.fn("sendMemory")(function* (run: Run): Effect.fn.Retur
       capability("postcopy-ram", policy.postCopy)
     ]
   })
-  run.downtimeLimitMs = downtimeLimitMs(run, 0)
-  yield* ask(qmp, machine.vm, "migrate-set-parameters", {
+  const parameters = ask(qmp, machine.vm, "migrate-set-parameters", {
     "max-bandwidth": policy.bandwidthBytesPerSecond === 0 ? UNLIMITED : policy.bandwidthBytesPerSecond,
     // What the guest asks for comes first and is not held back; this is for the rest.
     "max-postcopy-bandwidth": policy.bandwidthBytesPerSecond,
@@ -147,6 +147,7 @@ const sendMemory = Effect.fn("sendMemory")(function* (run: Run): Effect.fn.Retur
     "cpu-throttle-increment": 20,
     "max-cpu-throttle": 95
   })
+  yield* Effect.all([capabilities, parameters], { concurrency: 2, discard: true })
   yield* ask(qmp, machine.vm, "migrate", { uri: `unix:${ram?.path ?? ""}` })
 })
 

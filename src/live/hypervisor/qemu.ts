@@ -207,9 +207,9 @@ const prepareIncoming = (host: Host, vm: string, spec: VmSpec, arrival: Arrival,
         yield* createDisk(host.store, vm, disk, files[index]?.path ?? "", false)
       }
       yield* lifecycle.writeSeed(machine, spec)
-      const launched = yield* lifecycle.launch(host, machine, made, true, platform)
-      const { qmp, process, accelerator } = launched
-      yield* writeRecord(machine.paths, { ...made, process, accelerator, machine: launched.machine })
+      const { qmp, process } = yield* lifecycle.launch(host, machine, made, true, platform, (started) =>
+        writeRecord(machine.paths, { ...made, ...started })
+      )
       if (arrival.postCopy) yield* negotiateRescue(host, machine)
       yield* openIncoming(machine, qmp, spec).pipe(
         Effect.onError(() => Effect.ignore(endProcess(machine, process)))
