@@ -131,6 +131,20 @@ test("what the state does not allow is refused with what it allows", async () =>
   assert.deepEqual(answer.body.allowed, ["vm.stop", "vm.pause", "vm.reboot", "vm.snapshot", "vm.openConsole"])
 })
 
+test("a host that is drained, or activated, already is there, and says what it is", async () => {
+  const steps = [
+    ["drain", "draining", "host.activate"],
+    ["activate", "up", "host.drain"]
+  ] as const
+  for (const [verb, state, allowed] of steps) {
+    assert.equal((await world.call("POST", `/v1/hosts/b/${verb}`)).status, 200)
+    const again = await world.call("POST", `/v1/hosts/b/${verb}`)
+    assert.equal(again.status, 409)
+    assert.equal(again.body.type, "urn:novacron:problem:refused")
+    assert.deepEqual([again.body.state, again.body.allowed], [state, [allowed]])
+  }
+})
+
 test("a machine, host, migration, operation, kind or path that is not there is not found", async () => {
   const absent: ReadonlyArray<readonly [string, string]> = [
     ["GET", "/v1/vms/none"],

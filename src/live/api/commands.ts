@@ -25,11 +25,11 @@ export type CommandProblem = NotFound | Refused | KeyReused | Conflict | Overloa
 export const overloaded = (detail: string, retryAfterSeconds = 1) =>
   new Overloaded({ detail, retryAfterSeconds })
 
-/** A command that makes a thing; where it is allowed, there is no such thing yet. */
-const makers: Readonly<Record<string, string>> = {
-  vm: "vm.create",
-  host: "host.register",
-  migration: "migration.request"
+/** The state of a thing that is not there, not yet or no more, and the command that makes it. */
+const nothing: Readonly<Record<string, { readonly state: string; readonly maker: string }>> = {
+  vm: { state: "absent", maker: "vm.create" },
+  host: { state: "unknown", maker: "host.register" },
+  migration: { state: "idle", maker: "migration.request" }
 }
 
 /** What people may ask; the others are said by actors and nodes, and no use in an answer to people. */
@@ -118,8 +118,7 @@ export function problemOf(error: SubmitError): CommandProblem {
     case "CommandRefused": {
       const { stream, command, state, unmet } = error
       const [kind = "", name = ""] = stream.split("/")
-      const maker = makers[kind]
-      if (maker !== undefined && command !== maker && error.allowed.includes(maker)) {
+      if (state === nothing[kind]?.state && command !== nothing[kind].maker) {
         return new NotFound({ resource: stream, detail: `there is no ${kind} ${name}` })
       }
       const allowed = error.allowed.filter((one) => operatorCommands.has(one))
