@@ -177,13 +177,14 @@ class Plain {
   }
 }
 
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1")
-  await once(server, "listening")
-  const { port } = server.address() as AddressInfo
-  server.close()
-  await once(server, "close")
-  return port
+/** So many, all held until the last is known: one that is let go of is often the next to be given. */
+async function freePorts(count: number): Promise<ReadonlyArray<number>> {
+  const servers = Array.from({ length: count }, () => createServer().listen(0, "127.0.0.1"))
+  await Promise.all(servers.map((server) => once(server, "listening")))
+  const ports = servers.map((server) => (server.address() as AddressInfo).port)
+  for (const server of servers) server.close()
+  await Promise.all(servers.map((server) => once(server, "close")))
+  return ports
 }
 
 interface Info {
@@ -203,7 +204,7 @@ async function movePlain(
   disks: number,
   { encrypted, pipe }: { encrypted: boolean; pipe: Pipe | null }
 ): Promise<Pick<Move, "qemuTotalMs" | "downtimeMs">> {
-  const [port, nbdPort] = [await freePort(), await freePort()]
+  const [port = 0, nbdPort = 0] = await freePorts(2)
   const [memoryAt = port, nbdAt = nbdPort] = (await pipe?.lead([port, nbdPort])) ?? []
   await destination.ask(
     "migrate-set-capabilities",
