@@ -204,14 +204,20 @@ async function movePlain(
   disks: number,
   { encrypted, pipe }: { encrypted: boolean; pipe: Pipe | null }
 ): Promise<Pick<Move, "qemuTotalMs" | "downtimeMs">> {
-  const [port = 0, nbdPort = 0] = await freePorts(2)
-  const [memoryAt = port, nbdAt = nbdPort] = (await pipe?.lead([port, nbdPort])) ?? []
+  const tls = encrypted ? { "tls-creds": "tls0" } : {}
   await destination.ask(
     "migrate-set-capabilities",
     capabilities("events", "return-path", "late-block-activate")
   )
+  await destination.ask("migrate-set-parameters", tls)
+  // Taken at once: nobody holds them until QEMU does.
+  const [port = 0, nbdPort = 0] = await freePorts(2)
+  await destination.ask("migrate-incoming", { uri: `tcp:127.0.0.1:${port}` })
   if (disks > 0) {
     await destination.ask("nbd-server-start", { addr: { type: "inet", data: place(nbdPort) } })
+  }
+  const [memoryAt = port, nbdAt = nbdPort] = (await pipe?.lead([port, nbdPort])) ?? []
+  if (disks > 0) {
     const node = diskNode(0)
     const named = { id: "in", "node-name": node, name: "disk", writable: true }
     await destination.ask("block-export-add", { type: "nbd", ...named })
@@ -221,9 +227,6 @@ async function movePlain(
     await source.ask("blockdev-mirror", { ...mirror, "auto-dismiss": false })
     await until("the mirror is ready", async () => (await jobs(source)) === "ready")
   }
-  const tls = encrypted ? { "tls-creds": "tls0" } : {}
-  await destination.ask("migrate-set-parameters", tls)
-  await destination.ask("migrate-incoming", { uri: `tcp:127.0.0.1:${port}` })
   await source.ask(
     "migrate-set-capabilities",
     capabilities("events", "return-path", "pause-before-switchover", "auto-converge")
