@@ -177,14 +177,13 @@ class Plain {
   }
 }
 
-/** So many, all held until the last is known: one that is let go of is often the next to be given. */
-async function freePorts(count: number): Promise<ReadonlyArray<number>> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, "127.0.0.1"))
-  await Promise.all(servers.map((server) => once(server, "listening")))
-  const ports = servers.map((server) => (server.address() as AddressInfo).port)
-  for (const server of servers) server.close()
-  await Promise.all(servers.map((server) => once(server, "close")))
-  return ports
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1")
+  await once(server, "listening")
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, "close")
+  return port
 }
 
 interface Info {
@@ -210,9 +209,10 @@ async function movePlain(
     capabilities("events", "return-path", "late-block-activate")
   )
   await destination.ask("migrate-set-parameters", tls)
-  // Taken at once: nobody holds them until QEMU does.
-  const [port = 0, nbdPort = 0] = await freePorts(2)
+  // Taken at once, one after the other: nobody holds a port until QEMU does.
+  const port = await freePort()
   await destination.ask("migrate-incoming", { uri: `tcp:127.0.0.1:${port}` })
+  const nbdPort = await freePort()
   if (disks > 0) {
     await destination.ask("nbd-server-start", { addr: { type: "inet", data: place(nbdPort) } })
   }

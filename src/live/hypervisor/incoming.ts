@@ -37,8 +37,8 @@ export const incomingChannels = (machine: Machine, spec: VmSpec): ReadonlyArray<
 ]
 
 /**
- * Tell a QEMU that was just started with `-incoming defer` what to wait for. All is said at once: QEMU takes it in order,
- * and a first answer is some time in coming from one that is still busy with its start. After a failure it is of no use.
+ * Tell a QEMU that was just started with `-incoming defer` what to wait for. All is said at once, and QEMU takes it in
+ * order: an answer takes a millisecond, and nothing here depends on one. After a failure the QEMU is of no use.
  */
 export const openIncoming = Effect.fn("openIncoming")(function* (
   machine: Machine,

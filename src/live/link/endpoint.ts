@@ -5,8 +5,8 @@
  */
 import { X509Certificate } from "node:crypto"
 import type { Socket } from "node:net"
-import { connect as tlsConnect, createSecureContext, createServer } from "node:tls"
-import type { SecureContext, Server, TLSSocket, TlsOptions } from "node:tls"
+import { connect as tlsConnect, createServer } from "node:tls"
+import type { Server, TLSSocket, TlsOptions } from "node:tls"
 import { Context, Effect, Layer } from "effect"
 import type { Scope } from "effect"
 import { LinkError } from "../../kernel/ports/link.ts"
@@ -72,11 +72,11 @@ const defaultHandshakeTimeoutMs = 10_000
 export const tlsBase = { minVersion: "TLSv1.3", maxVersion: "TLSv1.3" } as const
 
 const makeEndpoint = Effect.fn("Endpoint.make")(function* (options: EndpointOptions) {
-  let shown = showing(options.identity)
-  const { node } = options.identity
+  let identity = options.identity
+  const { node } = identity
   const timeoutMs = options.handshakeTimeoutMs ?? defaultHandshakeTimeoutMs
   const routes = new Map<string, Route>()
-  const server = yield* listen(options, timeoutMs, (socket) => take(socket, shown, routes))
+  const server = yield* listen(options, timeoutMs, (socket) => take(socket, identity, routes))
   const bound = server.address()
   if (bound === null || typeof bound === "string") throw new Error("a TCP listener without a port")
   const host = bound.family === "IPv6" ? `[${bound.address}]` : bound.address
@@ -92,11 +92,11 @@ const makeEndpoint = Effect.fn("Endpoint.make")(function* (options: EndpointOpti
         }),
         () => Effect.sync(() => routes.delete(route.protocol))
       ),
-    dial: (address, protocol, expected) => dial(address, protocol, expected, shown, timeoutMs),
+    dial: (address, protocol, expected) => dial(address, protocol, expected, identity, timeoutMs),
     replaceIdentity: (next) =>
       Effect.sync(() => {
         if (next.node !== node) throw new Error(`the identity of ${next.node} can't replace that of ${node}`)
-        shown = showing(next)
+        identity = next
         server.setSecureContext(secure(next))
       })
   })
@@ -108,17 +108,6 @@ const secure = (identity: NodeIdentity) => ({
   ca: identity.ca,
   minVersion: tlsBase.minVersion,
   maxVersion: tlsBase.maxVersion
-})
-
-/** What every connection takes of an identity, read once: reading it is a good part of what a connection costs. */
-interface Shown {
-  readonly context: SecureContext
-  readonly authority: X509Certificate
-}
-
-const showing = (identity: NodeIdentity): Shown => ({
-  context: createSecureContext(secure(identity)),
-  authority: new X509Certificate(identity.ca)
 })
 
 const listen = (
@@ -162,7 +151,7 @@ const listen = (
   )
 }
 
-function take(socket: TLSSocket, shown: Shown, routes: ReadonlyMap<string, Route>): void {
+function take(socket: TLSSocket, identity: NodeIdentity, routes: ReadonlyMap<string, Route>): void {
   const route = routes.get(socket.alpnProtocol || "")
   // A resumed session would carry an identity from before; nobody here resumes.
   if (route === undefined || socket.isSessionReused()) {
@@ -173,18 +162,18 @@ function take(socket: TLSSocket, shown: Shown, routes: ReadonlyMap<string, Route
     route.take(socket)
     return
   }
-  const accepted = authenticate(socket, shown)
+  const accepted = authenticate(socket, identity)
   if (typeof accepted === "string") socket.destroy()
   else route.take(accepted)
 }
 
 /** Who is at the other end, by its certificate; otherwise why that is not known. */
-function authenticate(socket: TLSSocket, { authority }: Shown): Accepted | string {
+function authenticate(socket: TLSSocket, identity: NodeIdentity): Accepted | string {
   const certificate = socket.getPeerX509Certificate()
   if (!socket.authorized || certificate === undefined) {
     return `no certificate of this authority: ${socket.authorizationError?.message ?? "none was shown"}`
   }
-  if (!isIssuedBy(certificate, authority, Date.now())) {
+  if (!isIssuedBy(certificate, new X509Certificate(identity.ca), Date.now())) {
     return "the certificate is not one of this authority, or not in its time"
   }
   const peer = nodeOf(certificate)
@@ -196,7 +185,7 @@ const dial = (
   address: string,
   protocol: Protocol,
   expected: string | null,
-  shown: Shown,
+  identity: NodeIdentity,
   timeoutMs: number
 ): Effect.Effect<Accepted, LinkError> =>
   Effect.callback<Accepted, LinkError>((resume) => {
@@ -210,7 +199,7 @@ const dial = (
     const wanted = expected ?? target.node
     const socket = tlsConnect({
       ...tlsBase,
-      secureContext: shown.context,
+      ...secure(identity),
       host: target.host,
       port: target.port,
       ALPNProtocols: [protocol],
@@ -221,7 +210,7 @@ const dial = (
     socket.on("error", (error) => failed("unreachable", `${address}: ${error.message}`))
     socket.once("close", () => failed("unreachable", `${address}: the connection was closed`))
     socket.once("secureConnect", () => {
-      const accepted = authenticate(socket, shown)
+      const accepted = authenticate(socket, identity)
       const problem =
         typeof accepted === "string"
           ? accepted
