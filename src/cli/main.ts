@@ -13,6 +13,7 @@ import { host } from "./host.ts"
 import { audit, history, replay, why } from "./journal.ts"
 import { migrate, migration } from "./migrate.ts"
 import { Surroundings } from "./output.ts"
+import { simulate } from "./simulate.ts"
 import { vm } from "./vm.ts"
 
 /** Commands that run in this process and not at a node's API; the composition root makes them. */
@@ -26,7 +27,21 @@ export const makeCli = (own: OwnCommands = {}): ReturnType<typeof treeOf> => tre
 const treeOf = (own: OwnCommands) => {
   const given = [own.up, own.lab].filter((command) => command !== undefined)
   const completion = makeCompletion(() => treeOf(own) as Command.Command.Any)
-  const commands = [vm, host, migrate, migration, why, history, replay, audit, ca, config, doctor, completion]
+  const commands = [
+    vm,
+    host,
+    migrate,
+    migration,
+    why,
+    history,
+    replay,
+    audit,
+    ca,
+    config,
+    simulate,
+    doctor,
+    completion
+  ]
   return Command.make("novacron").pipe(
     Command.withDescription("Runs virtual machines on many hosts and moves them, live, between them"),
     Command.withSubcommands([...(given as unknown as typeof commands), ...commands]),

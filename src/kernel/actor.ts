@@ -18,6 +18,8 @@ export interface ActorKind {
   readonly facts: ReadonlyArray<string>
   readonly commands: ReadonlyArray<string>
   readonly reports: ReadonlyArray<string>
+  /** Those of the facts that are not kept: what an actor forgets with its process (ADR 8). Replicas only. */
+  readonly volatile?: ReadonlyArray<string>
   /** Raised when a snapshot of an older chart can't be resumed; such snapshots are ignored and replayed. */
   readonly snapshotVersion: number
 }
@@ -42,3 +44,12 @@ export const recorder =
   <Context, Event extends Message, Fact extends Message>() =>
   <T extends Event["type"]>(_type: T, decide: (args: { context: Context; event: Of<Event, T> }) => Fact) =>
     emit(decide as never) as never
+
+/** Several facts that were decided together, in the place of one. */
+export const listType = "kernel.facts"
+
+/** As `recorder`, for inputs that record as many facts as it takes. */
+export const listRecorder =
+  <Context, Event extends Message, Fact extends Message>() =>
+  (decide: (args: { context: Context; event: Event }) => ReadonlyArray<Fact>) =>
+    emit(((args: never) => ({ type: listType, facts: decide(args) })) as never) as never

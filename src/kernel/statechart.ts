@@ -11,6 +11,7 @@ import { createActor, initialTransition } from "xstate"
 import type { ActorScope, AnyMachineSnapshot, AnyStateMachine, AnyStateNode } from "xstate"
 import type { Message } from "../events/envelope.ts"
 import type { Request } from "../events/requests.ts"
+import { listType } from "./actor.ts"
 import type { ActorKind, Stamp } from "./actor.ts"
 
 /** Where an actor stands in its chart, and what it remembers. Only `value` and `context` have to be kept. */
@@ -113,7 +114,15 @@ export function decide(kind: ActorKind, state: ChartState, input: Message, stamp
   if (candidates === null) return decideByXState(kind, state, event)
   const { context } = state
   const taken = candidates.find(({ holds }) => holds === null || holds({ context, event }))
-  return taken === undefined ? [] : taken.says.map((say) => say(context, event))
+  return taken === undefined ? [] : listed(taken.says.map((say) => say(context, event)))
+}
+
+/** Facts that were decided together count each. */
+function listed(facts: Array<Message>): Array<Message> {
+  if (facts.every(({ type }) => type !== listType)) return facts
+  return facts.flatMap((fact) =>
+    fact.type === listType ? (fact as unknown as { facts: ReadonlyArray<Message> }).facts : [fact]
+  )
 }
 
 function decideByXState(kind: ActorKind, state: ChartState, event: Event): Array<Message> {
@@ -125,7 +134,7 @@ function decideByXState(kind: ActorKind, state: ChartState, event: Event): Array
     }
     facts.push((action.params as { event: Message }).event)
   }
-  return facts
+  return listed(facts)
 }
 
 export interface Evolved {

@@ -1,0 +1,95 @@
+/** What a leader sends: entries, heartbeats with a round each, and snapshots where the log has forgotten. */
+import type { RaftMessageOf } from "../../events/raft.ts"
+import { bytesOf } from "./log.ts"
+import type { Progress, Step } from "./step.ts"
+
+const fresh = (next: number): Progress => ({
+  match: 0,
+  next,
+  state: "probe",
+  waits: false,
+  inflightBytes: 0,
+  active: false,
+  round: 0,
+  toldCommit: 0,
+  snapshot: null
+})
+
+export function update(step: Step, id: string, changes: Partial<Progress>): Progress {
+  const before = step.now.progress[id] ?? fresh(step.log.last + 1)
+  const after = { ...before, ...changes }
+  step.now.progress = { ...step.now.progress, [id]: after }
+  return after
+}
+
+/** Of a leader's members; who is new is sent everything, who is gone is forgotten. */
+export function followMembers(step: Step): void {
+  const { now } = step
+  const next = step.log.last + 1
+  now.progress = Object.fromEntries(step.others.map((id) => [id, now.progress[id] ?? fresh(next)]))
+}
+
+export function broadcast(step: Step): void {
+  for (const id of step.others) replicate(step, id)
+}
+
+/** A new round: who answers it says that this is still the leader. */
+export function heartbeat(step: Step): void {
+  const { now, nowMs, settings } = step
+  now.round += 1
+  now.rounds = [...now.rounds, { round: now.round, sentMs: nowMs }]
+  now.heartbeatMs = nowMs + settings.heartbeatMs
+  for (const id of step.others) replicate(step, id, true)
+}
+
+/** Send what this member lacks, as far as the limits let; a heartbeat is sent in any case. */
+export function replicate(step: Step, id: string, isHeartbeat = false): void {
+  const { log, now, settings } = step
+  const to = now.progress[id]
+  if (to === undefined) return
+  if (to.state === "snapshot") {
+    if (isHeartbeat) askForSnapshot(step, id, to)
+    return
+  }
+  const isFull =
+    to.state === "probe"
+      ? to.waits && !isHeartbeat
+      : to.inflightBytes >= settings.inflightBytesMax || to.next - 1 - to.match >= settings.inflightEntriesMax
+  const previousTerm = log.termAt(to.next - 1)
+  if (previousTerm === null) return askForSnapshot(step, id, { ...to, snapshot: null })
+  const entries = isFull ? [] : log.slice(to.next, log.last, settings.messageBytesMax)
+  if (entries.length === 0 && !isHeartbeat && (isFull || to.toldCommit >= now.commit)) return
+  const previousIndex = to.next - 1
+  const isProbe = to.state === "probe"
+  update(step, id, {
+    waits: isProbe,
+    toldCommit: now.commit,
+    next: isProbe ? to.next : to.next + entries.length,
+    inflightBytes: isProbe ? 0 : to.inflightBytes + entries.reduce((sum, one) => sum + bytesOf(one), 0)
+  })
+  const { commit, round } = now
+  step.send(
+    id,
+    { type: "append", term: step.term, previousIndex, previousTerm, entries, commit, round },
+    now.isSure
+  )
+}
+
+/** The log no longer has what this member lacks. The process reads the part and says so by `raft.snapshotRead`. */
+export function askForSnapshot(step: Step, id: string, to: Progress): void {
+  const snapshot = to.snapshot ?? { index: 0, offset: 0 }
+  update(step, id, { state: "snapshot", snapshot })
+  step.ask({ port: "snapshots", op: "read", to: id, ...snapshot })
+}
+
+/** The process has read the part. */
+export function sendSnapshot(
+  step: Step,
+  read: Omit<RaftMessageOf<"snapshot">, "type" | "term" | "round">,
+  to: string
+): void {
+  if (step.role !== "leader" || step.now.progress[to]?.state !== "snapshot") return
+  const { index, offset } = read
+  update(step, to, { snapshot: { index, offset } })
+  step.send(to, { type: "snapshot", term: step.term, ...read, round: step.now.round })
+}

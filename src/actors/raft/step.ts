@@ -1,0 +1,242 @@
+/**
+ * One step of a member: a working copy of what it knows, which the protocol's functions change, and which ends as facts:
+ * what has to survive a restart each as its own, and one with everything that has not to, and what is asked.
+ */
+import type { Members, RaftFact, RaftMessage, RaftRequest, RaftSettings } from "../../events/raft.ts"
+import { Log } from "./log.ts"
+import { everyone, noMembers } from "./quorum.ts"
+
+export type Role = "follower" | "poller" | "candidate" | "leader"
+
+/** What a leader knows of another member. */
+export interface Progress {
+  /** Its log is the leader's up to here. */
+  readonly match: number
+  /** What is sent next. */
+  readonly next: number
+  /** One message at a time until it is known where the logs part; then many; or a snapshot first. */
+  readonly state: "probe" | "replicate" | "snapshot"
+  /** A probe was sent, and waits for its answer or the next heartbeat. */
+  readonly waits: boolean
+  /** Of entries from `match + 1` to `next - 1`. */
+  readonly inflightBytes: number
+  /** Has answered since the leader last counted. */
+  readonly active: boolean
+  /** The latest of the leader's rounds that it answered. */
+  readonly round: number
+  /** The commit index that it was last told. */
+  readonly toldCommit: number
+  readonly snapshot: { readonly index: number; readonly offset: number } | null
+}
+
+/** What survives a restart: the fold of the facts that are kept. */
+export interface Durable {
+  readonly term: number
+  readonly vote: string | null
+  readonly log: Log
+  /** Of the log's base, and each later one in the log; the last one decides, committed or not (thesis, 4.1). */
+  readonly history: ReadonlyArray<{ readonly index: number; readonly members: Members }>
+}
+
+export interface Read {
+  readonly ticket: string
+  /** What was committed when it was asked. */
+  readonly index: number
+  /** The round that has to be answered by a quorum. */
+  readonly round: number
+}
+
+export interface Volatile {
+  readonly id: string
+  readonly settings: RaftSettings | null
+  readonly leader: string | null
+  readonly commit: number
+  /** Handed to the machine. */
+  readonly applied: number
+  /** Of its own log on its own disk. */
+  readonly stored: number
+  /** When it campaigns, unless it hears of a leader before. */
+  readonly deadlineMs: number
+  /** No vote before: a leader may still rely on a promise of before now. */
+  readonly promisedMs: number
+  readonly votes: Readonly<Record<string, boolean>>
+  readonly progress: Readonly<Record<string, Progress>>
+  /** Its term and vote are known to be on its disk, so that what a leader sends may overtake its entries. */
+  readonly isSure: boolean
+  /** Index of the leader's first entry in its term. */
+  readonly began: number
+  readonly heartbeatMs: number
+  readonly quorumMs: number
+  readonly round: number
+  /** When the rounds that a quorum has not answered yet were first sent. */
+  readonly rounds: ReadonlyArray<{ readonly round: number; readonly sentMs: number }>
+  /** Until when no other leader can be; 0 without a lease. */
+  readonly leaseMs: number
+  readonly reads: ReadonlyArray<Read>
+  readonly uncommittedBytes: number
+  readonly transfer: { readonly to: string; readonly ticket: string; readonly deadlineMs: number } | null
+  /** Somebody may campaign without regard for the lease, for as long as this term lasts. */
+  readonly wasTransferred: boolean
+}
+
+export interface RaftContext extends Durable, Volatile {}
+
+export const initialContext: RaftContext = {
+  term: 0,
+  vote: null,
+  log: Log.after(0, 0),
+  history: [{ index: 0, members: noMembers }],
+  id: "",
+  settings: null,
+  leader: null,
+  commit: 0,
+  applied: 0,
+  stored: 0,
+  deadlineMs: Number.POSITIVE_INFINITY,
+  promisedMs: 0,
+  votes: {},
+  progress: {},
+  isSure: false,
+  began: 0,
+  heartbeatMs: 0,
+  quorumMs: 0,
+  round: 0,
+  rounds: [],
+  leaseMs: 0,
+  reads: [],
+  uncommittedBytes: 0,
+  transfer: null,
+  wasTransferred: false
+}
+
+type KeptFact = Extract<
+  RaftFact,
+  { readonly type: "raft.formed" | "raft.voted" | "raft.appended" | "raft.compacted" | "raft.installed" }
+>
+
+/** What a fact makes of what is kept; the same live, on replay and within a step. */
+export function keep(before: Durable, fact: KeptFact): Durable {
+  switch (fact.type) {
+    case "raft.formed":
+      return { ...before, history: [{ index: 0, members: fact.members }] }
+    case "raft.voted":
+      return { ...before, term: fact.term, vote: fact.vote }
+    case "raft.appended": {
+      const from = fact.entries[0]?.index ?? Number.POSITIVE_INFINITY
+      const kept = before.history.filter(({ index }) => index < from)
+      const added = fact.entries.flatMap(({ index, members }) =>
+        members === null ? [] : [{ index, members }]
+      )
+      const isSame = added.length === 0 && kept.length === before.history.length
+      return {
+        ...before,
+        log: before.log.append(fact.entries),
+        history: isSame ? before.history : [...kept, ...added]
+      }
+    }
+    case "raft.compacted": {
+      const base = before.history.findLast(({ index }) => index <= fact.index)
+      const later = before.history.filter(({ index }) => index > fact.index)
+      return {
+        ...before,
+        log: before.log.compact(fact.index),
+        history: base === undefined ? later : [base, ...later]
+      }
+    }
+    case "raft.installed":
+      return {
+        ...before,
+        log: Log.after(fact.index, fact.term),
+        history: [{ index: fact.index, members: fact.members }]
+      }
+  }
+}
+
+type Draft = { -readonly [Key in keyof Volatile]: Volatile[Key] }
+
+const factOf = {
+  follower: "raft.followed",
+  poller: "raft.polled",
+  candidate: "raft.campaigned",
+  leader: "raft.elected"
+} as const
+
+export class Step {
+  readonly nowMs: number
+  /** From 0 up to 1. */
+  readonly chance: number
+  readonly settings: RaftSettings
+  kept: Durable
+  role: Role
+  /** The working copy. */
+  readonly now: Draft
+  readonly #facts: Array<RaftFact> = []
+  readonly #asks: Array<RaftRequest> = []
+  #moved = false
+
+  constructor(context: RaftContext, role: Role, nowMs: number, chance: number, settings = context.settings) {
+    if (settings === null) throw new Error("raft: nothing may be said before raft.begin")
+    const { term, vote, log, history, ...now } = context
+    this.kept = { term, vote, log, history }
+    this.now = now
+    this.role = role
+    this.nowMs = nowMs
+    this.chance = chance
+    this.settings = settings
+  }
+
+  get term(): number {
+    return this.kept.term
+  }
+
+  get log(): Log {
+    return this.kept.log
+  }
+
+  get members(): Members {
+    return this.kept.history.at(-1)?.members ?? noMembers
+  }
+
+  /** Index of the entry that made the members what they are. */
+  get membersIndex(): number {
+    return this.kept.history.at(-1)?.index ?? 0
+  }
+
+  get others(): ReadonlyArray<string> {
+    return everyone(this.members).filter((id) => id !== this.now.id)
+  }
+
+  record(fact: KeptFact): void {
+    this.kept = keep(this.kept, fact)
+    this.#facts.push(fact)
+  }
+
+  become(role: Role): void {
+    this.role = role
+    this.#moved = true
+  }
+
+  ask(request: RaftRequest): void {
+    this.#asks.push(request)
+  }
+
+  /** A leader's entries may go out before they are on its own disk (thesis, 10.2.1); nothing else may. */
+  send(to: string, message: RaftMessage, early = false): void {
+    this.#asks.push({ port: "peer", to, message, early })
+  }
+
+  decline(ticket: string, reason: Extract<RaftRequest, { op: "declined" }>["reason"]): void {
+    this.#asks.push({ port: "caller", op: "declined", ticket, reason, leader: this.now.leader })
+  }
+
+  /** A new time to campaign at, between one and two election timeouts from now. */
+  postpone(): void {
+    this.now.deadlineMs = this.nowMs + Math.floor(this.settings.electionMs * (1 + this.chance))
+  }
+
+  /** The facts, those that are kept first. */
+  facts(): Array<RaftFact> {
+    const type = this.#moved ? factOf[this.role] : "raft.noted"
+    return [...this.#facts, { type, changes: this.now, asks: this.#asks }]
+  }
+}

@@ -1,0 +1,111 @@
+/** A replica keeps what has to be kept, forgets the rest, and holds back what is asked until the disk has it. */
+import assert from "node:assert/strict"
+import { test } from "node:test"
+import { raftActor } from "../../src/actors/raft/chart.ts"
+import type { RaftContext } from "../../src/actors/raft/step.ts"
+import { noMembers } from "../../src/actors/raft/quorum.ts"
+import type { RaftCommand, RaftMessage, RaftRequest, RaftSettings } from "../../src/events/raft.ts"
+import { Replica } from "../../src/kernel/replica.ts"
+
+const settings: RaftSettings = {
+  heartbeatMs: 100,
+  electionMs: 1000,
+  messageBytesMax: 1024,
+  inflightBytesMax: 4096,
+  inflightEntriesMax: 16,
+  uncommittedBytesMax: 4096,
+  readsMax: 10,
+  lagEntriesMax: 10,
+  leaseDriftPercent: 0
+}
+
+function started(id: string, voters: ReadonlyArray<string>, learners: ReadonlyArray<string> = []) {
+  const replica = new Replica<RaftRequest>(raftActor, `raft/${id}`)
+  replica.restore([{ type: "raft.formed", members: { ...noMembers, voters, learners } }])
+  take(replica, { type: "raft.begin", id, settings, chance: 0 }, 0)
+  return replica
+}
+
+const take = (replica: Replica<RaftRequest>, input: RaftCommand, timeMs: number) =>
+  replica.take(input, timeMs)
+const contextOf = (replica: Replica<RaftRequest>) => replica.state.context as RaftContext
+const sent = (requests: ReadonlyArray<RaftRequest>) =>
+  requests.flatMap((request) => (request.port === "peer" ? [`${request.message.type} to ${request.to}`] : []))
+const receive = (from: string, message: RaftMessage): RaftCommand => ({
+  type: "raft.receive",
+  from,
+  message,
+  chance: 0
+})
+
+test("a vote is asked for when the own one is on the disk; a leader's entries go out at once", () => {
+  const replica = started("a", ["a", "b", "c"])
+  const polled = take(replica, { type: "raft.tick", chance: 0 }, 1000)
+  assert.deepEqual(polled.facts, [])
+  assert.deepEqual(sent(polled.now), ["requestVote to b", "requestVote to c"])
+  const campaigned = take(replica, receive("b", { type: "vote", term: 1, poll: true, granted: true }), 1010)
+  assert.deepEqual(campaigned.facts, [{ type: "raft.voted", term: 1, vote: "a" }])
+  assert.deepEqual(campaigned.now, [], "nothing before the vote is on the disk")
+  assert.deepEqual(sent(replica.stored(1)), ["requestVote to b", "requestVote to c"])
+  const led = take(replica, receive("b", { type: "vote", term: 1, poll: false, granted: true }), 1020)
+  assert.equal(replica.state.value, "leader")
+  assert.deepEqual(sent(led.now), ["append to b", "append to c"], "beside the own disk")
+  assert.equal(contextOf(replica).stored, 0, "the own copy counts when it is there")
+  const appended = {
+    type: "appended",
+    term: 1,
+    success: true,
+    index: 1,
+    hintIndex: 0,
+    hintTerm: 0,
+    round: 1
+  } as const
+  take(replica, receive("b", appended), 1030)
+  assert.equal(contextOf(replica).commit, 0, "one copy is no majority")
+  replica.stored(1)
+  take(replica, { type: "raft.stored", index: 1, term: 1, chance: 0 }, 1040)
+  assert.equal(contextOf(replica).commit, 1)
+})
+
+test("alone it leads at once, but says nothing to learners before its vote is on the disk", () => {
+  const replica = started("a", ["a"], ["b"])
+  const led = take(replica, { type: "raft.tick", chance: 0 }, 1000)
+  assert.equal(replica.state.value, "leader")
+  assert.deepEqual(led.now, [])
+  assert.deepEqual(sent(replica.stored(1)), [], "the vote alone is not all that was recorded before")
+  assert.deepEqual(sent(replica.stored(1)), ["append to b"])
+})
+
+test("a restart is a follower with what was kept; a heartbeat is answered after the entries before it", () => {
+  const replica = started("b", ["a", "b", "c"])
+  const entries = [{ index: 1, term: 2, data: "x", members: null }]
+  const append = {
+    type: "append",
+    term: 2,
+    previousIndex: 0,
+    previousTerm: 0,
+    entries,
+    commit: 1,
+    round: 1
+  } as const
+  const first = take(replica, receive("a", append), 10)
+  assert.deepEqual(
+    first.facts.map(({ type }) => type),
+    ["raft.voted", "raft.appended"]
+  )
+  assert.deepEqual(first.now, [])
+  const heartbeat = { ...append, previousIndex: 1, previousTerm: 2, entries: [], round: 2 } as const
+  const second = take(replica, receive("a", heartbeat), 20)
+  assert.deepEqual(second, { now: [], facts: [] }, "its answer would say that the entry is on the disk")
+  assert.equal(replica.held, 3)
+  const released = replica.stored(2)
+  assert.deepEqual(
+    released.map(({ port }) => port),
+    ["machine", "peer", "peer"]
+  )
+  const again = new Replica<RaftRequest>(raftActor, "raft/b")
+  again.restore([{ type: "raft.formed", members: { ...noMembers, voters: ["a", "b", "c"] } }, ...first.facts])
+  const { term, vote, log, commit, leader } = contextOf(again)
+  assert.deepEqual([term, vote, log.last, commit, leader], [2, null, 1, 0, null])
+  assert.equal(again.state.value, "follower")
+})

@@ -1,0 +1,47 @@
+/** Runs seeds against one mutant, in a process of its own, and says by the channel which seed found it. */
+import { registerHooks } from "node:module"
+import { fileURLToPath } from "node:url"
+import { mutants } from "./mutants.ts"
+
+export interface Found {
+  readonly seed: number | null
+  readonly promised: string | null
+  readonly message: string
+  readonly unapplied: ReadonlyArray<string>
+}
+
+const root = fileURLToPath(new URL("../..", import.meta.url))
+const [name = "", first = "1", seeds = "0"] = process.argv.slice(2)
+const mutant = mutants.find((one) => one.name === name)
+if (mutant === undefined) throw new Error(`no mutant ${name}`)
+const unapplied = new Set(mutant.edits.map(({ find }) => find))
+
+registerHooks({
+  load: (url, context, nextLoad) => {
+    const loaded = nextLoad(url, context)
+    const edits = mutant.edits.filter(({ file }) => url === `file://${root}${file}`)
+    if (edits.length === 0) return loaded
+    let source = String(
+      loaded.source instanceof Uint8Array ? new TextDecoder().decode(loaded.source) : loaded.source
+    )
+    for (const { find, put } of edits) {
+      if (source.split(find).length !== 2) continue
+      source = source.replace(find, () => put)
+      unapplied.delete(find)
+    }
+    return { ...loaded, source }
+  }
+})
+
+const { run } = await import("../../simulations/raft/run.ts")
+let found: Found = { seed: null, promised: null, message: "", unapplied: [...unapplied] }
+/** First the one that is known to find it, then all. */
+const order = [Number(first), ...Array.from({ length: Number(seeds) }, (_, index) => index + 1)]
+for (const seed of unapplied.size === 0 ? order : []) {
+  const { violation } = run(seed)
+  if (violation === null) continue
+  found = { ...found, seed, promised: violation.promised, message: violation.message.slice(0, 300) }
+  break
+}
+process.send?.(found)
+process.disconnect?.()

@@ -1,0 +1,370 @@
+/**
+ * Planted faults: each is a mistake that a real implementation, paper or textbook account of Raft has made, as an edit of
+ * the production source. An edit whose text is no longer there, or there twice, fails its test.
+ */
+export interface Mutant {
+  readonly name: string
+  /** What goes wrong, and where it was seen. */
+  readonly story: string
+  /** One that finds it; null while none up to 500 does: docs/plan.md. */
+  readonly seed: number | null
+  readonly edits: ReadonlyArray<{ readonly file: string; readonly find: string; readonly put: string }>
+}
+
+const folder = "src/actors/raft/"
+const edit = (file: string, find: string, put: string) => ({ file: `${folder}${file}`, find, put })
+
+export const mutants: ReadonlyArray<Mutant> = [
+  {
+    name: "commit-by-counting",
+    seed: 361,
+    story: "an entry of an earlier term is committed by counting its copies (Raft paper, figure 8)",
+    edits: [
+      edit(
+        "leading.ts",
+        "reached <= now.commit || step.log.termAt(reached) !== step.term",
+        "reached <= now.commit"
+      )
+    ]
+  },
+  {
+    name: "vote-forgotten",
+    seed: 1,
+    story: "term and vote are not on the disk, so a restart votes again in the same term",
+    edits: [
+      { file: "src/events/raft.ts", find: `  "raft.noted",\n`, put: `  "raft.noted",\n  "raft.voted",\n` }
+    ]
+  },
+  {
+    name: "vote-cleared-in-term",
+    seed: 18,
+    story: "a message of the same term clears the vote",
+    edits: [
+      edit(
+        "decide.ts",
+        "if (message.term > step.term) {",
+        'if (message.term > step.term || message.type === "requestVote") {'
+      )
+    ]
+  },
+  {
+    name: "vote-for-two",
+    seed: 6,
+    story: "whoever asks gets the vote, also in a term in which it was given away",
+    edits: [
+      edit(
+        "elections.ts",
+        "step.kept.vote === from || (step.kept.vote === null && step.now.leader === null)",
+        "true"
+      )
+    ]
+  },
+  {
+    name: "acknowledged-before-fsync",
+    seed: 1,
+    story: "a follower answers before the entries are on its disk (a setting of several systems)",
+    edits: [
+      edit("following.ts", "    hintTerm: 0,\n    round\n  })", "    hintTerm: 0,\n    round\n  }, true)")
+    ]
+  },
+  {
+    name: "own-entries-counted-at-once",
+    seed: 1,
+    story: "a leader counts its own copy before it is on its disk",
+    edits: [
+      edit("leading.ts", "  return entries\n}", "  step.now.stored = step.log.last\n  return entries\n}")
+    ]
+  },
+  {
+    name: "matching-suffix-cut",
+    seed: 2,
+    story:
+      "an old append cuts off what a later one brought (etcd-io/raft, issues on truncation; Raft TLA+ notes)",
+    edits: [
+      edit(
+        "following.ts",
+        "entries.findIndex(({ index, term }) => log.termAt(index) !== term)",
+        "entries.length > 0 ? 0 : -1"
+      )
+    ]
+  },
+  {
+    name: "previous-term-unchecked",
+    seed: 2,
+    story: "the entry before is only looked for by its index",
+    edits: [
+      edit("following.ts", "log.termAt(previousIndex) !== previousTerm", "log.termAt(previousIndex) === null")
+    ]
+  },
+  {
+    name: "stale-vote-counted",
+    seed: 442,
+    story: "a vote of an earlier term counts for this one",
+    edits: [
+      edit(
+        "decide.ts",
+        "else if (message.term < step.term) return",
+        'else if (message.term < step.term && message.type !== "vote") return'
+      ),
+      edit(
+        "elections.ts",
+        'step.role === "candidate" && message.term === step.term',
+        'step.role === "candidate"'
+      )
+    ]
+  },
+  {
+    name: "vote-without-log-check",
+    seed: 1,
+    story: "votes go to candidates that lack committed entries",
+    edits: [
+      edit("elections.ts", "isFree && step.log.isUpToDate(message.lastIndex, message.lastTerm)", "isFree")
+    ]
+  },
+  {
+    name: "longer-is-newer",
+    seed: 59,
+    story: "logs are compared by length and not by their last term first",
+    edits: [
+      edit(
+        "log.ts",
+        "lastTerm > this.lastTerm || (lastTerm === this.lastTerm && lastIndex >= this.last)",
+        "lastIndex >= this.last || lastTerm < 0"
+      )
+    ]
+  },
+  {
+    name: "half-is-majority",
+    seed: 2,
+    story: "two of four are taken for a majority",
+    edits: [
+      edit("quorum.ts", "Math.floor(voters.length / 2) + 1", "Math.max(1, Math.ceil(voters.length / 2))")
+    ]
+  },
+  {
+    name: "snapshot-keeps-tail",
+    seed: 116,
+    story: "a received snapshot keeps entries after it that do not follow it (hashicorp/raft, CockroachDB)",
+    edits: [
+      edit(
+        "step.ts",
+        "log: Log.after(fact.index, fact.term),",
+        "log: before.log.last > fact.index && before.log.base < fact.index ? before.log.compact(fact.index) : Log.after(fact.index, fact.term),"
+      )
+    ]
+  },
+  {
+    name: "old-snapshot-installed",
+    seed: 4,
+    story: "a snapshot that arrives late takes the place of a newer log",
+    edits: [
+      edit("following.ts", "if (index <= step.now.commit) return accept", "if (index < 0) return accept"),
+      edit(
+        "following.ts",
+        "  if (index > now.commit) {\n    // The whole",
+        "  if (index > 0) {\n    // The whole"
+      ),
+      edit("following.ts", "if (index > now.commit && !whole)", "if (!whole)")
+    ]
+  },
+  {
+    name: "members-not-rolled-back",
+    seed: 2,
+    story: "a configuration stays when its entry is cut off (etcd, hashicorp/raft)",
+    edits: [
+      edit(
+        "step.ts",
+        "before.history.filter(({ index }) => index < from)",
+        "before.history.filter(() => from > 0)"
+      )
+    ]
+  },
+  {
+    name: "two-changes-at-once",
+    seed: 114,
+    story: "members change again before the last change is committed",
+    edits: [
+      edit(
+        "quorum.ts",
+        "if (stays) return { ...noMembers, voters: from.voters, learners }",
+        "if (stays || !stays) return { ...noMembers, voters, learners }"
+      ),
+      edit(
+        "leading.ts",
+        "step.membersIndex > now.commit || isJoint(members) || now.commit < now.began",
+        "isJoint(members)"
+      )
+    ]
+  },
+  {
+    name: "joint-commits-by-new",
+    seed: 1,
+    story: "in joint consensus only the new voters are counted for commits",
+    edits: [
+      edit(
+        "quorum.ts",
+        "Math.min(reachedBy(voters, valueOf), reachedBy(outgoing, valueOf))",
+        "reachedBy(voters, valueOf)"
+      )
+    ]
+  },
+  {
+    name: "learners-counted",
+    seed: 1,
+    story: "copies at learners count for a majority",
+    edits: [
+      edit(
+        "quorum.ts",
+        "voters.length === 0 ? 0 : Math.min(reachedBy(voters, valueOf)",
+        "voters.length === 0 ? 0 : Math.min(Math.max(reachedBy(voters, valueOf), ...arguments_(valueOf))"
+      ),
+      edit(
+        "quorum.ts",
+        "export const isJoint",
+        "let learning: ReadonlyArray<string> = []\nconst arguments_ = (valueOf: (id: string) => number) => learning.map(valueOf).filter((value) => value > 0)\nexport const isJoint"
+      ),
+      edit(
+        "quorum.ts",
+        "export const quorumValue = ({ voters, outgoing }: Members, valueOf: (id: string) => number): number =>\n",
+        "export const quorumValue = ({ voters, outgoing, learners }: Members, valueOf: (id: string) => number): number =>\n  (learning = learners) &&\n"
+      )
+    ]
+  },
+  {
+    name: "removed-member-gives-up",
+    seed: 28,
+    story:
+      "a member that its own last entry removes never campaigns, though only it has that entry (thesis, 4.2.2)",
+    edits: [
+      edit("elections.ts", "kept.history.slice(Math.max(0, decided)).some", "kept.history.slice(-1).some")
+    ]
+  },
+  {
+    name: "read-without-round",
+    seed: 20,
+    story: "a leader answers reads without asking whether it still leads",
+    edits: [
+      edit("reads.ts", "    if (round <= answered) step.ask", "    if (round <= answered + 1000) step.ask"),
+      edit(
+        "reads.ts",
+        "now.reads.filter(({ round }) => round > answered)",
+        "now.reads.filter(({ round }) => round > answered + 1000)"
+      )
+    ]
+  },
+  {
+    name: "read-before-own-entry",
+    seed: 1,
+    story: "a new leader answers reads by what it happens to know to be committed (thesis, 6.4)",
+    edits: [
+      edit("reads.ts", "index: Math.max(now.commit, now.began)", "index: now.commit"),
+      edit("reads.ts", "now.reads.length === 0 || now.commit < now.began", "now.reads.length === 0")
+    ]
+  },
+  {
+    name: "lease-too-long",
+    seed: 148,
+    story: "the lease is longer than the voters' promise by as much as clocks may differ",
+    edits: [
+      edit("reads.ts", "(1 - settings.leaseDriftPercent / 100)", "(1 + settings.leaseDriftPercent / 100)")
+    ]
+  },
+  {
+    name: "lease-from-answer",
+    seed: 361,
+    story: "the lease begins with the answer and not with the question",
+    edits: [edit("reads.ts", "now.leaseMs = last.sentMs +", "now.leaseMs = step.nowMs +")]
+  },
+  {
+    name: "lease-in-transfer",
+    seed: 20,
+    story: "reads by lease go on while another is asked to campaign without regard for it (etcd)",
+    edits: [edit("reads.ts", "!now.wasTransferred && ", "")]
+  },
+  {
+    name: "restart-commits-all",
+    seed: 2,
+    story: "a restart takes its whole log for committed",
+    edits: [edit("decide.ts", "now.commit = log.base", "now.commit = log.last")]
+  },
+  {
+    name: "leader-before-vote",
+    seed: 166,
+    story: "a leader of one voter speaks before its term and vote are on its disk (found here by seed 847)",
+    edits: [edit("sending.ts", "    now.isSure\n", "    true\n")]
+  },
+  {
+    name: "leaked-flow-control",
+    seed: 416,
+    story: "what the log has forgotten is never subtracted from what is under way (found here by seed 322)",
+    edits: [
+      edit(
+        "leading.ts",
+        "if (index + 1 >= next) return 0\n  return before.match < log.base\n    ? log.bytes(index + 1, next - 1)\n    : before",
+        "return before"
+      )
+    ]
+  },
+  {
+    name: "joint-elects-by-new",
+    seed: null,
+    story: "in joint consensus only the new voters elect",
+    edits: [
+      edit(
+        "quorum.ts",
+        "has(voters, agrees) && (outgoing.length === 0 || has(outgoing, agrees))",
+        "has(voters, agrees)"
+      )
+    ]
+  },
+  {
+    name: "stale-answer-counted",
+    seed: null,
+    story: "an answer to an append of an earlier term counts for this one",
+    edits: [
+      edit(
+        "decide.ts",
+        "else if (message.term < step.term) return",
+        'else if (message.term < step.term && message.type !== "appended") return'
+      )
+    ]
+  },
+  {
+    name: "promise-forgotten",
+    seed: null,
+    story: "a restart forgets the promise that a lease relies on",
+    edits: [
+      edit(
+        "decide.ts",
+        "settings.leaseDriftPercent > 0 && step.term > 0 ? nowMs + settings.electionMs : nowMs",
+        "nowMs"
+      )
+    ]
+  },
+  {
+    name: "storage-answer-of-old-term",
+    seed: null,
+    story:
+      "the disk's answer for an entry that was replaced counts for the new one (etcd, asynchronous writes)",
+    edits: [
+      edit(
+        "leading.ts",
+        "index <= now.stored || step.log.termAt(index) !== term",
+        "index <= now.stored || index > step.log.last"
+      )
+    ]
+  },
+  {
+    name: "single-change-too-early",
+    seed: null,
+    story: "single-server changes before an entry of the term is committed (Ongaro, raft-dev, 2015)",
+    edits: [
+      edit(
+        "quorum.ts",
+        "if (stays) return { ...noMembers, voters: from.voters, learners }",
+        "if (stays || !stays) return { ...noMembers, voters, learners }"
+      ),
+      edit("leading.ts", "|| isJoint(members) || now.commit < now.began", "|| isJoint(members)")
+    ]
+  }
+]

@@ -1,0 +1,44 @@
+/** The simulator is tried on mistakes that others have made: each, planted in the production source, is found. */
+import assert from "node:assert/strict"
+import { fork } from "node:child_process"
+import { test } from "node:test"
+import { fileURLToPath } from "node:url"
+import type { Found } from "./mutant-child.ts"
+import { mutants } from "./mutants.ts"
+
+const seeds_max = 500
+const child = fileURLToPath(new URL("./mutant-child.ts", import.meta.url))
+
+const seek = (name: string, first: number, seeds: number) =>
+  new Promise<Found>((resolve, reject) => {
+    const seeking = fork(child, [name, String(first), String(seeds)])
+    let found: Found | null = null
+    seeking.on("message", (said) => (found = said as Found))
+    seeking.on("error", reject)
+    seeking.on("exit", (code) =>
+      found === null ? reject(new Error(`${name}: ended with ${code} and no word`)) : resolve(found)
+    )
+  })
+
+const known = mutants.flatMap(({ seed, ...mutant }) => (seed === null ? [] : [{ ...mutant, seed }]))
+
+test(`each of ${known.length} mutants is found within ${seeds_max} seeds`, { concurrency: 2 }, async (t) => {
+  assert.ok(known.length >= 25)
+  await Promise.all(
+    known.map(({ name, story, seed }) =>
+      t.test(`${name}: ${story}`, async () => {
+        const found = await seek(name, seed, seeds_max)
+        assert.deepEqual(found.unapplied, [], "edits whose text is not there once")
+        assert.notEqual(found.seed, null, `no seed up to ${seeds_max} finds it`)
+        console.log(`  ${name}: seed ${found.seed}, ${found.message.split("\n")[0]?.slice(0, 100)}`)
+      })
+    )
+  )
+})
+
+test("those that no seed has found yet are still planted where they belong", async () => {
+  for (const { name } of mutants.filter(({ seed }) => seed === null)) {
+    console.log(`  not found yet: ${name}`)
+    assert.deepEqual((await seek(name, 1, 0)).unapplied, [], name)
+  }
+})
