@@ -96,18 +96,19 @@ const simulated = Effect.fnUntraced(function* (flags: {
   readonly workers: number
 }) {
   const out = yield* output
-  for (const [name, value, least] of [
-    ["--seed", flags.seed, 0],
-    ["--seeds", flags.seeds, 1],
-    ["--workers", flags.workers, 1]
+  for (const [name, value, least, most] of [
+    ["--seed", flags.seed, 0, 0xffffffff],
+    ["--seeds", flags.seeds, 1, 0xffffffff],
+    ["--workers", flags.workers, 1, 256],
+    ["--hours", flags.hours, 0, 8760]
   ] as const)
-    if (value < least) return yield* failure("usage", `${name} is ${value}: allowed is ${least} or more`)
-  if (!(flags.hours >= 0)) return yield* failure("usage", `--hours is ${flags.hours}: allowed is 0 or more`)
+    if (!(value >= least && value <= most))
+      return yield* failure("usage", `${name} is ${value}: allowed is from ${least} to ${most}`)
   const tally = new Tally()
   const last: Array<Said> = []
   const wanted = {
     seed: flags.seed,
-    seeds: flags.hours > 0 ? Number.MAX_SAFE_INTEGER - flags.seed : flags.seeds,
+    seeds: flags.hours > 0 ? 0xffffffff : flags.seeds,
     endMs: flags.hours > 0 ? performance.now() + flags.hours * 3_600_000 : Number.POSITIVE_INFINITY,
     workers: flags.workers,
     take: (said: Said) => {

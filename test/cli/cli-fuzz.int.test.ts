@@ -24,6 +24,7 @@ after(async () => {
 
 const words = fc.constantFrom(
   ...["vm", "host", "migrate", "migration", "why", "history", "replay", "audit", "config", "completion"],
+  ...["simulate", "raft", "--seed", "--seeds", "--workers", "--hours"],
   ...["list", "show", "create", "start", "stop", "clone", "drain", "cancel", "validate", "verify", "bash"],
   ...["--json", "--plain", "--wait", "--wait-timeout", "--cpus", "--to", "--at", "--limit", "--", "-n", "-"]
 )

@@ -218,6 +218,7 @@ export const cliReads: Readonly<Record<string, (names: CliNames) => ReadonlyArra
   "migration ls": () => ["migration", "ls"],
   "migration show": ({ migrations }) => ["migration", "show", migrations[0] ?? ""],
   "migration watch": ({ migrations }) => ["migration", "watch", migrations[0] ?? ""],
+  simulate: () => ["simulate", "raft", "--seed", "2"],
   why: ({ vms }) => ["why", vms[0] ?? ""],
   history: ({ vms }) => ["history", vms[0] ?? ""],
   replay: ({ vms }) => ["replay", vms[0] ?? ""],

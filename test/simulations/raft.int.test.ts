@@ -93,5 +93,5 @@ test("one seed tells its options and its journal; wrong numbers are refused", as
   assert.match(one.out, new RegExp(`^journal: ${run(3).hash}$`, "m"))
   const wrong = await simulate("--seeds", "0")
   assert.equal(wrong.code, 2)
-  assert.match(wrong.err, /--seeds is 0: allowed is 1 or more/)
+  assert.match(wrong.err, /--seeds is 0: allowed is from 1 to 4294967295/)
 })
