@@ -60,7 +60,7 @@ const echo = () => listen((body, response) => answer(response, body))
 
 /**
  * The echo, which also keeps what it is sent: raw rows, on the same thread, with one synced commit for all that came in
- * the meantime. No server that keeps each request with `node:sqlite` on one thread is faster.
+ * the meantime. No server that keeps each request in that table on one thread is faster.
  */
 function keepingEcho(): Promise<number> {
   const keep = makeKeeper(join(folder, "raw.db"))
