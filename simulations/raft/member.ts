@@ -14,7 +14,6 @@ import type {
 import { raftActor } from "../../src/actors/raft/chart.ts"
 import { wakesAtMs } from "../../src/actors/raft/decide.ts"
 import type { RaftContext } from "../../src/actors/raft/step.ts"
-import type { ActorKind } from "../../src/kernel/actor.ts"
 import { Replica } from "../../src/kernel/replica.ts"
 import type { Drifting } from "../world/clock.ts"
 import { Disk } from "../world/disk.ts"
@@ -55,8 +54,6 @@ export interface MemberOptions {
   readonly clock: Drifting
   readonly snapshotEvery: number
   readonly snapshotPartBytes: number
-  /** The production chart; a mutant's in the tests of the simulator. */
-  readonly kind?: ActorKind
 }
 
 interface World {
@@ -133,7 +130,7 @@ export class Member {
   }
 
   #opened(): Replica<RaftRequest> {
-    const replica = new Replica<RaftRequest>(this.options.kind ?? raftActor, `raft/${this.id}`)
+    const replica = new Replica<RaftRequest>(raftActor, `raft/${this.id}`)
     replica.restore(this.disk.facts)
     return replica
   }

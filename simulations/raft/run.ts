@@ -6,7 +6,6 @@ import { sha256 } from "@noble/hashes/sha2.js"
 import { bytesToHex } from "@noble/hashes/utils.js"
 import type { RaftMessage } from "../../src/events/raft.ts"
 import { hasQuorum, noMembers } from "../../src/actors/raft/quorum.ts"
-import type { ActorKind } from "../../src/kernel/actor.ts"
 import { isLinearizable } from "../checkers/linearizability.ts"
 import { RaftChecker } from "../checkers/raft.ts"
 import { Violation } from "../checkers/violation.ts"
@@ -35,12 +34,6 @@ export interface Verdict {
   readonly hash: string
 }
 
-export interface Overrides {
-  readonly options?: Partial<RunOptions>
-  /** Instead of the production actor. */
-  readonly kind?: ActorKind
-}
-
 class World {
   readonly random: Random
   readonly schedule: Schedule
@@ -51,10 +44,10 @@ class World {
   readonly faults: Faults
   readonly options: RunOptions
 
-  constructor(seed: number, { options, kind }: Overrides) {
+  constructor(seed: number) {
     this.random = makeRandom(seed)
     this.schedule = new Schedule(this.random.split("schedule"), events_max)
-    this.options = { ...drawOptions(this.random.split("options")), ...options }
+    this.options = drawOptions(this.random.split("options"))
     const { schedule, random, members } = this
     this.network = new Network(schedule, random.split("network"), this.options.network, (from, to, message) =>
       members.get(to)?.receive(from, message)
@@ -67,7 +60,7 @@ class World {
       const clock = new Drifting(own.int(0, 1_000_000), (own.next() * 2 - 1) * driftPercent)
       const member = { id: `n${index}`, settings, disk, clock, snapshotEvery, snapshotPartBytes }
       const world = { schedule, random: own, send, watcher: this.checker }
-      members.set(member.id, new Member(world, kind === undefined ? member : { ...member, kind }))
+      members.set(member.id, new Member(world, member))
     }
     this.clients = new Clients(this, members, this.options.clients, this.options.network)
     this.faults = new Faults(this, members, this.network, this.options.faults)
@@ -173,8 +166,8 @@ const events_max = 5_000_000
 /** For how many election and client timeouts a group that is left alone may stand still. */
 const patience = 60
 
-export function run(seed: number, overrides: Overrides = {}): Verdict {
-  const world = new World(seed, overrides)
+export function run(seed: number): Verdict {
+  const world = new World(seed)
   let violation: Violation | null = null
   try {
     world.run()

@@ -37,10 +37,6 @@ export class Schedule {
     return this.#done
   }
 
-  get waiting(): number {
-    return this.#heap.length
-  }
-
   at(atMs: number, run: () => void): void {
     const due = { atMs: Math.max(atMs, this.#nowMs), order: this.#random.next(), run }
     const heap = this.#heap

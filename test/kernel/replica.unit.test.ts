@@ -109,3 +109,15 @@ test("a restart is a follower with what was kept; a heartbeat is answered after 
   assert.deepEqual([term, vote, log.last, commit, leader], [2, null, 1, 0, null])
   assert.equal(again.state.value, "follower")
 })
+
+test("a group is formed once, and not over what a leader has sent", () => {
+  const replica = new Replica<RaftRequest>(raftActor, "raft/a")
+  assert.throws(
+    () => take(replica, { type: "raft.tick", chance: 0 }, 0),
+    /nothing may be said before raft.begin/
+  )
+  take(replica, { type: "raft.begin", id: "a", settings, chance: 0 }, 0)
+  const members = { ...noMembers, voters: ["a"] }
+  assert.deepEqual(take(replica, { type: "raft.form", members }, 0).facts, [{ type: "raft.formed", members }])
+  assert.deepEqual(take(replica, { type: "raft.form", members: { ...members, voters: ["b"] } }, 0).facts, [])
+})
