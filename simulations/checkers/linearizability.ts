@@ -30,7 +30,7 @@ function after(register: string | null, { operation, result }: Call): string | n
 const impossible = Symbol("impossible")
 
 /** Steps after which the search gives up. */
-export const steps_max = 200_000
+const steps_max = 200_000
 
 /** The calls of one key. Null when nobody could say within `steps_max`. */
 export function isLinearizable(calls: ReadonlyArray<Call>): boolean | null {

@@ -98,7 +98,7 @@ const simulated = Effect.fnUntraced(function* (flags: {
   const out = yield* output
   for (const [name, value, least, most] of [
     ["--seed", flags.seed, 0, 0xffffffff],
-    ["--seeds", flags.seeds, 1, 0xffffffff],
+    ["--seeds", flags.seeds, 1, 0x100000000 - flags.seed],
     ["--workers", flags.workers, 1, 256],
     ["--hours", flags.hours, 0, 8760]
   ] as const)
@@ -108,7 +108,7 @@ const simulated = Effect.fnUntraced(function* (flags: {
   const last: Array<Said> = []
   const wanted = {
     seed: flags.seed,
-    seeds: flags.hours > 0 ? 0xffffffff : flags.seeds,
+    seeds: flags.hours > 0 ? 0x100000000 - flags.seed : flags.seeds,
     endMs: flags.hours > 0 ? performance.now() + flags.hours * 3_600_000 : Number.POSITIVE_INFINITY,
     workers: flags.workers,
     take: (said: Said) => {

@@ -3,17 +3,11 @@
  * one of them is told and asks, and what it records. A group orders inputs; what they mean is not its concern.
  */
 import { Schema } from "effect"
-import { int, text } from "./fields.ts"
+import { int, Name, text } from "./fields.ts"
 
-/** Of a member, its node. */
-const Id = Schema.String.check(
-  Schema.isPattern(/^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/, {
-    expected: "a node's name, 1 to 63 characters a-z, 0-9 and -"
-  })
-)
 const Index = int(0, Number.MAX_SAFE_INTEGER)
 const Term = Index
-const Ids = Schema.Array(Id).check(Schema.isMaxLength(64))
+const Ids = Schema.Array(Name).check(Schema.isMaxLength(64))
 
 /**
  * Who decides. While `outgoing` is not empty the group is in joint consensus: a majority of `voters` and one of `outgoing`.
@@ -120,17 +114,17 @@ const Ticket = text(128)
 /** What a member is told. `chance` is drawn by the shell, as time is stamped: from 0 up to 1. */
 export const RaftCommand = Schema.Union([
   /** The process runs; first of all. */
-  Schema.Struct({ type: Schema.tag("raft.begin"), id: Id, settings: RaftSettings, chance }),
+  Schema.Struct({ type: Schema.tag("raft.begin"), id: Name, settings: RaftSettings, chance }),
   /** A new group, or a member that is not in it yet, with no members at all. Once. */
   Schema.Struct({ type: Schema.tag("raft.form"), members: Members }),
   Schema.Struct({ type: Schema.tag("raft.tick"), chance }),
-  Schema.Struct({ type: Schema.tag("raft.receive"), from: Id, message: RaftMessage, chance }),
+  Schema.Struct({ type: Schema.tag("raft.receive"), from: Name, message: RaftMessage, chance }),
   Schema.Struct({
     type: Schema.tag("raft.propose"),
     proposals: Schema.Array(Schema.Struct({ ticket: Ticket, data: Schema.String }))
   }),
   Schema.Struct({ type: Schema.tag("raft.change"), ticket: Ticket, voters: Ids, learners: Ids }),
-  Schema.Struct({ type: Schema.tag("raft.transfer"), ticket: Ticket, to: Id }),
+  Schema.Struct({ type: Schema.tag("raft.transfer"), ticket: Ticket, to: Name }),
   Schema.Struct({ type: Schema.tag("raft.read"), ticket: Ticket }),
   /** The entry of this index and term, and all before it, are on the disk. */
   Schema.Struct({ type: Schema.tag("raft.stored"), index: Index, term: Term, chance }),
@@ -138,7 +132,7 @@ export const RaftCommand = Schema.Union([
   Schema.Struct({ type: Schema.tag("raft.compact"), index: Index }),
   Schema.Struct({
     type: Schema.tag("raft.snapshotRead"),
-    to: Id,
+    to: Name,
     index: Index,
     indexTerm: Term,
     members: Members,
@@ -148,7 +142,7 @@ export const RaftCommand = Schema.Union([
   }),
   Schema.Struct({
     type: Schema.tag("raft.snapshotWritten"),
-    from: Id,
+    from: Name,
     index: Index,
     indexTerm: Term,
     members: Members,
@@ -157,20 +151,12 @@ export const RaftCommand = Schema.Union([
     /** All of it is on the disk. */
     whole: Schema.Boolean,
     round: Index
-  }),
-  Schema.Struct({ type: Schema.tag("raft.unreachable"), peer: Id })
+  })
 ])
 export type RaftCommand = typeof RaftCommand.Type
 
-export const Declined = Schema.Literals([
-  "not-leader",
-  "transferring",
-  "full",
-  "changing",
-  "behind",
-  "invalid"
-])
-export type Declined = typeof Declined.Type
+/** Why something was not taken. */
+export type Declined = "not-leader" | "transferring" | "full" | "changing" | "behind" | "invalid"
 
 /** What a member asks of its process. Only what is `early` may be done before everything recorded is on the disk. */
 export type RaftRequest =
@@ -215,7 +201,7 @@ const moment = { changes: Schema.Unknown, asks: Schema.Array(Schema.Unknown) }
 export const RaftFact = Schema.Union([
   Schema.Struct({ type: Schema.tag("raft.formed"), members: Members }),
   /** The term, and whom it voted for in it. */
-  Schema.Struct({ type: Schema.tag("raft.voted"), term: Term, vote: Schema.NullOr(Id) }),
+  Schema.Struct({ type: Schema.tag("raft.voted"), term: Term, vote: Schema.NullOr(Name) }),
   /** Takes the place of everything from the first one's index on. */
   Schema.Struct({ type: Schema.tag("raft.appended"), entries: Schema.Array(Entry) }),
   Schema.Struct({ type: Schema.tag("raft.compacted"), index: Index }),

@@ -63,10 +63,10 @@ test("logs that grow from one another stay what they were", () => {
           })
         } else {
           const added = Array.from({ length: count }, (_, n) => entry(plain.base + place + 1 + n, term + 1))
-          all.push({
-            log: log.append(added),
-            plain: { ...plain, entries: [...plain.entries.slice(0, place), ...added] }
-          })
+          const longer = { ...plain, entries: [...plain.entries.slice(0, place), ...added] }
+          all.push({ log: log.append(added), plain: longer })
+          // What a step has appended its fact appends again; another may have gone on from the first.
+          all.push({ log: log.append(added), plain: longer })
         }
         for (const one of all) same(one.log, one.plain)
       }

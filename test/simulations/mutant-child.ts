@@ -1,6 +1,5 @@
 /** Runs seeds against one mutant, in a process of its own, and says by the channel which seed found it. */
 import { registerHooks } from "node:module"
-import { fileURLToPath } from "node:url"
 import { mutants } from "./mutants.ts"
 
 export interface Found {
@@ -10,7 +9,6 @@ export interface Found {
   readonly unapplied: ReadonlyArray<string>
 }
 
-const root = fileURLToPath(new URL("../..", import.meta.url))
 const [name = "", first = "1", seeds = "0"] = process.argv.slice(2)
 const mutant = mutants.find((one) => one.name === name)
 if (mutant === undefined) throw new Error(`no mutant ${name}`)
@@ -19,7 +17,7 @@ const unapplied = new Set(mutant.edits.map(({ find }) => find))
 registerHooks({
   load: (url, context, nextLoad) => {
     const loaded = nextLoad(url, context)
-    const edits = mutant.edits.filter(({ file }) => url === `file://${root}${file}`)
+    const edits = mutant.edits.filter(({ file }) => url === new URL(`../../${file}`, import.meta.url).href)
     if (edits.length === 0) return loaded
     let source = String(
       loaded.source instanceof Uint8Array ? new TextDecoder().decode(loaded.source) : loaded.source

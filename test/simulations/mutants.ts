@@ -295,7 +295,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "leaked-flow-control",
-    seed: 416,
+    seed: 194,
     story: "what the log has forgotten is never subtracted from what is under way (found here by seed 322)",
     edits: [
       edit(

@@ -30,6 +30,11 @@ test(`each of ${known.length} mutants is found within ${seeds_max} seeds`, { con
         const found = await seek(name, seed, seeds_max)
         assert.deepEqual(found.unapplied, [], "edits whose text is not there once")
         assert.notEqual(found.seed, null, `no seed up to ${seeds_max} finds it`)
+        assert.doesNotMatch(
+          found.message,
+          /TypeError|ReferenceError|SyntaxError/,
+          "an edit that only breaks the code"
+        )
         console.log(`  ${name}: seed ${found.seed}, ${found.message.split("\n")[0]?.slice(0, 100)}`)
       })
     )

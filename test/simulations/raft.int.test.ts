@@ -43,7 +43,10 @@ test(`${seeds} seeds keep every promise, with every fault among them`, async () 
   )
   assert.equal(summary.seeds, seeds)
   assert.deepEqual(summary.violations, [])
-  const never = Object.entries(summary.counts).flatMap(([name, count]) => (count === 0 ? [name] : []))
+  const never = Object.entries(summary.counts).flatMap(([name, count]) =>
+    count === 0 && name !== "undecided" ? [name] : []
+  )
+  console.log(`  ${summary.counts["undecided"]} histories of a key were too long to decide`)
   assert.deepEqual(never, [], "faults that never happened")
   const missing = wantedPairs().filter((pair) => !summary.coverage.includes(pair))
   assert.deepEqual(missing, [], "inputs that a role never took")

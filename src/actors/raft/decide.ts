@@ -13,7 +13,7 @@ import {
 } from "./leading.ts"
 import { changeTo } from "./quorum.ts"
 import { read } from "./reads.ts"
-import { heartbeat, sendSnapshot, update } from "./sending.ts"
+import { heartbeat, sendSnapshot } from "./sending.ts"
 import { Step } from "./step.ts"
 import type { RaftContext, Role } from "./step.ts"
 
@@ -26,7 +26,7 @@ function receive(step: Step, { from, message }: Command<"raft.receive">): void {
     const isPoll =
       (message.type === "requestVote" && message.poll) ||
       (message.type === "vote" && message.poll && message.granted)
-    if (!isPoll) enterTerm(step, message.term, null)
+    if (!isPoll) enterTerm(step, message.term)
   } else if (message.term < step.term) return answerPast(step, from, message)
   else if (message.type === "requestVote" && message.poll && isIgnored(step, message)) return
   dispatch(step, from, message)
@@ -73,7 +73,7 @@ function tick(step: Step): void {
   if (step.role === "leader" && nowMs >= now.heartbeatMs) heartbeat(step)
 }
 
-/** Kept at the start: votes wait, because a leader may rely on a promise that this restart forgot. */
+/** Nothing is known but what was kept. Votes wait, because a leader may rely on a promise that this restart forgot. */
 function begin(step: Step, { id, settings }: Command<"raft.begin">): void {
   const { now, log, nowMs } = step
   now.id = id
@@ -120,12 +120,6 @@ function take(step: Step, input: RaftCommand): void {
     }
     case "raft.snapshotWritten":
       return onSnapshotWritten(step, input)
-    case "raft.unreachable":
-      // What was sent may be lost: look again where the logs part, instead of waiting for an answer.
-      if (step.role === "leader" && step.now.progress[input.peer]?.state === "replicate") {
-        const match = step.now.progress[input.peer]?.match ?? 0
-        update(step, input.peer, { state: "probe", waits: true, next: match + 1, inflightBytes: 0 })
-      }
   }
 }
 

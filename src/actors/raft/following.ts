@@ -28,9 +28,9 @@ function resign(step: Step): void {
 }
 
 /** A later term is known: whoever hears of it is nobody's leader and has not voted in it. */
-export function enterTerm(step: Step, term: number, leader: string | null): void {
+export function enterTerm(step: Step, term: number): void {
   step.record({ type: "raft.voted", term, vote: null })
-  follow(step, leader)
+  follow(step, null)
 }
 
 /** Everything up to here is decided. */

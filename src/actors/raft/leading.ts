@@ -190,7 +190,7 @@ export function transfer(step: Step, ticket: string, to: string): void {
   if (step.role !== "leader") return step.decline(ticket, "not-leader")
   if (now.transfer !== null) return step.decline(ticket, "transferring")
   if (to === now.id || !step.members.voters.includes(to)) return step.decline(ticket, "invalid")
-  now.transfer = { to, ticket, deadlineMs: step.nowMs + step.settings.electionMs }
+  now.transfer = { to, deadlineMs: step.nowMs + step.settings.electionMs }
   step.ask({ port: "caller", op: "placed", ticket, index: step.log.last, term: step.term })
   replicate(step, to)
   offerLead(step)

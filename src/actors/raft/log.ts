@@ -46,9 +46,13 @@ export class Log {
     if (first.index <= this.base || first.index > this.last + 1)
       throw new Error(`raft: entry ${first.index} does not follow a log of ${this.base} to ${this.last}`)
     const end = first.index - this.#first
-    // Whoever finds the shared entries longer than its own log shares them with a longer log.
-    const own = this.#entries.length === end ? this.#entries : this.#entries.slice(0, end)
-    for (const entry of entries) own.push(entry)
+    // Whoever finds the shared entries longer than its own log shares them with a longer one: with the very same, where a
+    // step has appended what its fact appends again, or with another.
+    let there = 0
+    while (there < entries.length && this.#entries[end + there] === entries[there]) there++
+    const isShared = there === entries.length || this.#entries.length === end + there
+    const own = isShared ? this.#entries : this.#entries.slice(0, end + there)
+    for (const entry of entries.slice(there)) own.push(entry)
     return new Log(this.base, this.baseTerm, first.index + entries.length - 1, own, this.#first)
   }
 

@@ -15,11 +15,9 @@ const fresh = (next: number): Progress => ({
   snapshot: null
 })
 
-export function update(step: Step, id: string, changes: Partial<Progress>): Progress {
+export function update(step: Step, id: string, changes: Partial<Progress>): void {
   const before = step.now.progress[id] ?? fresh(step.log.last + 1)
-  const after = { ...before, ...changes }
-  step.now.progress = { ...step.now.progress, [id]: after }
-  return after
+  step.now.progress = { ...step.now.progress, [id]: { ...before, ...changes } }
 }
 
 /** Of a leader's members; who is new is sent everything, who is gone is forgotten. */

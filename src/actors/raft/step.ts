@@ -74,7 +74,7 @@ export interface Volatile {
   readonly leaseMs: number
   readonly reads: ReadonlyArray<Read>
   readonly uncommittedBytes: number
-  readonly transfer: { readonly to: string; readonly ticket: string; readonly deadlineMs: number } | null
+  readonly transfer: { readonly to: string; readonly deadlineMs: number } | null
   /** Somebody may campaign without regard for the lease, for as long as this term lasts. */
   readonly wasTransferred: boolean
 }
