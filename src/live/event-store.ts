@@ -34,7 +34,9 @@ import { takeWriterLock } from "./event-store/lock.ts"
 import type { WriterLock } from "./event-store/lock.ts"
 import { LogSync } from "./event-store/log-sync.ts"
 import { Reader } from "./event-store/reader.ts"
-import { checkHeader, openFile } from "./event-store/schema.ts"
+import { checkHeader, openFile, upgrade } from "./event-store/schema.ts"
+import { IndexWalk, openIndex } from "./event-store/stream-index.ts"
+import type { StreamIndex } from "./event-store/stream-index.ts"
 import { Waiters } from "./event-store/waiters.ts"
 
 export interface SqliteOptions {
@@ -53,6 +55,8 @@ export interface SqliteOptions {
   readonly tailFacts?: number
   /** Files up to this size have all their pages checked at opening, 64 MiB unless told. */
   readonly quickCheckBytesMax?: number
+  /** The index of streams is written when there are this many facts that it lacks, 8192 unless told. */
+  readonly indexAfterFacts?: number
 }
 
 export type OpenError = StoreLocked | StoreUnsupported | StoreDamaged | StoreFailure
@@ -62,6 +66,7 @@ const subscriptionChunkFacts = 256
 
 interface Opened {
   readonly source: IntegritySource
+  readonly index: StreamIndex
   readonly lock: WriterLock
   readonly headFile: HeadFile
   readonly head: Head
@@ -121,8 +126,12 @@ function openLocked(
     }
     const head = checkTail(source, acknowledged, limits)
     if (head instanceof StoreDamaged) return refuse(head)
+    upgrade(database)
+    const index = openIndex(source, head.position, options.indexAfterFacts ?? 8192)
+    if (index instanceof StoreDamaged) return refuse(index)
     return {
       source,
+      index,
       lock,
       headFile,
       head,
@@ -172,11 +181,12 @@ class Store {
   #closed = false
 
   constructor(opened: Opened) {
-    const { database, path, sha256 } = opened.source
+    const { index, source } = opened
+    const { database, path, sha256 } = source
     this.#opened = opened
     this.#path = path
-    this.#reader = new Reader(opened.source)
-    this.#appender = new Appender(database, sha256, opened.head)
+    this.#reader = new Reader(source, index)
+    this.#appender = new Appender(database, index, sha256, opened.head)
     this.#head = opened.head
     this.#writeHead()
   }
@@ -255,12 +265,17 @@ class Store {
         }
         const { log } = this.#opened
         // Facts that are stored already may still wait for their sync, as the first who appended them does.
-        if (log === null || head.position === this.#head.position) return synced()
+        if (log === null || head.position === this.#head.position) {
+          synced()
+          return this.#appender.writeIndexWhenDue()
+        }
         log.request((error) => {
           if (error === null) return synced()
           this.#appender.breakOff(error)
           fail(error)
         })
+        // While the disk is at the facts: nobody waits for the index.
+        this.#appender.writeIndexWhenDue()
       } catch (error) {
         fail(error)
       }
@@ -324,17 +339,24 @@ class Store {
     return Stream.paginate(position, next)
   }
 
+  /** Step by step to the end; others run in between. */
+  readonly #walk = Effect.fnUntraced(function* (this: Store, step: () => "more" | "done" | StoreDamaged) {
+    for (;;) {
+      const taken = yield* this.#attempt("verify", step)
+      if (taken instanceof StoreDamaged) return yield* taken
+      if (taken === "done") return
+      yield* Effect.yieldNow
+    }
+  })
+
   /** In chunks of some milliseconds, up to the head at the beginning; others run in between. */
   readonly #verify = Effect.fnUntraced(function* (this: Store) {
     const { source, headFile } = this.#opened
     const head = this.#head
     const walk = new ChainWalk(source, { position: 0, hash: genesisHash })
-    for (;;) {
-      const step = yield* this.#attempt("verify", () => walk.step(head.position))
-      if (step instanceof StoreDamaged) return yield* step
-      if (step === "done") break
-      yield* Effect.yieldNow
-    }
+    yield* this.#walk(() => walk.step(head.position))
+    const index = new IndexWalk(source)
+    yield* this.#walk(() => index.step())
     const reached = { position: walk.position, hash: walk.hash }
     const acknowledged = headFile.acknowledged === "damaged" ? null : headFile.acknowledged
     const problem = yield* this.#attempt(

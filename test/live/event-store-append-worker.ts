@@ -49,5 +49,7 @@ const appendForEver = Effect.gen(function* () {
 })
 
 await Effect.runPromise(
-  appendForEver.pipe(Effect.provide(Layer.provideMerge(layer({ path }), LiveDigest.layer)))
+  appendForEver.pipe(
+    Effect.provide(Layer.provideMerge(layer({ path, indexAfterFacts: 30 }), LiveDigest.layer))
+  )
 )

@@ -19,7 +19,7 @@ import { seeded } from "./event-store-seed.ts"
 
 const worker = fileURLToPath(new URL("./event-store-append-worker.ts", import.meta.url))
 const placeAt = (path: string) => ({
-  layer: Layer.provideMerge(Layer.fresh(layer({ path })), LiveDigest.layer)
+  layer: Layer.provideMerge(Layer.fresh(layer({ path, indexAfterFacts: 30 })), LiveDigest.layer)
 })
 
 async function inFolder(use: (path: string) => Promise<void>): Promise<void> {

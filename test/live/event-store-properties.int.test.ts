@@ -208,11 +208,11 @@ test("random operations give the same results, errors and hashes in both worlds"
     const property = fc.asyncProperty(
       fc.array(operation, { minLength: 1, maxLength: 25 }),
       fc.array(operation, { maxLength: 8 }),
-      async (before, after) => {
+      fc.constantFrom(1, 3, 10, 8192),
+      async (before, after, indexAfterFacts) => {
         const path = join(folder, `${run++}.db`)
-        const live = {
-          layer: Layer.provideMerge(Layer.fresh(layer({ path, durability: "normal" })), LiveDigest.layer)
-        }
+        const store = layer({ path, durability: "normal", indexAfterFacts })
+        const live = { layer: Layer.provideMerge(Layer.fresh(store), LiveDigest.layer) }
         const disk = Simulated.memoryDisk()
         const simulated = {
           layer: Layer.provideMerge(Layer.fresh(Simulated.layer(disk)), SimulatedDigest.layer)

@@ -8,8 +8,10 @@ import type { Draft, Recorded } from "../../events/envelope.ts"
 import { Stream } from "../../events/fields.ts"
 import { RevisionConflict, StoreFailure } from "../../kernel/ports/event-store.ts"
 import type { Head, StreamAppend } from "../../kernel/ports/event-store.ts"
-import { breaksWriting, isUniqueViolation } from "./errors.ts"
+import { breaksWriting, isPassing } from "./errors.ts"
 import { columns, decode, draftText, record } from "./rows.ts"
+import type { Row } from "./rows.ts"
+import type { StreamIndex } from "./stream-index.ts"
 
 interface StreamEntry {
   readonly id: number
@@ -26,6 +28,7 @@ const isStream = Schema.is(Stream)
 export class Appender {
   head: Head
   readonly #database: DatabaseSync
+  readonly #index: StreamIndex
   readonly #sha256: (text: string) => string
   readonly #streams = new Map<string, StreamEntry>()
   readonly #begin: StatementSync
@@ -42,8 +45,9 @@ export class Appender {
   #touched: Array<{ readonly entry: StreamEntry; readonly revision: number }> = []
   #added: Array<string> = []
 
-  constructor(database: DatabaseSync, sha256: (text: string) => string, head: Head) {
+  constructor(database: DatabaseSync, index: StreamIndex, sha256: (text: string) => string, head: Head) {
     this.#database = database
+    this.#index = index
     this.#sha256 = sha256
     this.head = head
     this.#position = head.position
@@ -54,11 +58,8 @@ export class Appender {
       `insert into events (${columns.join(", ")}) values (${columns.map(() => "?").join(", ")})`
     )
     this.#insertStream = database.prepare("insert into streams (id, name) values (?, ?)")
-    this.#findStream = database.prepare(
-      `select id, (select max(revision) from events where stream = streams.id) as revision
-       from streams where name = ?`
-    )
-    this.#findFact = database.prepare(`select ${columns.join(", ")} from events where stream = ? and id = ?`)
+    this.#findStream = database.prepare("select id from streams where name = ?")
+    this.#findFact = database.prepare(`select ${columns.join(", ")} from events where position = ?`)
     this.#findFact.setReturnArrays(true)
     this.#lastStreamId = Number(database.prepare("select max(id) as id from streams").get()?.["id"] ?? 0)
   }
@@ -78,8 +79,21 @@ export class Appender {
     }
     this.#touched = []
     this.#added = []
+    this.#index.commit()
     if (this.#position !== this.head.position) this.head = { position: this.#position, hash: this.#hash }
     return recorded
+  }
+
+  /** Write the index of what was appended, when there is enough of it. What is appended is kept, come what may. */
+  writeIndexWhenDue(): void {
+    if (!this.#index.isDue || this.#broken !== null) return
+    try {
+      this.transaction(() => this.#index.write())
+      this.#index.written()
+    } catch (error) {
+      // Of an index that can't be written for want of room, or while a backup holds the file, nothing is lost but time.
+      if (!isPassing(error)) this.#broken = (error as Error).message
+    }
   }
 
   /** Run `write` in a transaction of its own, under the same rules as an append. */
@@ -111,6 +125,7 @@ export class Appender {
     for (const { entry, revision } of this.#touched.reverse()) entry.revision = revision
     for (const name of this.#added) this.#streams.delete(name)
     this.#lastStreamId -= this.#added.length
+    this.#index.rollback()
     this.#touched = []
     this.#added = []
     this.#position = this.head.position
@@ -132,16 +147,15 @@ export class Appender {
       return
     }
     this.#touched.push({ entry, revision: entry.revision })
-    for (const [index, draft] of facts.entries()) {
-      try {
+    for (const [place, draft] of facts.entries()) {
+      if (this.#index.find(entry.id, draft.id) === null) {
         recorded.push(this.#insertFact(entry, draft))
-      } catch (error) {
-        if (!isUniqueViolation(error)) throw error
-        // Its id is stored: a repetition when it is the first, and else the one before it was new.
-        if (index > 0) throw conflictOrRepetition(append, expectedRevision)
-        this.#alreadyStored(append, entry, recorded)
-        return
+        continue
       }
+      // Its id is stored: a repetition when it is the first, and else the one before it was new.
+      if (place > 0) throw conflictOrRepetition(append, expectedRevision)
+      this.#alreadyStored(append, entry, recorded)
+      return
     }
   }
 
@@ -169,6 +183,7 @@ export class Appender {
       previousHash,
       hash
     )
+    this.#index.add(entry.id, revision, draft.id, position)
     this.#position = position
     this.#hash = hash
     entry.revision = revision
@@ -177,9 +192,14 @@ export class Appender {
 
   #alreadyStored(append: StreamAppend, entry: StreamEntry, recorded: Array<Recorded>): void {
     for (const draft of append.facts) {
-      const row = this.#findFact.get(entry.id, draft.id) as unknown as
-        Parameters<typeof decode>[0] | undefined
-      if (row === undefined) throw conflictOrRepetition(append, entry.revision)
+      const position = this.#index.find(entry.id, draft.id)
+      if (position === null) throw conflictOrRepetition(append, entry.revision)
+      const row = this.#findFact.get(position) as unknown as Row | undefined
+      if (row?.[1] !== entry.id || row[3] !== draft.id)
+        throw new StoreFailure({
+          operation: "append",
+          reason: `${entry.name}: by its id ${draft.id} is the fact at ${position}, which is another: the store is damaged`
+        })
       recorded.push(decode(row, entry.name))
     }
   }
@@ -200,7 +220,8 @@ export class Appender {
       this.#lastStreamId = entry.id
       this.#added.push(name)
     } else {
-      entry = { id: Number(row["id"]), name, revision: Number(row["revision"] ?? -1) }
+      const id = Number(row["id"])
+      entry = { id, name, revision: this.#index.lastRevision(id) }
     }
     this.#streams.set(name, entry)
     return entry

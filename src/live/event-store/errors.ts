@@ -24,10 +24,11 @@ export class StoreUnsupported extends Schema.TaggedError<StoreUnsupported>()("St
 }
 
 // Primary result codes, https://sqlite.org/rescode.html
+const busy = 5
 const ioError = 10
 const corrupt = 11
+const full = 13
 const notADatabase = 26
-const constraintUnique = 2067
 
 /** SQLite's extended result code, or null when `error` isn't SQLite's. */
 export function sqliteCode(error: unknown): number | null {
@@ -35,7 +36,11 @@ export function sqliteCode(error: unknown): number | null {
   return "errcode" in error && typeof error.errcode === "number" ? error.errcode : 1
 }
 
-export const isUniqueViolation = (error: unknown): boolean => sqliteCode(error) === constraintUnique
+/** The same write may do when it is tried again: the disk was full, or the file in use. */
+export function isPassing(error: unknown): boolean {
+  const code = sqliteCode(error)
+  return code !== null && ((code & 0xff) === full || (code & 0xff) === busy)
+}
 
 /** The file's content is bad, as opposed to the disk being full or the file busy. */
 export function isDamage(error: unknown): boolean {

@@ -9,8 +9,9 @@
  *   head file. Without it (a copied or restored store) a shortened store is a valid, older store.
  * - No stored fact is altered unseen: the hash chain. At opening only its tail and the acknowledged head are
  *   looked at; `verify` looks at all of it.
- * - The B-trees, the indexes included, agree with each other: SQLite's own checks, quick at opening (for files
- *   that are not too large), complete in `verify`.
+ * - The B-trees are whole: SQLite's own checks, quick at opening (for files that are not too large), complete in `verify`.
+ * - The index of streams says what the facts say (`stream-index.ts`): at opening its end and the facts behind it are looked
+ *   at, in `verify` all of it, and at each read what it led to.
  *
  * The chain is not signed: who can write the file and the head file can also write a new history.
  */

@@ -7,6 +7,7 @@ import { snapshotText } from "./integrity.ts"
 import type { IntegritySource } from "./integrity.ts"
 import { columns, decode } from "./rows.ts"
 import type { Row } from "./rows.ts"
+import type { StreamIndex } from "./stream-index.ts"
 
 const limitDefault = 1000
 /** Names of streams kept by id; emptied when full. */
@@ -18,6 +19,7 @@ export interface StoredSnapshot extends Snapshot {
 
 export class Reader {
   readonly #source: IntegritySource
+  readonly #index: StreamIndex
   readonly #names = new Map<number, string>()
   readonly #name: StatementSync
   readonly #streamId: StatementSync
@@ -25,14 +27,16 @@ export class Reader {
   readonly #backwards: StatementSync
   readonly #streamForwards: StatementSync
   readonly #streamBackwards: StatementSync
+  readonly #at: StatementSync
   readonly #streams: StatementSync
   readonly #writeSnapshot: StatementSync
   readonly #readSnapshot: StatementSync
 
-  constructor(source: IntegritySource) {
+  constructor(source: IntegritySource, index: StreamIndex) {
     const { database } = source
     const facts = `select ${columns.join(", ")} from events`
     this.#source = source
+    this.#index = index
     this.#name = database.prepare("select name from streams where id = ?")
     this.#streamId = database.prepare("select id from streams where name = ?")
     this.#forwards = arrays(
@@ -43,12 +47,14 @@ export class Reader {
       database,
       `${facts} where position <= ? and position <= ? order by position desc limit ?`
     )
-    const ofStream = `${facts} where stream = ? and revision`
-    this.#streamForwards = arrays(database, `${ofStream} >= ? and position <= ? order by revision limit ?`)
-    this.#streamBackwards = arrays(
-      database,
-      `${ofStream} <= ? and position <= ? order by revision desc limit ?`
-    )
+    const all = columns.map((column) => `events.${column}`).join(", ")
+    // A left join, so that an entry without its fact is a row to be seen.
+    const ofStream = `select ${all} from by_revision left join events on events.position = by_revision.position
+      where by_revision.stream = ? and by_revision.revision`
+    const order = "and by_revision.position <= ? order by by_revision.revision"
+    this.#streamForwards = arrays(database, `${ofStream} >= ? ${order} limit ?`)
+    this.#streamBackwards = arrays(database, `${ofStream} <= ? ${order} desc limit ?`)
+    this.#at = arrays(database, `${facts} where position = ?`)
     this.#streams = arrays(database, "select name from streams where name >= ? and name < ? order by name")
     this.#writeSnapshot = database.prepare(
       `insert into snapshots (stream, version, revision, position, state, hash) values (?, ?, ?, ?, ?, ?)
@@ -73,11 +79,24 @@ export class Reader {
 
   readStream(stream: string, options: ReadOptions, last: number): ReadonlyArray<Recorded> {
     const { from, limit } = range(options)
-    const id = this.#streamId.get(stream)?.["id"]
+    const id = this.#streamId.get(stream)?.["id"] as number | undefined
     if (id === undefined) return []
     const backwards = options.direction === "backwards"
     const statement = backwards ? this.#streamBackwards : this.#streamForwards
-    const rows = statement.all(id, from, last, limit) as unknown as ReadonlyArray<Row>
+    const older = (wanted: number) => statement.all(id, from, last, wanted) as unknown as ReadonlyArray<Row>
+    const recent = (wanted: number) =>
+      this.#index
+        .recent(id, { from, last, direction: backwards ? -1 : 1, limit: wanted })
+        .map((position) => (this.#at.get(position) ?? []) as unknown as Row)
+    const first = backwards ? recent(limit) : older(limit)
+    const rows = [...first, ...(backwards ? older : recent)(limit - first.length)]
+    // What the index led to must be the facts of this stream, one after the other.
+    const begin = backwards ? Number(rows[0]?.[2]) : Math.max(0, from)
+    for (const [place, row] of rows.entries()) {
+      const revision = backwards ? begin - place : begin + place
+      if (row[1] !== id || row[2] !== revision)
+        throw this.#failure("read", `${stream} has no fact of revision ${revision}: the store is damaged`)
+    }
     return rows.map((row) => this.#decode(row, stream))
   }
 

@@ -3,25 +3,17 @@ import { closeSync, openSync, readSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import { StoreDamaged, StoreFailure } from "../../kernel/ports/event-store.ts"
 import { StoreUnsupported } from "./errors.ts"
+import { writeIndex } from "./stream-index.ts"
 
 /** `NvCr`, at offset 68 of the file (https://sqlite.org/fileformat.html). */
 export const applicationId = 0x4e764372
 /** Raised with every change of the tables; a newer file is refused by an older release. */
-export const schemaVersion = 1
+export const schemaVersion = 2
 
 const magic = "SQLite format 3\0"
 const headerBytes = 100
 
-/**
- * Names of streams are stored once. `data` is the text whose hash is in the chain, never rewritten. Snapshots
- * are not in the chain, facts are the truth, so each carries a hash of its own.
- */
-export const tables = [
-  `CREATE TABLE streams (
-  id INTEGER PRIMARY KEY,
-  name TEXT NOT NULL UNIQUE
-) STRICT`,
-  `CREATE TABLE events (
+const eventsColumns = `
   position INTEGER PRIMARY KEY,
   stream INTEGER NOT NULL,
   revision INTEGER NOT NULL,
@@ -37,11 +29,15 @@ export const tables = [
   answers TEXT,
   data TEXT NOT NULL,
   previous_hash TEXT NOT NULL,
-  hash TEXT NOT NULL,
-  UNIQUE (stream, revision),
-  UNIQUE (stream, id)
-) STRICT`,
-  `CREATE TABLE snapshots (
+  hash TEXT NOT NULL`
+
+const streamsTable = `CREATE TABLE streams (
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE
+) STRICT`
+const eventsTable = `CREATE TABLE events (${eventsColumns}
+) STRICT`
+const snapshotsTable = `CREATE TABLE snapshots (
   stream TEXT NOT NULL,
   version INTEGER NOT NULL,
   revision INTEGER NOT NULL,
@@ -50,7 +46,39 @@ export const tables = [
   hash TEXT NOT NULL,
   PRIMARY KEY (stream, version)
 ) STRICT, WITHOUT ROWID`
+/** See `stream-index.ts`. */
+const indexTables = [
+  `CREATE TABLE by_revision (
+  stream INTEGER NOT NULL,
+  revision INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  PRIMARY KEY (stream, revision)
+) STRICT, WITHOUT ROWID`,
+  `CREATE TABLE by_id (
+  stream INTEGER NOT NULL,
+  id TEXT NOT NULL,
+  position INTEGER NOT NULL,
+  PRIMARY KEY (stream, id)
+) STRICT, WITHOUT ROWID`,
+  `CREATE TABLE indexed (
+  position INTEGER NOT NULL
+) STRICT`
 ]
+const firstMark = "insert into indexed (position) values (0)"
+
+/**
+ * Names of streams are stored once. `data` is the text whose hash is in the chain, never rewritten. Snapshots
+ * are not in the chain, facts are the truth, so each carries a hash of its own.
+ */
+export const tables = [streamsTable, eventsTable, snapshotsTable, ...indexTables]
+
+/** Version 1 had SQLite keep the index of streams, at every commit. */
+const eventsTableOfVersion1 = `CREATE TABLE events (${eventsColumns},
+  UNIQUE (stream, revision),
+  UNIQUE (stream, id)
+) STRICT`
+/** Whose files are taken over. */
+export const tablesOfVersion1 = [streamsTable, eventsTableOfVersion1, snapshotsTable]
 
 export interface FileSettings {
   /** Where the store lies, absolute and free of symbolic links. */
@@ -88,19 +116,53 @@ function create(database: DatabaseSync): void {
   database.exec(`pragma application_id = ${applicationId}`)
   database.exec(`pragma user_version = ${schemaVersion}`)
   for (const table of tables) database.exec(table)
+  database.exec(firstMark)
   database.exec("commit")
 }
 
+const versionOf = (database: DatabaseSync): number =>
+  Number(database.prepare("pragma user_version").get()?.["user_version"])
+
 function checkSchema(database: DatabaseSync, path: string): StoreUnsupported | StoreDamaged | null {
-  const version = database.prepare("pragma user_version").get()?.["user_version"]
-  if (version !== schemaVersion)
-    return new StoreUnsupported({ path, reason: `its version is ${version}, allowed is ${schemaVersion}` })
+  const version = versionOf(database)
+  const wanted = new Map([
+    [1, tablesOfVersion1],
+    [schemaVersion, tables]
+  ]).get(version)
+  if (wanted === undefined)
+    return new StoreUnsupported({
+      path,
+      reason: `its version is ${version}, allowed are 1 and ${schemaVersion}`
+    })
   const found = database
     .prepare("select sql from sqlite_schema where sql is not null order by rootpage")
     .all()
     .map((row) => row["sql"])
-  const same = found.length === tables.length && tables.every((table) => found.includes(table))
+  const same = found.length === wanted.length && wanted.every((table) => found.includes(table))
   return same ? null : new StoreDamaged({ path, position: 0, reason: "its tables are not the event store's" })
+}
+
+/**
+ * Bring a file of version 1, already checked, to this version, in one transaction; it needs as much room again. No
+ * fact is changed, so the chain stays what it was. Throws SQLite's errors; the file is then as before.
+ */
+export function upgrade(database: DatabaseSync): void {
+  if (versionOf(database) === schemaVersion) return
+  database.exec("begin immediate")
+  try {
+    database.exec("alter table events rename to events_of_version_1")
+    for (const table of [eventsTable, ...indexTables]) database.exec(table)
+    database.exec("insert into events select * from events_of_version_1 order by position")
+    database.exec("drop table events_of_version_1")
+    database.exec(firstMark)
+    const last = database.prepare("select max(position) as position from events").get()
+    writeIndex(database, Number(last?.["position"] ?? 0))
+    database.exec(`pragma user_version = ${schemaVersion}`)
+    database.exec("commit")
+  } catch (error) {
+    if (database.isTransaction) database.exec("rollback")
+    throw error
+  }
 }
 
 function configure(database: DatabaseSync, settings: FileSettings): void {

@@ -1,0 +1,219 @@
+/** The index of streams: files of before it are taken over, damage to it is found, a full disk only delays it. */
+import assert from "node:assert/strict"
+import { mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
+import { test } from "node:test"
+import { Effect, Layer } from "effect"
+import { StoreDamaged, StoreFailure } from "../../src/kernel/ports/event-store.ts"
+import * as LiveDigest from "../../src/live/digest.ts"
+import { applicationId, tablesOfVersion1 } from "../../src/live/event-store/schema.ts"
+import { layer } from "../../src/live/event-store.ts"
+import type { SqliteOptions } from "../../src/live/event-store.ts"
+import { draft, drafts, within } from "../conformance/event-store.ts"
+import type { Store } from "../conformance/event-store.ts"
+
+const placeAt = (path: string, options: Partial<SqliteOptions> = {}) => ({
+  layer: Layer.provideMerge(Layer.fresh(layer({ path, indexAfterFacts: 20, ...options })), LiveDigest.layer)
+})
+
+async function inFolder(use: (path: string) => Promise<void>): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "novacron-index-"))
+  try {
+    await use(join(folder, "events.db"))
+  } finally {
+    rmSync(folder, { recursive: true })
+  }
+}
+
+/** 28 facts of three streams, two of them in turns. */
+const fill = (store: Store) =>
+  Effect.gen(function* () {
+    for (let round = 0; round < 4; round++)
+      yield* store.append([
+        { stream: "vm/a", expectedRevision: round * 3 - 1, facts: drafts(`a${round}`, 3) },
+        { stream: "vm/b", expectedRevision: round * 3 - 1, facts: drafts(`b${round}`, 3) },
+        { stream: `host/h${round}`, expectedRevision: -1, facts: [draft("h")] }
+      ])
+  })
+
+const contents = (store: Store) =>
+  Effect.gen(function* () {
+    const streams = yield* store.streams("")
+    const all = yield* store.readAll()
+    const forwards = yield* Effect.forEach(streams, (stream) => store.readStream(stream))
+    const backwards = yield* Effect.forEach(streams, (stream) =>
+      store.readStream(stream, { direction: "backwards" })
+    )
+    return { streams, all, forwards, backwards, head: yield* store.verify }
+  })
+
+function inDatabase<A>(path: string, use: (database: DatabaseSync) => A): A {
+  const database = new DatabaseSync(path)
+  try {
+    return use(database)
+  } finally {
+    database.close()
+  }
+}
+
+/** The same facts as a release with version 1 of the tables has them. */
+function writeVersion1(from: string, to: string): void {
+  inDatabase(to, (database) => {
+    database.exec(`pragma application_id = ${applicationId}; pragma user_version = 1`)
+    for (const table of tablesOfVersion1) database.exec(table)
+    database.prepare("attach ? as other").run(from)
+    for (const table of ["streams", "events", "snapshots"])
+      database.exec(`insert into ${table} select * from other.${table}`)
+  })
+}
+
+const versionOf = (path: string) =>
+  inDatabase(path, (database) => database.prepare("pragma user_version").get()?.["user_version"])
+
+test("a file of version 1 is taken over with every fact, its chain and its snapshots", async () => {
+  await inFolder(async (path) => {
+    const snapshot = { stream: "vm/a", revision: 1, position: 2, version: 1, state: '{"status":"active"}' }
+    const before = await within(placeAt(path), (store) =>
+      Effect.gen(function* () {
+        yield* fill(store)
+        yield* store.saveSnapshots([snapshot])
+        return yield* contents(store)
+      })
+    )
+    const old = `${path}.old`
+    writeVersion1(path, old)
+    for (let opening = 0; opening < 2; opening++)
+      await within(placeAt(old), (store) =>
+        Effect.gen(function* () {
+          assert.deepEqual(yield* contents(store), before)
+          assert.deepEqual(yield* store.loadSnapshot("vm/a", 1), snapshot)
+          const [again] = yield* store.append([
+            { stream: "vm/b", expectedRevision: 2, facts: [draft("b1#0")] }
+          ])
+          assert.equal(again?.revision, 3)
+        })
+      )
+    assert.equal(versionOf(old), 2)
+    await within(placeAt(old), (store) =>
+      Effect.gen(function* () {
+        yield* store.append([{ stream: "vm/a", expectedRevision: 11, facts: drafts("more", 30) }])
+        assert.equal((yield* store.verify).position, before.head.position + 30)
+      })
+    )
+  })
+})
+
+test("a file of version 1 for whose index there is no room stays as it is, and says so", async () => {
+  await inFolder(async (path) => {
+    await within(placeAt(path), fill)
+    const old = `${path}.old`
+    writeVersion1(path, old)
+    const before = readFileSync(old)
+    const opening = within(placeAt(old, { sizeBytesMax: before.length }), () => Effect.void)
+    await assert.rejects(opening, (error) => error instanceof StoreFailure && /full/.test(error.reason))
+    assert.equal(versionOf(old), 1)
+    assert.equal((await within(placeAt(old), (store) => store.verify)).position, 28)
+  })
+})
+
+const damages: ReadonlyArray<readonly [string, string]> = [
+  ["an entry by revision is lost", "delete from by_revision where stream = 1 and revision = 4"],
+  ["the first entry by revision is lost", "delete from by_revision where stream = 1 and revision = 0"],
+  ["an entry by revision leads elsewhere", "update by_revision set position = 2 where position = 9"],
+  ["an entry by revision leads nowhere", "update by_revision set position = 900 where position = 9"],
+  ["an entry by id is lost", "delete from by_id where id = 'b1#0'"],
+  ["an entry by id leads elsewhere", "update by_id set position = 2 where id = 'b1#0'"],
+  ["an entry by id is another's", "insert into by_id (stream, id, position) values (2, 'new', 9)"],
+  ["a revision too many", "insert into by_revision (stream, revision, position) values (1, 99, 9)"],
+  ["the mark is too low", "update indexed set position = position - 1"],
+  ["the mark is too high", "update indexed set position = position + 1"],
+  ["the mark is behind all facts", "update indexed set position = 29"],
+  ["the mark is no position", "update indexed set position = -5"],
+  ["the mark is lost", "delete from indexed"]
+]
+
+for (const [what, statement] of damages)
+  test(`${what}: found at opening or by verify`, async () => {
+    await inFolder(async (path) => {
+      await within(placeAt(path), fill)
+      inDatabase(path, (database) => {
+        const mark = database.prepare("select position from indexed").get()?.["position"]
+        assert.equal(mark, 21, "some facts are in the index and some are not")
+        database.exec(statement)
+      })
+      const examined = within(placeAt(path), (store) => store.verify)
+      await assert.rejects(examined, (error) => error instanceof StoreDamaged && error.path === path)
+    })
+  })
+
+test("what a damaged index leads to is not taken for the stream's facts", async () => {
+  await inFolder(async (path) => {
+    await within(placeAt(path), fill)
+    inDatabase(path, (database) => {
+      database.exec("update by_revision set position = 900 where stream = 1 and revision = 4")
+      database.exec("update by_revision set position = 4 where stream = 2 and revision = 3")
+      database.exec("delete from by_revision where stream = 2 and revision = 0")
+      database.exec("update by_id set position = 2 where id = 'b1#0' and stream = 2")
+    })
+    await within(placeAt(path), (store) =>
+      Effect.gen(function* () {
+        const failure = (effect: Effect.Effect<unknown, unknown>) =>
+          Effect.map(Effect.flip(effect), (error) => {
+            assert.ok(error instanceof StoreFailure, String(error))
+            assert.match(error.reason, /damaged/)
+            return error.reason
+          })
+        assert.match(yield* failure(store.readStream("vm/a")), /vm\/a has no fact of revision 4:/)
+        assert.match(
+          yield* failure(store.readStream("vm/a", { direction: "backwards", from: 5 })),
+          /revision 4:/
+        )
+        assert.match(yield* failure(store.readStream("vm/b")), /vm\/b has no fact of revision 0:/)
+        assert.match(yield* failure(store.readStream("vm/b", { from: 3 })), /revision 3:/)
+        const again = store.append([{ stream: "vm/b", expectedRevision: 0, facts: [draft("b1#0")] }])
+        assert.match(yield* failure(again), /vm\/b: by its id b1#0 is the fact at 2, which is another/)
+        assert.equal((yield* store.readStream("vm/a", { limit: 4 })).length, 4)
+      })
+    )
+  })
+})
+
+test("without room for the index the facts are kept all the same, and it is written when there is room", async () => {
+  await inFolder(async (path) => {
+    // With a period this short the index is tried again and again while the file fills up.
+    const appended = await within(placeAt(path, { sizeBytesMax: 256 * 1024, indexAfterFacts: 7 }), (store) =>
+      Effect.gen(function* () {
+        for (let count = 0; ; count++) {
+          const append = store.append([
+            {
+              stream: `vm/${count % 5}`,
+              expectedRevision: Math.floor(count / 5) - 1,
+              facts: [draft(`${count}`)]
+            }
+          ])
+          const error = yield* Effect.match(append, {
+            onSuccess: () => null,
+            onFailure: (failure) => failure
+          })
+          if (error === null) continue
+          assert.ok(error instanceof StoreFailure && /full/.test(error.reason), String(error))
+          assert.equal((yield* store.verify).position, count)
+          return count
+        }
+      })
+    )
+    await within(placeAt(path), (store) =>
+      Effect.gen(function* () {
+        assert.equal((yield* store.verify).position, appended)
+        yield* store.append([{ stream: "vm/new", expectedRevision: -1, facts: drafts("new", 20) }])
+        assert.equal((yield* store.verify).position, appended + 20)
+        const [again] = yield* store.append([{ stream: "vm/3", expectedRevision: -1, facts: [draft("3")] }])
+        assert.equal(again?.position, 4)
+      })
+    )
+    const mark = inDatabase(path, (database) => database.prepare("select position from indexed").get())
+    assert.equal(mark?.["position"], appended + 20)
+  })
+})
