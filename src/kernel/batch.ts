@@ -1,5 +1,5 @@
 /** The turns of one batch, on copies of the states: nothing of them is visible before `settle`. */
-import { Effect } from "effect"
+import { Exit } from "effect"
 import type { Draft, Recorded } from "../events/envelope.ts"
 import type { ActorKind } from "./actor.ts"
 import type { StreamAppend } from "./ports/event-store.ts"
@@ -11,9 +11,12 @@ import type { takeTurn, ActorState, Input, Outstanding, Turn } from "./turn.ts"
 export type Kinds = ReadonlyMap<string, ActorKind>
 export type RequestsTaker = (stream: string, asked: ReadonlyArray<Outstanding>) => void
 
+/** Told once what became of an input. Called between two turns of others, so it must not throw. */
+export type Answered = (exit: Exit.Exit<Accepted, SubmitError>) => void
+
 export interface Waiting {
   readonly input: Input
-  readonly resume: (answer: Effect.Effect<Accepted, SubmitError>) => void
+  readonly answered: Answered
 }
 
 export const kindOf = (kinds: Kinds, stream: string): ActorKind | undefined =>
@@ -34,7 +37,7 @@ export const refusal = (input: Input, turn: Extract<Turn, { outcome: "refuse" }>
 type Taken =
   | { readonly one: Waiting; readonly turn: Turn }
   /** No turn was taken: the answer is known, or a chart threw. */
-  | { readonly one: Waiting; readonly turn: null; readonly answer: Effect.Effect<never, UnknownKind> }
+  | { readonly one: Waiting; readonly turn: null; readonly answer: Exit.Exit<never, UnknownKind> }
 
 interface Append extends StreamAppend {
   readonly facts: Array<Draft>
@@ -62,7 +65,7 @@ export function stageBatch(
     const { stream } = one.input
     const kind = kindOf(kinds, stream)
     if (!kind) {
-      taken.push({ one, turn: null, answer: Effect.fail(unknownKind(kinds, stream)) })
+      taken.push({ one, turn: null, answer: Exit.fail(unknownKind(kinds, stream)) })
       continue
     }
     const actor = states.get(stream) ?? residents.get(stream) ?? emptyActor(kind, stream)
@@ -76,7 +79,7 @@ export function stageBatch(
       appends.set(stream, append)
     } catch (defect) {
       // One actor's bug must not take the others' turns with it; its caller sees the defect.
-      taken.push({ one, turn: null, answer: Effect.die(defect) })
+      taken.push({ one, turn: null, answer: Exit.die(defect) })
     }
   }
   return { states, appends, taken }
@@ -84,9 +87,9 @@ export function stageBatch(
 
 function answerRefused({ taken }: Staged): void {
   for (const entry of taken) {
-    if (entry.turn === null) entry.one.resume(entry.answer)
+    if (entry.turn === null) entry.one.answered(entry.answer)
     else if (entry.turn.outcome === "refuse") {
-      entry.one.resume(Effect.fail(refusal(entry.one.input, entry.turn)))
+      entry.one.answered(Exit.fail(refusal(entry.one.input, entry.turn)))
     }
   }
 }
@@ -95,7 +98,7 @@ function answerRefused({ taken }: Staged): void {
 export function failBatch(staged: Staged, error: SubmitError): void {
   answerRefused(staged)
   for (const { one, turn } of staged.taken) {
-    if (turn !== null && turn.outcome !== "refuse") one.resume(Effect.fail(error))
+    if (turn !== null && turn.outcome !== "refuse") one.answered(Exit.fail(error))
   }
 }
 
@@ -119,7 +122,7 @@ export function settle(
   answerRefused(staged)
   for (const { one, turn } of staged.taken) {
     if (turn === null || turn.outcome === "refuse") continue
-    one.resume(Effect.succeed(acceptedOf(one.input.stream, turn, residents, places)))
+    one.answered(Exit.succeed(acceptedOf(one.input.stream, turn, residents, places)))
   }
   for (const { one, turn } of staged.taken) {
     const { stream } = one.input

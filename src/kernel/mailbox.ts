@@ -3,10 +3,10 @@
  * the turns in order (`batch.ts`) and appends their facts in one durable write (group commit). Only then are callers
  * answered and requests handed on: persist, then send.
  */
-import { Clock, Context, Effect, Latch } from "effect"
+import { Clock, Context, Effect, Exit, Latch } from "effect"
 import type { ActorKind } from "./actor.ts"
 import { failBatch, kindOf, refusal, settle, stageBatch, unknownKind } from "./batch.ts"
-import type { Kinds, RequestsTaker, Waiting } from "./batch.ts"
+import type { Answered, Kinds, RequestsTaker, Waiting } from "./batch.ts"
 import { EventStore } from "./ports/event-store.ts"
 import type { StoreFailure } from "./ports/event-store.ts"
 import { Overloaded } from "./refusals.ts"
@@ -24,6 +24,8 @@ export class Mailbox extends Context.Service<
   Mailbox,
   {
     readonly submit: (input: Input) => Effect.Effect<Accepted, SubmitError>
+    /** `submit` for who has no fiber that could wait. */
+    readonly offer: (input: Input, answered: Answered) => void
     /** What `submit` would do now, through the same code, with nothing kept: the dry run. */
     readonly consider: (
       input: Input
@@ -72,17 +74,13 @@ class Line {
     this.kinds = new Map(options.kinds.map((kind) => [kind.kind, kind]))
   }
 
-  submit(input: Input): Effect.Effect<Accepted, SubmitError> {
-    return Effect.callback((resume) => {
-      const waiting_max = this.options.waiting_max ?? waitingDefault_max
-      // Answers to our own requests are never turned away: the requests that bring them are bounded.
-      if (this.waiting.length >= waiting_max && input.answers === null) {
-        resume(Effect.fail(new Overloaded({ waiting: this.waiting.length, waiting_max })))
-        return
-      }
-      this.waiting.push({ input, resume })
-      this.gathered.openUnsafe()
-    })
+  offer(input: Input, answered: Answered): void {
+    const waiting_max = this.options.waiting_max ?? waitingDefault_max
+    // Answers to our own requests are never turned away: the requests that bring them are bounded.
+    if (this.waiting.length >= waiting_max && input.answers === null)
+      return answered(Exit.fail(new Overloaded({ waiting: this.waiting.length, waiting_max })))
+    this.waiting.push({ input, answered })
+    this.gathered.openUnsafe()
   }
 
   /** The actor as it is now, from memory or from the store. */
@@ -124,7 +122,7 @@ class Line {
         this.waiting = this.waiting.slice(batch_max)
         if (this.waiting.length === 0) this.gathered.closeUnsafe()
         const exit = yield* Effect.exit(this.runBatch(batch))
-        if (exit._tag === "Failure") for (const one of batch) one.resume(Effect.failCause(exit.cause))
+        if (exit._tag === "Failure") for (const one of batch) one.answered(Exit.failCause(exit.cause))
         // Names that were only asked for, and refused, must not fill the memory.
         for (const { input } of batch)
           if (this.residents.get(input.stream)?.revision === -1) this.residents.delete(input.stream)
@@ -180,7 +178,8 @@ export const makeMailbox = Effect.fn("Mailbox.make")(function* (options: Mailbox
   line.lastMs = latest?.timeMs ?? 0
   yield* Effect.forkScoped(line.run())
   return Mailbox.of({
-    submit: (input) => line.submit(input),
+    submit: (input) => Effect.callback((resume) => line.offer(input, resume)),
+    offer: (input, answered) => line.offer(input, answered),
     consider: (input) => line.consider(input),
     state: (stream) => line.state(stream),
     onRequests: (take) => {

@@ -10,6 +10,7 @@ import type { Recorded } from "../events/envelope.ts"
 import { typePrefix } from "../events/envelope.ts"
 import { Kernel } from "../kernel/kernel.ts"
 import { EventStore } from "../kernel/ports/event-store.ts"
+import type { Accepted, SubmitError } from "../kernel/refusals.ts"
 import { takeTurn } from "../kernel/turn.ts"
 import { inventory } from "../projections/inventory.ts"
 import { migrations } from "../projections/migrations.ts"
@@ -250,23 +251,26 @@ const outcomes: Readonly<Record<string, CommandOutcome>> = {
 }
 
 /** The same kernel, with what became of each command counted. */
-export const measureCommands = (kernel: Kernel["Service"], metrics: Metrics["Service"]): Kernel["Service"] =>
-  Kernel.of({
+export const measureCommands = (
+  kernel: Kernel["Service"],
+  metrics: Metrics["Service"]
+): Kernel["Service"] => {
+  const count = (type: string, exit: Exit.Exit<Accepted, SubmitError>): void => {
+    if (Exit.isSuccess(exit)) return metrics.command(type, exit.value.duplicate ? "duplicate" : "accepted")
+    const error = Cause.squash(exit.cause) as { readonly _tag?: string } | null
+    metrics.command(type, outcomes[error?._tag ?? ""] ?? "failed")
+  }
+  return Kernel.of({
     ...kernel,
     submit: (command) =>
-      Effect.onExit(kernel.submit(command), (exit) =>
-        Effect.sync(() => {
-          const error = Exit.isFailure(exit) ? Cause.squash(exit.cause) : null
-          const tag = (error as { readonly _tag?: string } | null)?._tag ?? ""
-          const outcome = Exit.isSuccess(exit)
-            ? exit.value.duplicate
-              ? "duplicate"
-              : "accepted"
-            : (outcomes[tag] ?? "failed")
-          metrics.command(command.message.type, outcome)
-        })
-      )
+      Effect.onExit(kernel.submit(command), (exit) => Effect.sync(() => count(command.message.type, exit))),
+    offer: (command, answered) =>
+      kernel.offer(command, (exit) => {
+        count(command.message.type, exit)
+        answered(exit)
+      })
   })
+}
 
 /** A turn takes microseconds, and so does to observe it: one in so many is enough for a distribution. */
 const turnsPerSample = 16

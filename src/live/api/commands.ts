@@ -1,6 +1,6 @@
 /** From a request to an actor's command, and from the kernel's answer to a response: the path every mutation takes. */
 import { randomUUID } from "node:crypto"
-import { Effect } from "effect"
+import { Cause, Effect, Exit } from "effect"
 import type { Context } from "effect"
 import { HttpServerResponse } from "effect/http"
 import type { Message, Principal } from "../../events/envelope.ts"
@@ -12,15 +12,22 @@ import type { PreviewPorts } from "./preview.ts"
 import { Conflict, KeyReused, NotFound, Overloaded, Refused, StoreUnavailable } from "./problems.ts"
 import type { Operations } from "./operations.ts"
 
-export interface Asked {
+/** A command as somebody says it. */
+export interface Said {
   readonly stream: string
   readonly message: Message
   readonly principal: Principal
   readonly key: string | undefined
+}
+
+export interface Asked extends Said {
   readonly query: { readonly wait?: number; readonly dryRun?: "true" | "false" }
 }
 
 export type CommandProblem = NotFound | Refused | KeyReused | Conflict | Overloaded | StoreUnavailable
+
+/** Told once what became of a command. */
+export type Answered = (exit: Exit.Exit<Operation, CommandProblem>) => void
 
 export const overloaded = (detail: string, retryAfterSeconds = 1) =>
   new Overloaded({ detail, retryAfterSeconds })
@@ -57,40 +64,52 @@ export const makeCommands = (
   })
 
   /** A key belongs to one command, with everything that it asks for. */
-  const ofThisCommand = Effect.fnUntraced(function* ({ id, stream, message }: Command) {
-    if (operations.isOf(id, stream, message) !== false) return
+  const reusedKey = ({ id, stream, message }: Command): KeyReused | null => {
+    if (operations.isOf(id, stream, message) !== false) return null
     const known = operations.get(id)
     const before = operations.commandOf(id) ?? ""
     const detail = `${id} is the key of another ${before} on ${known?.stream}; use a new key for a new command`
-    return yield* new KeyReused({ operation: id, stream: known?.stream ?? "", command: before, detail })
-  })
+    return new KeyReused({ operation: id, stream: known?.stream ?? "", command: before, detail })
+  }
 
-  const answer = Effect.fnUntraced(function* (
-    accepted: Accepted,
-    command: Command,
-    waitMs: number | undefined
-  ) {
-    let operation = operations.begin(accepted.facts) ?? operations.get(command.id)
-    if (operation === undefined) operation = unknownOperation(accepted, command)
-    else if (accepted.duplicate) {
-      yield* ofThisCommand(command)
-    }
-    if (waitMs !== undefined) operation = (yield* operations.wait(command.id, waitMs)) ?? operation
-    return respond(operation)
-  })
+  const commandOf = ({ stream, message, principal, key }: Said): Command => {
+    const id = key ?? randomUUID()
+    return { stream, message, id, correlation: id, principal }
+  }
 
-  const submit = Effect.fnUntraced(function* (asked: Asked) {
-    const id = asked.key ?? randomUUID()
-    const { stream, message, principal } = asked
-    const command: Command = { stream, message, id, correlation: id, principal }
-    if (asked.key !== undefined) {
-      yield* ofThisCommand(command)
+  const operationOf = (
+    exit: Exit.Exit<Accepted, SubmitError>,
+    command: Command
+  ): Exit.Exit<Operation, CommandProblem> => {
+    if (Exit.isFailure(exit)) return Exit.failCause(Cause.map(exit.cause, problemOf))
+    const accepted = exit.value
+    const operation = operations.begin(accepted.facts) ?? operations.get(command.id)
+    if (operation === undefined) return Exit.succeed(unknownOperation(accepted, command))
+    const problem = accepted.duplicate ? reusedKey(command) : null
+    return problem === null ? Exit.succeed(operation) : Exit.fail(problem)
+  }
+
+  const take = (command: Command, answered: Answered): void => {
+    const problem = reusedKey(command)
+    if (problem !== null) return answered(Exit.fail(problem))
+    kernel.offer(command, (exit) => answered(operationOf(exit, command)))
+  }
+
+  /** `submit` for who has no fiber that could wait, nor wishes beside the command. `answered` must not throw. */
+  const offer = (said: Said, answered: Answered): void => take(commandOf(said), answered)
+
+  const submit = Effect.fnUntraced(function* ({ query, ...said }: Asked) {
+    const command = commandOf(said)
+    if (query.dryRun === "true") {
+      const problem = reusedKey(command)
+      return problem === null ? yield* dryRun(command) : yield* problem
     }
-    if (asked.query.dryRun === "true") return yield* dryRun(command)
-    const accepted = yield* kernel.submit(command).pipe(Effect.mapError((error) => problemOf(error)))
-    return yield* answer(accepted, command, asked.query.wait)
+    const taken = Effect.callback<Operation, CommandProblem>((resume) => take(command, resume))
+    const operation = yield* taken
+    if (query.wait === undefined) return respond(operation)
+    return respond((yield* operations.wait(command.id, query.wait)) ?? operation)
   })
-  return { submit }
+  return { submit, offer }
 }
 
 /** The command was accepted so long ago that its operation is no longer kept. */
@@ -106,11 +125,15 @@ const unknownOperation = (accepted: Accepted, command: Command): Operation => ({
   updatedMs: 0
 })
 
+/** Status and headers of the answer that is this operation. */
+export const statusOf = (operation: Operation): number => (operation.state === "running" ? 202 : 200)
+export const locationOf = (operation: Operation): string => `/v1/operations/${operation.id}`
+
 const respond = (operation: Operation) =>
   HttpServerResponse.text(JSON.stringify(operation), {
-    status: operation.state === "running" ? 202 : 200,
+    status: statusOf(operation),
     contentType: "application/json",
-    headers: { location: `/v1/operations/${operation.id}` }
+    headers: { location: locationOf(operation) }
   })
 
 export function problemOf(error: SubmitError): CommandProblem {

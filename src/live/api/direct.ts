@@ -1,17 +1,20 @@
 /**
  * The short way of a command: its endpoint's schemas and handler, looked up in a table that is made of the Api once,
- * without the router, the layers and the copies that every other request goes through. It takes only what is plain, a
- * known token, a path without query or escapes, a JSON body of known length; the rest goes the long way, which answers
- * the same (a property test holds one against the other).
+ * without the router, the layers and the copies that every other request goes through; and without a fiber where the
+ * request says its command by itself. It takes only what is plain, a known token, a path without query or escapes, a JSON
+ * body of known length; the rest goes the long way, which answers the same (a property test holds one against the other).
  */
 import type { IncomingMessage, Server, ServerResponse } from "node:http"
-import { Cause, Context, Effect, Exit, Fiber, Schema, SchemaAST, SchemaIssue } from "effect"
-import type { Scope } from "effect"
+import { Cause, Context, Effect, Exit, Fiber, Schema, SchemaAST, SchemaIssue, Scope } from "effect"
 import type { HttpServerResponse } from "effect/http"
 import type { HttpApiEndpoint } from "effect/http-api"
+import type { Principal } from "../../events/envelope.ts"
 import { strict } from "../config/issues.ts"
 import { Api, isCommand, lenient } from "./api.ts"
 import type { Authenticate } from "./authentication.ts"
+import { locationOf, statusOf } from "./commands.ts"
+import type { Answered, makeCommands, Said } from "./commands.ts"
+import type { TakeHandlers } from "./handlers.ts"
 import { Caller, invalidOf, problemOfFailure, render } from "./gate.ts"
 import type { ObserveRequest, Slot, Slots } from "./gate.ts"
 import { Internal } from "./problems.ts"
@@ -19,6 +22,7 @@ import { routeOf } from "./routes.ts"
 
 type Response = HttpServerResponse.HttpServerResponse
 type Decode = (input: unknown) => Exit.Exit<unknown, Schema.SchemaError>
+type Offer = ReturnType<typeof makeCommands>["offer"]
 type Handler = (request: object) => Effect.Effect<Response, unknown>
 
 interface Entry {
@@ -29,6 +33,8 @@ interface Entry {
   readonly query: unknown
   readonly payload: { readonly decode: Decode; readonly absent: null | undefined } | null
   readonly handler: Handler
+  /** The same by calls alone, where the handler only submits what the request says; else null. */
+  readonly offer: ((request: object, by: Pick<Said, "principal" | "key">, answered: Answered) => void) | null
 }
 
 /** `POST /v1/vms/:name/start` to its entry. */
@@ -45,27 +51,51 @@ function payloadOf(endpoint: HttpApiEndpoint.Top): Entry["payload"] {
   return decode === null ? null : { decode, absent }
 }
 
-/** Adds the commands of a group to the table; `handlers` are those that the group has. */
-export function addGroup(table: Table, group: string, handlers: Readonly<Record<string, unknown>>): void {
-  const endpoints: Readonly<Record<string, HttpApiEndpoint.Top>> = (Api.groups as Record<string, any>)[group]
-    .endpoints
-  for (const [name, endpoint] of Object.entries(endpoints)) {
-    if (!isCommand(endpoint)) continue
-    const query = decoder(endpoint.query, strict)?.({}) ?? Exit.void
-    // A query that has to be given goes the long way.
-    if (Exit.isFailure(query)) continue
-    table.set(`${endpoint.method} ${endpoint.path}`, {
-      params: endpoint.path
-        .split("/")
-        .flatMap((segment, index) => (segment.startsWith(":") ? [{ name: segment.slice(1), index }] : [])),
-      decodeParams: decoder(endpoint.params, strict),
-      decodeHeaders: decoder(endpoint.headers, lenient),
-      query: query.value,
-      payload: payloadOf(endpoint),
-      handler: handlers[name] as Handler
-    })
+/** Only what the schema asks for: headers may be anything else too. */
+function decoderOfHeaders(schema: Schema.Constraint | undefined): Decode | null {
+  const decode = decoder(schema, lenient)
+  const fields = (schema as { readonly fields?: Readonly<Record<string, unknown>> } | undefined)?.fields
+  if (decode === null || fields === undefined) return decode
+  const names = Object.keys(fields)
+  return (headers) => {
+    const asked: Record<string, unknown> = {}
+    for (const name of names) {
+      const value = (headers as Readonly<Record<string, unknown>>)[name]
+      if (value !== undefined) asked[name] = value
+    }
+    return decode(asked)
   }
 }
+
+/** Adds the commands of a group to the table as its handlers are registered. */
+export const addGroup =
+  (table: Table, offer: Offer): TakeHandlers =>
+  (group, handlers, sayings) => {
+    const endpoints: Readonly<Record<string, HttpApiEndpoint.Top>> = (Api.groups as Record<string, any>)[
+      group
+    ].endpoints
+    for (const [name, endpoint] of Object.entries(endpoints)) {
+      if (!isCommand(endpoint)) continue
+      const query = decoder(endpoint.query, strict)?.({}) ?? Exit.void
+      // A query that has to be given goes the long way.
+      if (Exit.isFailure(query)) continue
+      const saying = sayings[name] as ((request: object) => Pick<Said, "stream" | "message">) | undefined
+      table.set(`${endpoint.method} ${endpoint.path}`, {
+        params: endpoint.path
+          .split("/")
+          .flatMap((segment, index) => (segment.startsWith(":") ? [{ name: segment.slice(1), index }] : [])),
+        decodeParams: decoder(endpoint.params, strict),
+        decodeHeaders: decoderOfHeaders(endpoint.headers),
+        query: query.value,
+        payload: payloadOf(endpoint),
+        handler: handlers[name] as Handler,
+        offer:
+          saying === undefined
+            ? null
+            : (request, by, answered) => offer({ ...saying(request), ...by }, answered)
+      })
+    }
+  }
 
 export interface DirectOptions {
   readonly table: Table
@@ -84,8 +114,12 @@ interface Direct {
   readonly route: string
   readonly request: IncomingMessage
   readonly response: ServerResponse
-  readonly context: Context.Context<never>
-  readonly decoded: { readonly params: unknown; readonly headers: unknown; readonly query: unknown }
+  readonly principal: Principal
+  readonly decoded: {
+    readonly params: unknown
+    readonly headers: { readonly "idempotency-key"?: string }
+    readonly query: unknown
+  }
   readonly startedMs: number
   readonly slot: Slot
 }
@@ -116,8 +150,12 @@ function accept(config: DirectOptions, request: IncomingMessage, response: Serve
     route,
     request,
     response,
-    context: Context.add(config.context, Caller, principal),
-    decoded: { params: decodedParams?.value, headers: decodedHeaders?.value, query: entry.query },
+    principal,
+    decoded: {
+      params: decodedParams?.value,
+      headers: (decodedHeaders?.value ?? {}) as Direct["decoded"]["headers"],
+      query: entry.query
+    },
     startedMs: performance.now(),
     slot
   }
@@ -139,56 +177,104 @@ function payload({ entry }: Direct, text: string): Exit.Exit<unknown, Schema.Sch
   return entry.payload.decode(value)
 }
 
-function send(config: DirectOptions, direct: Direct, answer: Response): void {
+type Headers = Readonly<Record<string, string | number>>
+
+function write(
+  config: DirectOptions,
+  direct: Direct,
+  status: number,
+  headers: Headers,
+  body: string | Uint8Array
+) {
   const { response, request, route, startedMs } = direct
-  const { body, status } = answer
-  // No command is answered with a stream; one that were would be a mistake of ours.
-  if (body._tag !== "Uint8Array") return send(config, direct, render(new Internal({})))
   config.observe(request.method ?? "", route, status, (performance.now() - startedMs) / 1000)
   if (response.destroyed) return
-  response.writeHead(status, answer.headers)
-  response.end(body.text ?? body.body)
+  response.writeHead(status, headers)
+  response.end(body)
 }
 
-function run(config: DirectOptions, direct: Direct, text: string): void {
-  const { entry, decoded, context, response } = direct
-  const body = payload(direct, text)
-  if (Exit.isFailure(body)) {
-    return send(config, direct, render(invalidOf("", Cause.squash(body.cause) as Schema.SchemaError)))
-  }
-  const handled = Effect.matchCauseEffect(entry.handler({ ...decoded, payload: body.value }), {
-    onFailure: (cause) => problemOfFailure(cause, direct.request.url ?? ""),
-    onSuccess: Effect.succeed
+function send(config: DirectOptions, direct: Direct, answer: Response): void {
+  const { body, status, headers } = answer
+  // No command is answered with a stream; one that were would be a mistake of ours.
+  if (body._tag !== "Uint8Array") return send(config, direct, render(new Internal({})))
+  write(config, direct, status, headers, body.text ?? body.body)
+}
+
+/** The command and its answer by calls alone: a fiber's life costs more than all of an actor's turn. */
+function say(
+  config: DirectOptions,
+  direct: Direct,
+  offer: NonNullable<Entry["offer"]>,
+  payload: unknown
+): void {
+  const { decoded, principal, request } = direct
+  const by = { principal, key: decoded.headers["idempotency-key"] }
+  offer({ ...decoded, payload }, by, (exit) => {
+    if (Exit.isFailure(exit)) return follow(config, direct, problemOfFailure(exit.cause, request.url ?? ""))
+    const body = JSON.stringify(exit.value)
+    const headers = {
+      location: locationOf(exit.value),
+      "content-type": "application/json",
+      "content-length": Buffer.byteLength(body)
+    }
+    write(config, direct, statusOf(exit.value), headers, body)
   })
-  const fiber = Fiber.runIn(Effect.runForkWith(context)(handled), config.scope)
+}
+
+/** Answers with what comes of it; an interrupted one is answered by nobody: the client, or the server, is gone. */
+function follow(config: DirectOptions, direct: Direct, answer: Effect.Effect<Response>): void {
+  const { principal, response } = direct
+  const context = Context.add(config.context, Caller, principal)
+  const fiber = Fiber.runIn(Effect.runForkWith(context)(answer), config.scope)
   response.on("close", () => {
-    direct.slot.leave()
     if (!response.writableEnded) fiber.interruptUnsafe()
   })
-  // An interrupted one is answered by nobody: the client, or the server, is gone.
   fiber.addObserver((exit) => {
     if (Exit.isSuccess(exit)) send(config, direct, exit.value)
     else response.destroy()
   })
 }
 
+function run(config: DirectOptions, direct: Direct, text: string): void {
+  const { entry, decoded } = direct
+  const body = payload(direct, text)
+  if (Exit.isFailure(body))
+    return send(config, direct, render(invalidOf("", Cause.squash(body.cause) as Schema.SchemaError)))
+  if (entry.offer !== null) return say(config, direct, entry.offer, body.value)
+  const handled = Effect.matchCauseEffect(entry.handler({ ...decoded, payload: body.value }), {
+    onFailure: (cause) => problemOfFailure(cause, direct.request.url ?? ""),
+    onSuccess: Effect.succeed
+  })
+  follow(config, direct, handled)
+}
+
 /** Answers the request and says true, or leaves it untouched to the long way. */
-export function makeDirect(config: DirectOptions) {
+export const makeDirect = Effect.fnUntraced(function* (config: DirectOptions) {
+  const open = new Set<ServerResponse>()
+  // Of those that wait without a fiber nobody else would be told of the end.
+  const closeAll = Effect.sync(() => {
+    for (const response of open) response.destroy()
+  })
+  yield* Scope.addFinalizer(config.scope, closeAll)
   return (request: IncomingMessage, response: ServerResponse): boolean => {
     const direct = accept(config, request, response)
     if (direct === null) return false
     const chunks: Array<Buffer> = []
+    open.add(response)
     // Its body may never come to its end.
     request.on("error", () => response.destroy())
-    response.on("close", () => direct.slot.leave())
+    response.on("close", () => {
+      direct.slot.leave()
+      open.delete(response)
+    })
     request.on("data", (chunk: Buffer) => chunks.push(chunk))
     request.on("end", () => run(config, direct, Buffer.concat(chunks).toString("utf8")))
     return true
   }
-}
+})
 
 /** From now on the server asks `direct` before those who listen already. */
-export function goFirst(server: Server, direct: ReturnType<typeof makeDirect>): void {
+export function goFirst(server: Server, direct: Effect.Success<ReturnType<typeof makeDirect>>): void {
   const others = server.listeners("request") as Array<unknown> as ReadonlyArray<
     (request: IncomingMessage, response: ServerResponse) => void
   >

@@ -11,7 +11,7 @@ import type { EventStore } from "../../kernel/ports/event-store.ts"
 import { describe } from "../../kernel/statechart.ts"
 import { Api } from "./api.ts"
 import type { MigrateVm } from "./bodies.ts"
-import type { Asked, makeCommands } from "./commands.ts"
+import type { Asked, CommandProblem, makeCommands, Said } from "./commands.ts"
 import type { makeEvents } from "./events.ts"
 import type { makeConsole } from "./console.ts"
 import { Caller } from "./gate.ts"
@@ -21,8 +21,12 @@ import { InvalidRequest, NotFound, Refused, StoreUnavailable } from "./problems.
 import { page, pageById, pageByName } from "./pages.ts"
 import type { Reads } from "./reads.ts"
 
-/** Sees the handlers of a group as they are registered. */
-export type TakeHandlers = (group: string, handlers: Readonly<Record<string, unknown>>) => void
+/** Sees the handlers of a group as they are registered, and those of them that only say a command. */
+export type TakeHandlers = (
+  group: string,
+  handlers: Readonly<Record<string, unknown>>,
+  sayings: Readonly<Record<string, unknown>>
+) => void
 
 export interface HandlerPorts {
   readonly kernel: Context.Service.Shape<typeof Kernel>
@@ -41,9 +45,9 @@ export interface HandlerPorts {
 }
 
 const taken =
-  (ports: HandlerPorts, group: string) =>
+  (ports: HandlerPorts, group: string, sayings: Readonly<Record<string, unknown>>) =>
   <const Handlers extends Readonly<Record<string, unknown>>>(handlers: Handlers): Handlers => {
-    ports.take(group, handlers)
+    ports.take(group, handlers, sayings)
     return handlers
   }
 
@@ -69,17 +73,93 @@ const asking =
       return check === undefined || isTaken ? submitted : Effect.andThen(check, submitted)
     })
 
+/** The command that a request says, when it needs to know nothing else for it. */
+type Saying = (request: never) => Pick<Said, "stream" | "message">
+
+/** Handlers that only submit what is said. */
+const submitting = <Sayings extends Readonly<Record<string, Saying>>>(
+  ports: HandlerPorts,
+  sayings: Sayings
+) => {
+  const ask = asking(ports)
+  type Handlers = {
+    readonly [Name in keyof Sayings]: (
+      request: Parameters<Sayings[Name]>[0] & CommandRequest
+    ) => Effect.Effect<HttpServerResponse.HttpServerResponse, CommandProblem>
+  }
+  const handlers = Object.entries(sayings).map(([name, saying]) => {
+    const handler = (request: CommandRequest) => {
+      const { stream, message } = saying(request as never)
+      return ask(stream, message, request)
+    }
+    return [name, handler] as const
+  })
+  return Object.fromEntries(handlers) as unknown as Handlers
+}
+
+interface Named {
+  readonly params: { readonly name: string }
+}
+
+const ofVm = (type: string) => (request: Named) => ({
+  stream: `vm/${request.params.name}`,
+  message: { type }
+})
+
+const vmSayings = {
+  delete: ofVm("vm.delete"),
+  start: ofVm("vm.start"),
+  stop: ({ params, query }: Named & { readonly query: { readonly force?: "true" | "false" } }) => ({
+    stream: `vm/${params.name}`,
+    message: { type: "vm.stop", force: query.force === "true" }
+  }),
+  pause: ofVm("vm.pause"),
+  resume: ofVm("vm.resume"),
+  reboot: ofVm("vm.reboot"),
+  snapshot: ({ params, payload }: Named & { readonly payload: { readonly snapshot: string } }) => ({
+    stream: `vm/${params.name}`,
+    message: { type: "vm.snapshot", snapshot: payload.snapshot }
+  })
+}
+
+interface Reasoned {
+  readonly payload: { readonly reason?: string } | null
+}
+
+const hostSayings = {
+  drain: ({ params, payload }: Named & Reasoned) => ({
+    stream: `host/${params.name}`,
+    message: { type: "host.drain", reason: payload?.reason ?? "" }
+  }),
+  activate: ({ params }: Named) => ({ stream: `host/${params.name}`, message: { type: "host.activate" } })
+}
+
+interface Cancel extends Reasoned {
+  readonly params: { readonly id: string }
+  readonly query: { readonly force?: "true" | "false" }
+}
+
+const migrationSayings = {
+  cancel: ({ params, payload, query }: Cancel) => ({
+    stream: `migration/${params.id}`,
+    message: {
+      type: "migration.cancel",
+      reason: payload?.reason ?? "",
+      ...(query.force === "true" ? { force: true } : {})
+    }
+  })
+}
+
 const vms = (ports: HandlerPorts) => {
   const ask = asking(ports)
-  const act = (type: string) => (request: CommandRequest & { readonly params: { readonly name: string } }) =>
-    ask(`vm/${request.params.name}`, { type }, request)
   const original = originalOf(ports)
   const ifHost = ifHostOf(ports)
   const ifSnapshot = ifSnapshotOf(ports)
-  const take = taken(ports, "vms")
+  const take = taken(ports, "vms", vmSayings)
   return HttpApiBuilder.group(Api, "vms", (handlers) =>
     handlers.handleAll(
       take({
+        ...submitting(ports, vmSayings),
         list: ({ query }) => Effect.map(ports.reads.vms, (rows) => pageByName("/v1/vms", query, rows)),
         show: ({ params }) =>
           Effect.flatMap(ports.reads.vm(params.name), (vm) => found(vm, `vm/${params.name}`)),
@@ -97,17 +177,6 @@ const vms = (ports: HandlerPorts) => {
           const check = ifHost("body.host", rest.host)
           return ask(`vm/${name}`, { type: "vm.create", ...rest }, request, check)
         },
-        delete: act("vm.delete"),
-        start: act("vm.start"),
-        stop: (request) =>
-          ask(
-            `vm/${request.params.name}`,
-            { type: "vm.stop", force: request.query.force === "true" },
-            request
-          ),
-        pause: act("vm.pause"),
-        resume: act("vm.resume"),
-        reboot: act("vm.reboot"),
         clone: (request) =>
           Effect.flatMap(original(request.params.name), ({ spec, host, state, snapshots }) => {
             const { name, snapshot, start } = request.payload
@@ -119,10 +188,6 @@ const vms = (ports: HandlerPorts) => {
             const cloneOf = { vm: from, ...(snapshot === undefined ? {} : { snapshot }) }
             return ask(`vm/${name}`, { type: "vm.create", spec, ...host, start, cloneOf }, request)
           }),
-        snapshot: (request) => {
-          const { snapshot } = request.payload
-          return ask(`vm/${request.params.name}`, { type: "vm.snapshot", snapshot }, request)
-        },
         restore: (request) => {
           const { snapshot } = request.payload
           const message = { type: "vm.restore", snapshot }
@@ -228,27 +293,21 @@ const migrationName = (key: string): string =>
 const defaultPolicy = Schema.decodeSync(MigrationPolicy)({})
 
 const hosts = (ports: HandlerPorts) => {
-  const ask = asking(ports)
-  const take = taken(ports, "hosts")
+  const take = taken(ports, "hosts", hostSayings)
   return HttpApiBuilder.group(Api, "hosts", (handlers) =>
     handlers.handleAll(
       take({
         list: ({ query }) => Effect.map(ports.reads.hosts, (rows) => pageByName("/v1/hosts", query, rows)),
         show: ({ params }) =>
           Effect.flatMap(ports.reads.host(params.name), (host) => found(host, `host/${params.name}`)),
-        drain: (request) => {
-          const reason = request.payload?.reason ?? ""
-          return ask(`host/${request.params.name}`, { type: "host.drain", reason }, request)
-        },
-        activate: (request) => ask(`host/${request.params.name}`, { type: "host.activate" }, request)
+        ...submitting(ports, hostSayings)
       })
     )
   )
 }
 
 const migrations = (ports: HandlerPorts) => {
-  const ask = asking(ports)
-  const take = taken(ports, "migrations")
+  const take = taken(ports, "migrations", migrationSayings)
   return HttpApiBuilder.group(Api, "migrations", (handlers) =>
     handlers.handleAll(
       take({
@@ -259,15 +318,7 @@ const migrations = (ports: HandlerPorts) => {
           }),
         show: ({ params }) =>
           Effect.flatMap(ports.reads.migration(params.id), (row) => found(row, `migration/${params.id}`)),
-        cancel: (request) => {
-          const reason = request.payload?.reason ?? ""
-          const forced = request.query.force === "true" ? { force: true } : {}
-          return ask(
-            `migration/${request.params.id}`,
-            { type: "migration.cancel", reason, ...forced },
-            request
-          )
-        }
+        ...submitting(ports, migrationSayings)
       })
     )
   )

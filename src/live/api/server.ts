@@ -91,8 +91,7 @@ const routesOf = Effect.fn("ApiServer.routes")(function* (
   const hub = yield* ConsoleHub.make({ kernel, consoles: yield* Consoles })
   const console = makeConsole({ kernel, operations, commands, hub, stopping })
   const { node, version, ready = Effect.succeed(true) } = options
-  const take = (group: string, handlers: Readonly<Record<string, unknown>>) =>
-    addGroup(table, group, handlers)
+  const take = addGroup(table, commands.offer)
   const ports = { kernel, store, reads, commands, operations, events, console, node, version, ready, take }
   return HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(Layer.provide(groups(ports)))
 })
@@ -109,7 +108,7 @@ const served = (options: ApiServerOptions, server: Server, stopping: Effect.Effe
       const short = Effect.gen(function* () {
         const context = yield* Effect.context<never>()
         const scope = yield* Effect.scope
-        goFirst(server, makeDirect({ table, authenticate, ...limits, observe, context, scope }))
+        goFirst(server, yield* makeDirect({ table, authenticate, ...limits, observe, context, scope }))
       })
       return Layer.effectDiscard(short).pipe(Layer.provideMerge(long))
     })
