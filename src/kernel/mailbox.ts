@@ -2,6 +2,8 @@
  * The kernel's door. Inputs of all actors stand in one bounded line; a single fiber takes what has gathered, runs
  * the turns in order (`batch.ts`) and appends their facts in one durable write (group commit). Only then are callers
  * answered and requests handed on: persist, then send.
+ *
+ * While one batch is written the next is decided, of other actors: a turn is only taken on a state that is durable.
  */
 import { Clock, Context, Effect, Exit, Latch } from "effect"
 import type { ActorKind } from "./actor.ts"
@@ -55,6 +57,9 @@ const conflictRetries_max = 5
 const waitingDefault_max = 10_000
 const batchDefault_max = 256
 
+/** One is written while the next is decided; more only make the batches smaller. */
+const underWay_max = 2
+
 type Store = EventStore["Service"]
 
 class Line {
@@ -62,8 +67,13 @@ class Line {
   readonly options: MailboxOptions
   readonly kinds: Kinds
   readonly residents: Map<string, ActorState>
-  readonly gathered = Latch.makeUnsafe(false)
+  /** Open when `run` has something to do. */
+  readonly due = Latch.makeUnsafe(false)
   waiting: Array<Waiting> = []
+  /** The actors of inputs that are under way. */
+  readonly busy = new Set<string>()
+  /** All that waits is for actors under way. */
+  isBlocked = false
   onRequests: RequestsTaker = () => {}
   lastMs = 0
 
@@ -80,7 +90,8 @@ class Line {
     if (this.waiting.length >= waiting_max && input.answers === null)
       return answered(Exit.fail(new Overloaded({ waiting: this.waiting.length, waiting_max })))
     this.waiting.push({ input, answered })
-    this.gathered.openUnsafe()
+    if (!this.busy.has(input.stream)) this.isBlocked = false
+    this.look()
   }
 
   /** The actor as it is now, from memory or from the store. */
@@ -110,50 +121,73 @@ class Line {
     })
   }
 
-  /** Never ends. */
+  /** Never ends. As many run as batches may be under way. */
   run(): Effect.Effect<never> {
     return Effect.gen({ self: this }, function* () {
       for (;;) {
-        yield* this.gathered.await
+        yield* this.due.await
         // One turn of the scheduler lets the others who are about to submit join this batch.
         yield* Effect.yieldNow
-        const batch_max = this.options.batch_max ?? batchDefault_max
-        const batch = this.waiting.slice(0, batch_max)
-        this.waiting = this.waiting.slice(batch_max)
-        if (this.waiting.length === 0) this.gathered.closeUnsafe()
-        const exit = yield* Effect.exit(this.runBatch(batch))
-        if (exit._tag === "Failure") for (const one of batch) one.answered(Exit.failCause(exit.cause))
-        // Names that were only asked for, and refused, must not fill the memory.
-        for (const { input } of batch)
-          if (this.residents.get(input.stream)?.revision === -1) this.residents.delete(input.stream)
+        const batch = this.nextBatch()
+        this.look()
+        if (batch.length === 0) continue
+        this.end(batch, yield* Effect.exit(this.runBatch(batch)))
       }
     })
   }
+
+  /** Takes the next inputs out of the line: those whose actors are not under way, in order. */
+  private nextBatch(): ReadonlyArray<Waiting> {
+    const batch_max = this.options.batch_max ?? batchDefault_max
+    const batch: Array<Waiting> = []
+    const others: Array<Waiting> = []
+    for (const one of this.waiting) {
+      const isTaken = batch.length < batch_max && !this.busy.has(one.input.stream)
+      ;(isTaken ? batch : others).push(one)
+    }
+    this.waiting = others
+    // What is left is of actors under way, or too much: then there is a next batch at once.
+    this.isBlocked = batch.length < batch_max
+    for (const { input } of batch) this.busy.add(input.stream)
+    return batch
+  }
+
+  private end(batch: ReadonlyArray<Waiting>, exit: Exit.Exit<void, StoreFailure>): void {
+    if (Exit.isFailure(exit)) for (const one of batch) one.answered(Exit.failCause(exit.cause))
+    for (const { input } of batch) {
+      this.busy.delete(input.stream)
+      // Names that were only asked for, and refused, must not fill the memory.
+      if (this.residents.get(input.stream)?.revision === -1) this.residents.delete(input.stream)
+    }
+    this.isBlocked = false
+    this.look()
+  }
+
+  /** Whether `run` has something to do. */
+  private look(): void {
+    if (this.waiting.length > 0 && !this.isBlocked) this.due.openUnsafe()
+    else this.due.closeUnsafe()
+  }
+
+  // These two are made once and not for each batch. A generator function that is made anew gets, when it is called, a map
+  // in the heap's old part, which holds all that the function sees until the whole heap is looked at: every request.
 
   /** Load what is not in memory, so that the turns run without a pause between them. */
-  private loadAll(batch: ReadonlyArray<Waiting>): Effect.Effect<void, StoreFailure> {
-    return Effect.gen({ self: this }, function* () {
-      for (const { input } of batch) {
-        const kind = kindOf(this.kinds, input.stream)
-        if (!kind || this.residents.has(input.stream)) continue
-        this.residents.set(input.stream, yield* load(this.store, kind, input.stream))
-      }
-    })
-  }
+  private readonly loadAll = Effect.fnUntraced(function* (this: Line, batch: ReadonlyArray<Waiting>) {
+    for (const { input } of batch) {
+      const kind = kindOf(this.kinds, input.stream)
+      if (!kind || this.residents.has(input.stream)) continue
+      this.residents.set(input.stream, yield* load(this.store, kind, input.stream))
+    }
+  })
 
   /** Run the turns on staged states, append once, then commit. After a conflict they decide again, bounded. */
-  private runBatch(batch: ReadonlyArray<Waiting>): Effect.Effect<void, StoreFailure> {
-    return Effect.gen({ self: this }, function* () {
+  private readonly runBatch: (batch: ReadonlyArray<Waiting>) => Effect.Effect<void, StoreFailure> =
+    Effect.fnUntraced(function* (this: Line, batch: ReadonlyArray<Waiting>) {
+      const { node, takeTurn: take = takeTurn } = this.options
       for (let attempt = 1; ; attempt++) {
         yield* this.loadAll(batch)
-        const staged = stageBatch(
-          batch,
-          this.residents,
-          this.kinds,
-          yield* this.now,
-          this.options.node,
-          this.options.takeTurn ?? takeTurn
-        )
+        const staged = stageBatch(batch, this.residents, this.kinds, yield* this.now, node, take)
         if (staged.appends.size === 0) return settle(staged, [], this.residents, this.onRequests)
         const result = yield* Effect.result(this.store.append([...staged.appends.values()]))
         if (result._tag === "Success") return settle(staged, result.success, this.residents, this.onRequests)
@@ -166,7 +200,6 @@ class Line {
           return yield* Effect.forEach(batch, (one) => this.runBatch([one]), { discard: true })
       }
     })
-  }
 }
 
 /** Starts the line's fiber in the surrounding scope. */
@@ -176,7 +209,7 @@ export const makeMailbox = Effect.fn("Mailbox.make")(function* (options: Mailbox
   // The clock may have been set back since the last run.
   const [latest] = yield* store.readAll({ direction: "backwards", limit: 1 })
   line.lastMs = latest?.timeMs ?? 0
-  yield* Effect.forkScoped(line.run())
+  for (let n = 0; n < underWay_max; n++) yield* Effect.forkScoped(line.run())
   return Mailbox.of({
     submit: (input) => Effect.callback((resume) => line.offer(input, resume)),
     offer: (input, answered) => line.offer(input, answered),

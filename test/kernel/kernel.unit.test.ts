@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { Effect, Exit, Result, Stream } from "effect"
+import { Deferred, Effect, Exit, Result, Stream } from "effect"
 import * as fc from "fast-check"
 import type { Draft } from "../../src/events/envelope.ts"
 import { AgentUnreachable } from "../../src/kernel/ports/agents.ts"
@@ -38,6 +38,73 @@ test("two commands to one actor in one batch see each other", async () => {
   )
   assert.deepEqual([first.revision, second.revision], [0, 1])
   assert.equal(world.appends.length, 1)
+  await world.close()
+})
+
+/** Holds every append up from now on; what it returns lets the one that came `n`th go on. */
+function holdAppends(world: World): (n: number) => Promise<void> {
+  const gates: Array<Deferred.Deferred<void>> = []
+  world.beforeAppend = Effect.suspend(() => {
+    const gate = Deferred.makeUnsafe<void>()
+    gates.push(gate)
+    return Deferred.await(gate)
+  })
+  return async (n) => {
+    await world.run(Deferred.succeed(gates[n]!, undefined))
+    await world.pass(0)
+  }
+}
+
+test("while one batch is written the next is decided, of other actors; one of the same actor waits, in order", async () => {
+  const world = await World.open()
+  const release = holdAppends(world)
+  const start = (stream: string, id: string) =>
+    world.run(world.command(stream, light(), id)).then(({ revision }) => `${id} ${revision}`)
+  const streams = () => world.appends.map((batch) => batch.map(({ stream }) => stream).join())
+  const first = start("lamp/a", "1")
+  await world.pass(0)
+  const [again, after] = [start("lamp/a", "2"), start("lamp/a", "3")]
+  await world.pass(0)
+  assert.deepEqual(streams(), ["lamp/a"], "nothing is decided on what is not durable")
+  const other = start("lamp/b", "4")
+  await world.pass(0)
+  assert.deepEqual(streams(), ["lamp/a", "lamp/b"])
+  const third = start("lamp/c", "5")
+  await world.pass(0)
+  assert.equal(world.appends.length, 2, "two batches are under way, which is the limit")
+  await release(1)
+  assert.equal(await other, "4 0")
+  assert.deepEqual(streams(), ["lamp/a", "lamp/b", "lamp/c"])
+  assert.equal(world.context("lamp/a")?.lit, 0)
+  await release(0)
+  assert.equal(await first, "1 0")
+  assert.deepEqual(streams().slice(3), ["lamp/a"], "those that waited go on together")
+  await release(3)
+  await release(2)
+  assert.deepEqual(await Promise.all([again, after, third]), ["2 1", "3 2", "5 0"])
+  assert.deepEqual(
+    world.disk.facts.map(({ stream, causation }) => `${stream} ${causation}`),
+    ["lamp/b 4", "lamp/a 1", "lamp/a 2", "lamp/a 3", "lamp/c 5"]
+  )
+  await world.close()
+})
+
+test("a batch that fails takes nothing of the one beside it along", async () => {
+  const world = await World.open()
+  const release = holdAppends(world)
+  const bad = world.run(Effect.result(world.command("lamp/a", light(), "1")))
+  await world.pass(0)
+  const good = world.run(Effect.result(world.command("lamp/b", light(), "2")))
+  await world.pass(0)
+  world.disk.fault = (operation) => (operation === "append" ? "the disk is full" : null)
+  await release(0)
+  assert.equal((await bad)._tag, "Failure")
+  world.disk.fault = () => null
+  await release(1)
+  assert.equal((await good)._tag, "Success")
+  assert.deepEqual([world.facts("lamp/a"), world.facts("lamp/b")], [[], ["lamp.lit"]])
+  world.beforeAppend = Effect.void
+  assert.equal((await world.run(world.command("lamp/a", light(), "3"))).revision, 0)
   await world.close()
 })
 

@@ -248,24 +248,48 @@ function run(config: DirectOptions, direct: Direct, text: string): void {
   follow(config, direct, handled)
 }
 
+/**
+ * A set that what comes and goes leaves no trace in. A `Set` that shrinks and grows leaves old tables behind, each of which
+ * holds the next and all that was in it, until the garbage collector looks at the whole heap: here that was every request.
+ */
+class Places<A> {
+  readonly #all: Array<A | null> = []
+  readonly #free: Array<number> = []
+
+  take(one: A): number {
+    const place = this.#free.pop() ?? this.#all.length
+    this.#all[place] = one
+    return place
+  }
+
+  free(place: number): void {
+    this.#all[place] = null
+    this.#free.push(place)
+  }
+
+  taken(): ReadonlyArray<A> {
+    return this.#all.filter((one) => one !== null)
+  }
+}
+
 /** Answers the request and says true, or leaves it untouched to the long way. */
 export const makeDirect = Effect.fnUntraced(function* (config: DirectOptions) {
-  const open = new Set<ServerResponse>()
   // Of those that wait without a fiber nobody else would be told of the end.
+  const open = new Places<ServerResponse>()
   const closeAll = Effect.sync(() => {
-    for (const response of open) response.destroy()
+    for (const response of open.taken()) response.destroy()
   })
   yield* Scope.addFinalizer(config.scope, closeAll)
   return (request: IncomingMessage, response: ServerResponse): boolean => {
     const direct = accept(config, request, response)
     if (direct === null) return false
     const chunks: Array<Buffer> = []
-    open.add(response)
+    const place = open.take(response)
     // Its body may never come to its end.
     request.on("error", () => response.destroy())
     response.on("close", () => {
       direct.slot.leave()
-      open.delete(response)
+      open.free(place)
     })
     request.on("data", (chunk: Buffer) => chunks.push(chunk))
     request.on("end", () => run(config, direct, Buffer.concat(chunks).toString("utf8")))
