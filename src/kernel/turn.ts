@@ -188,8 +188,9 @@ function nextOutstanding(
 
 function remember(recent: ReadonlyArray<string>, id: string): ReadonlyArray<string> {
   if (recent[recent.length - 1] === id) return recent
-  const next = [...recent, id]
-  return next.length > recentInputs_max ? next.slice(next.length - recentInputs_max) : next
+  const next = recent.slice(Math.max(0, recent.length + 1 - recentInputs_max))
+  next.push(id)
+  return next
 }
 
 /** The text of a snapshot: equal histories give equal bytes. */

@@ -108,6 +108,17 @@ export interface DirectOptions {
   readonly scope: Scope.Scope
 }
 
+/** Where a request goes, by its method and path. */
+interface Destination {
+  readonly entry: Entry
+  readonly route: string
+  readonly params: unknown
+}
+
+interface Direction extends DirectOptions {
+  readonly destinationOf: (method: string, url: string) => Destination | null
+}
+
 /** A request on the short way. */
 interface Direct {
   readonly entry: Entry
@@ -124,23 +135,62 @@ interface Direct {
   readonly slot: Slot
 }
 
-/** Only what the long way would pass too, up to the body. Null sends it there. */
-function accept(config: DirectOptions, request: IncomingMessage, response: ServerResponse): Direct | null {
-  const { method = "", url = "", headers } = request
+function destinationOf(table: Table, method: string, url: string): Destination | null {
   if (url.includes("?") || url.includes("%")) return null
   const route = routeOf(method, url)
-  const entry = config.table.get(`${method} ${route}`)
-  if (entry === undefined || headers["transfer-encoding"] !== undefined) return null
-  const type = headers["content-type"]
-  if (entry.payload !== null && type !== undefined && type !== "application/json") return null
-  if (!(Number(headers["content-length"] ?? 0) <= config.bodyBytes_max)) return null
-  const principal = config.authenticate(headers.authorization)
-  if (principal === null) return null
+  const entry = table.get(`${method} ${route}`)
+  if (entry === undefined) return null
   const segments = url.split("/")
   const params: Record<string, string | undefined> = {}
   for (const { name, index } of entry.params) params[name] = segments[index]
-  const decodedParams = entry.decodeParams?.(params)
-  if (decodedParams !== undefined && Exit.isFailure(decodedParams)) return null
+  const decoded = entry.decodeParams?.(params)
+  if (decoded !== undefined && Exit.isFailure(decoded)) return null
+  return { entry, route, params: decoded?.value }
+}
+
+const destinations_max = 4096
+
+/** `destinationOf`, which is asked again and again for the same actors. */
+function destinations(table: Table): (method: string, url: string) => Destination | null {
+  const known = new Map<string, Destination>()
+  return (method, url) => {
+    const key = `${method} ${url}`
+    let found = known.get(key) ?? null
+    if (found !== null) return found
+    found = destinationOf(table, method, url)
+    if (known.size >= destinations_max) known.clear()
+    if (found !== null) known.set(key, found)
+    return found
+  }
+}
+
+/** What this connection has shown before, and who that is. */
+const shown = Symbol("authorization")
+interface Shown {
+  [shown]?: { readonly authorization: string | undefined; readonly principal: Principal }
+}
+
+/** A connection that shows again what it was let in with is not asked to prove it again. */
+function callerOf(authenticate: Authenticate, { headers, socket }: IncomingMessage): Principal | null {
+  const before = (socket as Shown)[shown]
+  const { authorization } = headers
+  if (before?.authorization === authorization && before !== undefined) return before.principal
+  const principal = authenticate(authorization)
+  if (principal !== null) (socket as Shown)[shown] = { authorization, principal }
+  return principal
+}
+
+/** Only what the long way would pass too, up to the body. Null sends it there. */
+function accept(config: Direction, request: IncomingMessage, response: ServerResponse): Direct | null {
+  const { method = "", url = "", headers } = request
+  const destination = config.destinationOf(method, url)
+  if (destination === null || headers["transfer-encoding"] !== undefined) return null
+  const { entry, route, params } = destination
+  const type = headers["content-type"]
+  if (entry.payload !== null && type !== undefined && type !== "application/json") return null
+  if (!(Number(headers["content-length"] ?? 0) <= config.bodyBytes_max)) return null
+  const principal = callerOf(config.authenticate, request)
+  if (principal === null) return null
   const decodedHeaders = entry.decodeHeaders?.(headers)
   if (decodedHeaders !== undefined && Exit.isFailure(decodedHeaders)) return null
   const slot = config.slots.enter()
@@ -152,7 +202,7 @@ function accept(config: DirectOptions, request: IncomingMessage, response: Serve
     response,
     principal,
     decoded: {
-      params: decodedParams?.value,
+      params,
       headers: (decodedHeaders?.value ?? {}) as Direct["decoded"]["headers"],
       query: entry.query
     },
@@ -273,7 +323,8 @@ class Places<A> {
 }
 
 /** Answers the request and says true, or leaves it untouched to the long way. */
-export const makeDirect = Effect.fnUntraced(function* (config: DirectOptions) {
+export const makeDirect = Effect.fnUntraced(function* (options: DirectOptions) {
+  const config: Direction = { ...options, destinationOf: destinations(options.table) }
   // Of those that wait without a fiber nobody else would be told of the end.
   const open = new Places<ServerResponse>()
   const closeAll = Effect.sync(() => {
