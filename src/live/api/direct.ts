@@ -334,14 +334,18 @@ export const makeDirect = Effect.fnUntraced(function* (options: DirectOptions) {
   return (request: IncomingMessage, response: ServerResponse): boolean => {
     const direct = accept(config, request, response)
     if (direct === null) return false
-    const chunks: Array<Buffer> = []
     const place = open.take(response)
-    // Its body may never come to its end.
-    request.on("error", () => response.destroy())
     response.on("close", () => {
       direct.slot.leave()
       open.free(place)
     })
+    if (Number(request.headers["content-length"] ?? 0) === 0) {
+      run(config, direct, "")
+      return true
+    }
+    const chunks: Array<Buffer> = []
+    // Its body may never come to its end.
+    request.on("error", () => response.destroy())
     request.on("data", (chunk: Buffer) => chunks.push(chunk))
     request.on("end", () => run(config, direct, Buffer.concat(chunks).toString("utf8")))
     return true
