@@ -267,7 +267,7 @@ class Store {
         // Facts that are stored already may still wait for their sync, as the first who appended them does.
         if (log === null || head.position === this.#head.position) {
           synced()
-          return this.#appender.writeIndexWhenDue()
+          return this.#appender.tendIndex()
         }
         log.request((error) => {
           if (error === null) return synced()
@@ -275,7 +275,7 @@ class Store {
           fail(error)
         })
         // While the disk is at the facts: nobody waits for the index.
-        this.#appender.writeIndexWhenDue()
+        this.#appender.tendIndex()
       } catch (error) {
         fail(error)
       }

@@ -217,3 +217,41 @@ test("without room for the index the facts are kept all the same, and it is writ
     assert.equal(mark?.["position"], appended + 20)
   })
 })
+
+test("a repeated id is found while the filter still learns what is stored, and when it has grown", async () => {
+  await inFolder(async (path) => {
+    const at = { durability: "normal", indexAfterFacts: 5000 } as const
+    const facts = (from: number, count: number) =>
+      Array.from({ length: count }, (_, n) => draft(`${from + n}`, { type: "vm.started" }))
+    // More than the smallest filter is for.
+    const appended = 140_000
+    await within(placeAt(path, at), (store) =>
+      Effect.gen(function* () {
+        for (let from = 0; from < appended; from += 1000)
+          yield* store.append([{ stream: "vm/a", expectedRevision: from - 1, facts: facts(from, 1000) }])
+      })
+    )
+    for (let opening = 0; opening < 2; opening++)
+      await within(placeAt(path, at), (store) =>
+        Effect.gen(function* () {
+          const [last] = yield* store.readStream("vm/a", { direction: "backwards", limit: 1 })
+          let revision = last?.revision ?? -1
+          for (let round = 0; round < 300; round++) {
+            const old = (round * 7919) % appended
+            const repeated = yield* store.append([
+              { stream: "vm/a", expectedRevision: revision, facts: facts(old, 1) }
+            ])
+            assert.deepEqual(
+              repeated.map((fact) => fact.revision),
+              [old]
+            )
+            yield* store.append([
+              { stream: "vm/a", expectedRevision: revision, facts: facts(appended + revision, 1) }
+            ])
+            revision++
+          }
+        })
+      )
+    assert.equal((await within(placeAt(path, at), (store) => store.verify)).position, appended + 600)
+  })
+})

@@ -84,10 +84,12 @@ export class Appender {
     return recorded
   }
 
-  /** Write the index of what was appended, when there is enough of it. What is appended is kept, come what may. */
-  writeIndexWhenDue(): void {
-    if (!this.#index.isDue || this.#broken !== null) return
+  /** What can be done for the index when nobody waits. What is appended is kept, come what may. */
+  tendIndex(): void {
+    if (this.#broken !== null) return
     try {
+      this.#index.learn()
+      if (!this.#index.isDue) return
       this.transaction(() => this.#index.write())
       this.#index.written()
     } catch (error) {

@@ -4,13 +4,18 @@
  * The leaves of such an index lie apart for each stream, and to keep it up with every commit costs several times what
  * the facts themselves cost. So the places of the latest facts are in memory only, made again from the facts at opening;
  * when there are enough of them they are written in one transaction, sorted. `by_revision` and `by_id` have the facts up to
- * the mark in `indexed`, memory has those behind it, and no fact is in both.
+ * the mark in `indexed`, memory has those behind it, and no fact is in both. Most ids that are looked for are new: a
+ * filter says so without a look at `by_id`, once it was told of all that is there.
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite"
 import { StoreDamaged } from "../../kernel/ports/event-store.ts"
+import { IdFilter } from "./id-filter.ts"
 import type { IntegritySource } from "./integrity.ts"
 
 const chunkFacts = 1000
+/** Some half a millisecond. */
+const learntAtOnce = 512
+const beforeAll = [0, ""] as const
 
 /** A stream's facts behind the mark. */
 interface Recent {
@@ -50,20 +55,30 @@ export class StreamIndex {
   readonly #database: DatabaseSync
   readonly #writtenAfterFacts: number
   readonly #findId: StatementSync
+  readonly #idsAfter: StatementSync
   readonly #lastRevision: StatementSync
   readonly #recents = new Map<number, Recent>()
   /** The streams and ids of the open transaction, in order, to be taken back when it fails. */
   readonly #open: Array<{ readonly recent: Recent; readonly id: string }> = []
+  #filter: IdFilter
+  /** The last of `by_id` that the filter was told of; null when it knows all of them, and its word counts. */
+  #learnt: readonly [stream: number, id: string] | null
   #recentFacts = 0
   #dueAtFacts: number
 
-  /** Knows no facts behind the mark yet: see `openIndex`. */
-  constructor(database: DatabaseSync, writtenAfterFacts: number) {
+  /** Knows no facts behind the mark yet, which is at `mark`: see `openIndex`. */
+  constructor(database: DatabaseSync, mark: number, writtenAfterFacts: number) {
     this.#database = database
     this.#writtenAfterFacts = writtenAfterFacts
     this.#dueAtFacts = writtenAfterFacts
     this.#findId = database.prepare("select position from by_id where stream = ? and id = ?")
     this.#findId.setReturnArrays(true)
+    this.#idsAfter = database.prepare(
+      "select stream, id from by_id where (stream, id) > (?, ?) order by stream, id limit ?"
+    )
+    this.#idsAfter.setReturnArrays(true)
+    this.#filter = new IdFilter(mark)
+    this.#learnt = mark === 0 ? null : beforeAll
     this.#lastRevision = database.prepare("select max(revision) from by_revision where stream = ?")
     this.#lastRevision.setReturnArrays(true)
   }
@@ -114,8 +129,9 @@ export class StreamIndex {
     const recent = this.#recents.get(stream)
     const position = recent?.byId.get(id)
     if (position !== undefined) return position
-    // All its facts are behind the mark.
+    // All its facts are behind the mark, or none of those before it has this id.
     if (recent?.firstRevision === 0) return null
+    if (this.#learnt === null && !this.#filter.mayHave(stream, id)) return null
     const found = this.#findId.get(stream, id) as unknown as [number] | undefined
     return found?.[0] ?? null
   }
@@ -136,6 +152,20 @@ export class StreamIndex {
     return positions.slice(Math.max(0, stop - limit), stop).reverse()
   }
 
+  /** Tell the filter of some more ids that are stored, while it does not know all of them; asked now and then. */
+  learn(): void {
+    if (this.#filter.isFull) {
+      this.#filter = new IdFilter(readMark(this.#database))
+      this.#learnt = beforeAll
+    }
+    if (this.#learnt === null) return
+    const rows = this.#idsAfter.all(...this.#learnt, learntAtOnce) as unknown as ReadonlyArray<
+      readonly [number, string]
+    >
+    for (const [stream, id] of rows) this.#filter.add(stream, id)
+    this.#learnt = rows.length < learntAtOnce ? null : (rows.at(-1) ?? null)
+  }
+
   /** Within a transaction of the caller, who says `written` when it is committed. */
   write(): void {
     // Should it fail, for want of room say, it is tried again when as many facts more are there.
@@ -145,6 +175,7 @@ export class StreamIndex {
   }
 
   written(): void {
+    for (const [stream, { byId }] of this.#recents) for (const id of byId.keys()) this.#filter.add(stream, id)
     this.#recents.clear()
     this.#recentFacts = 0
     this.#dueAtFacts = this.#writtenAfterFacts
@@ -179,7 +210,7 @@ export function openIndex(
   const mark = readMark(database)
   const problem = checkMark(source, mark, head)
   if (problem !== null) return damaged(source, Number.isSafeInteger(mark) ? mark : 0, problem)
-  const index = new StreamIndex(database, writtenAfterFacts)
+  const index = new StreamIndex(database, mark, writtenAfterFacts)
   const behind = database.prepare(
     "select stream, revision, id, position from events where position > ? order by position"
   )
