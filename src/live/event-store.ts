@@ -3,7 +3,8 @@
  *
  * Beside `path` lie `path-wal` and `path-shm` (SQLite's), `path.lock` (the writer's lock) and `path.head` (the
  * acknowledged head). SQLite works synchronously, but for the sync of a commit, which `event-store/log-sync.ts` does
- * beside the event loop: an append is answered, and seen by readers, when it is on the disk. Callers commit in groups.
+ * beside the event loop, and the copying of the log into the file, which a thread does: an append is answered, and seen by
+ * readers, when it is on the disk. Callers commit in groups.
  * See `event-store/integrity.ts` for what is guaranteed by what.
  */
 import { existsSync, mkdirSync, realpathSync } from "node:fs"
@@ -17,6 +18,7 @@ import { Digest } from "../kernel/ports/digest.ts"
 import { EventStore, RevisionConflict, StoreDamaged, StoreFailure } from "../kernel/ports/event-store.ts"
 import type { Head, Snapshot, StreamAppend } from "../kernel/ports/event-store.ts"
 import { Appender } from "./event-store/appender.ts"
+import { Checkpointer } from "./event-store/checkpointer.ts"
 import { failureOf, isDamage, isSystemError, StoreLocked } from "./event-store/errors.ts"
 import { StoreUnsupported } from "./event-store/errors.ts"
 import { openHeadFile } from "./event-store/head-file.ts"
@@ -67,6 +69,7 @@ const subscriptionChunkFacts = 256
 interface Opened {
   readonly source: IntegritySource
   readonly index: StreamIndex
+  readonly busyTimeoutMs: number
   readonly lock: WriterLock
   readonly headFile: HeadFile
   readonly head: Head
@@ -132,6 +135,7 @@ function openLocked(
     return {
       source,
       index,
+      busyTimeoutMs: settings.busyTimeoutMs,
       lock,
       headFile,
       head,
@@ -173,6 +177,7 @@ class Store {
   readonly #path: string
   readonly #reader: Reader
   readonly #appender: Appender
+  readonly #checkpointer: Checkpointer
   readonly #waiters = new Waiters()
   /** The last fact that is on the disk; those behind it are committed, and nobody's to see yet. */
   #head: Head
@@ -187,14 +192,16 @@ class Store {
     this.#path = path
     this.#reader = new Reader(source, index)
     this.#appender = new Appender(database, index, sha256, opened.head)
+    this.#checkpointer = new Checkpointer({ path, busyTimeoutMs: opened.busyTimeoutMs })
     this.#head = opened.head
     this.#writeHead()
   }
 
-  close(): void {
+  async close(): Promise<void> {
     this.#opened.log?.close()
     this.#closed = true
     this.#waiters.wakeAll()
+    await this.#checkpointer.close()
     this.#opened.source.database.close()
     this.#opened.headFile.close()
     this.#opened.lock.release()
@@ -242,6 +249,12 @@ class Store {
     }
   }
 
+  /** What nobody waits for. */
+  #tend(facts: number): void {
+    this.#appender.tendIndex()
+    this.#checkpointer.appended(facts)
+  }
+
   /** Commits at once; ends when the commit is on the disk. What was committed stays so when nobody waits any more. */
   #append(
     batch: ReadonlyArray<StreamAppend>
@@ -267,15 +280,15 @@ class Store {
         // Facts that are stored already may still wait for their sync, as the first who appended them does.
         if (log === null || head.position === this.#head.position) {
           synced()
-          return this.#appender.tendIndex()
+          return this.#tend(recorded.length)
         }
         log.request((error) => {
           if (error === null) return synced()
           this.#appender.breakOff(error)
           fail(error)
         })
-        // While the disk is at the facts: nobody waits for the index.
-        this.#appender.tendIndex()
+        // While the disk is at the facts.
+        this.#tend(recorded.length)
       } catch (error) {
         fail(error)
       }
@@ -402,7 +415,7 @@ export const openEventStore = (
         const opened = open(options, sha256)
         return "source" in opened ? Effect.succeed(new Store(opened)) : Effect.fail(opened)
       }),
-      (store) => Effect.sync(() => store.close())
+      (store) => Effect.promise(() => store.close())
     )
   ).pipe(Effect.map((store) => store.service()))
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict"
-import { mkdtempSync, rmSync } from "node:fs"
+import { existsSync, mkdtempSync, rmSync, statSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { after, test } from "node:test"
@@ -72,6 +72,37 @@ test("what is under way when the store closes is synced and answered", async () 
   const facts = Effect.flatMap(EventStore, (store) => store.readAll({}))
   const read = await Effect.runPromise(facts.pipe(Effect.provide(layer({ path })), Effect.provide(digest)))
   assert.equal(read.length, 1)
+})
+
+test("the log is copied into the file while appends go on, long before SQLite would", async () => {
+  const path = join(folder, "copied.db")
+  const facts = (from: number) =>
+    Array.from({ length: 1000 }, (_, n) => ({ ...draft(`${from + n}`), data: { text: "x".repeat(300) } }))
+  const use = Effect.gen(function* () {
+    const store = yield* EventStore
+    const before = statSync(path).size
+    let position = 0
+    const append = Effect.suspend(() =>
+      store.append([{ stream: "vm/a", expectedRevision: position - 1, facts: facts(position) }])
+    )
+    while (statSync(path).size === before) {
+      assert.ok(statSync(`${path}-wal`).size < 64 * 1024 * 1024, "SQLite itself has not begun yet")
+      yield* append
+      position += 1000
+    }
+    // What goes on while it is copied is there as well.
+    for (let more = 0; more < 5; more++) {
+      yield* append
+      position += 1000
+    }
+    assert.equal((yield* store.verify).position, position)
+    return position
+  })
+  const opened = <A, E>(effect: Effect.Effect<A, E, EventStore>) =>
+    Effect.runPromise(effect.pipe(Effect.provide(layer({ path })), Effect.provide(digest)))
+  const position = await opened(use)
+  assert.ok(!existsSync(`${path}-wal`), "the last connection was the store's own")
+  assert.equal((await opened(Effect.flatMap(EventStore, (store) => store.verify))).position, position)
 })
 
 test("a sync tells all who asked before it began, in order, once; and a failed one says so", async () => {

@@ -171,8 +171,8 @@ function configure(database: DatabaseSync, settings: FileSettings): void {
   database.exec("pragma cache_size = -65536")
   // Checkpoints are synced by SQLite, commits by `LogSync`.
   database.exec("pragma synchronous = normal")
-  // Fewer, larger checkpoints than SQLite's 1000 pages: a log of 16 MiB at most between them.
-  database.exec("pragma wal_autocheckpoint = 4000")
+  // At a commit SQLite only does what the `Checkpointer` left, and thereby begins the log anew: at 64 MiB of it.
+  database.exec("pragma wal_autocheckpoint = 16000")
   database.exec("pragma journal_size_limit = 67108864")
   const pageBytes = Number(database.prepare("pragma page_size").get()?.["page_size"])
   const pagesMax = Math.min(0xfffffffe, Math.max(1, Math.floor(settings.sizeBytesMax / pageBytes)))
