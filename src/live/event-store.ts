@@ -202,6 +202,7 @@ class Store {
     this.#closed = true
     this.#waiters.wakeAll()
     await this.#checkpointer.close()
+    this.#opened.index.close()
     this.#opened.source.database.close()
     this.#opened.headFile.close()
     this.#opened.lock.release()

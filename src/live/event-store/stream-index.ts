@@ -174,6 +174,12 @@ export class StreamIndex {
     writeIndex(this.#database, Number(last?.["position"] ?? 0))
   }
 
+  /** Whoever still holds the closed store is not to hold this. */
+  close(): void {
+    this.#recents.clear()
+    this.#filter = new IdFilter(0)
+  }
+
   written(): void {
     for (const [stream, { byId }] of this.#recents) for (const id of byId.keys()) this.#filter.add(stream, id)
     this.#recents.clear()
