@@ -238,7 +238,7 @@ function write(
 ) {
   const { response, request, route, startedMs } = direct
   config.observe(request.method ?? "", route, status, (performance.now() - startedMs) / 1000)
-  if (response.destroyed) return
+  if (response.destroyed || response.headersSent) return
   response.writeHead(status, headers)
   response.end(body)
 }
@@ -267,7 +267,12 @@ function say(
       "content-type": "application/json",
       "content-length": Buffer.byteLength(body)
     }
-    write(config, direct, statusOf(exit.value), headers, body)
+    try {
+      write(config, direct, statusOf(exit.value), headers, body)
+    } catch (defect) {
+      // This is called among the answers of others.
+      follow(config, direct, problemOfFailure(Cause.die(defect), request.url ?? ""))
+    }
   })
 }
 
