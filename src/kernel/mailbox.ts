@@ -1,11 +1,11 @@
 /**
- * The kernel's door. Inputs of all actors stand in one bounded line; a single fiber takes what has gathered, runs
+ * The kernel's door. Inputs of all actors stand in one bounded line; a fiber takes what has gathered, runs
  * the turns in order (`batch.ts`) and appends their facts in one durable write (group commit). Only then are callers
  * answered and requests handed on: persist, then send.
  *
- * While one batch is written the next is decided, of other actors: a turn is only taken on a state that is durable.
+ * While one batch is written another fiber decides the next, of other actors: a turn is only taken on a state that is durable.
  */
-import { Clock, Context, Effect, Exit, Latch } from "effect"
+import { Clock, Context, Effect, Exit, Latch, Scheduler } from "effect"
 import type { ActorKind } from "./actor.ts"
 import { failBatch, kindOf, refusal, settle, stageBatch, unknownKind } from "./batch.ts"
 import type { Answered, Kinds, RequestsTaker, Waiting } from "./batch.ts"
@@ -153,7 +153,7 @@ class Line {
   }
 
   private end(batch: ReadonlyArray<Waiting>, exit: Exit.Exit<void, StoreFailure>): void {
-    if (Exit.isFailure(exit)) for (const one of batch) one.answered(Exit.failCause(exit.cause))
+    tellFailed(batch, exit)
     for (const { input } of batch) {
       this.busy.delete(input.stream)
       // Names that were only asked for, and refused, must not fill the memory.
@@ -169,7 +169,7 @@ class Line {
     else this.due.closeUnsafe()
   }
 
-  // These two are made once and not for each batch. A generator function that is made anew gets, when it is called, a map
+  // Two of these are made once and not for each batch. A generator function that is made anew gets, when it is called, a map
   // in the heap's old part, which holds all that the function sees until the whole heap is looked at: every request.
 
   /** Load what is not in memory, so that the turns run without a pause between them. */
@@ -181,15 +181,25 @@ class Line {
     }
   })
 
-  /** Run the turns on staged states, append once, then commit. After a conflict they decide again, bounded. */
+  /**
+   * Run the turns on staged states and append once. From the stamp to the call of `append` the other fiber must not run, or a
+   * later time would stand before an earlier one in the journal.
+   */
+  private readonly decide = (batch: ReadonlyArray<Waiting>) =>
+    Effect.flatMap(this.now, (timeMs) => {
+      const { node, takeTurn: take = takeTurn } = this.options
+      const staged = stageBatch(batch, this.residents, this.kinds, timeMs, node, take)
+      const facts = [...staged.appends.values()]
+      const appended = facts.length === 0 ? Effect.succeed([]) : this.store.append(facts)
+      return Effect.map(Effect.result(appended), (result) => ({ staged, result }))
+    }).pipe(Effect.provideService(Scheduler.PreventSchedulerYield, true))
+
+  /** Decide, then settle. After a conflict they decide again, bounded. */
   private readonly runBatch: (batch: ReadonlyArray<Waiting>) => Effect.Effect<void, StoreFailure> =
     Effect.fnUntraced(function* (this: Line, batch: ReadonlyArray<Waiting>) {
-      const { node, takeTurn: take = takeTurn } = this.options
       for (let attempt = 1; ; attempt++) {
         yield* this.loadAll(batch)
-        const staged = stageBatch(batch, this.residents, this.kinds, yield* this.now, node, take)
-        if (staged.appends.size === 0) return settle(staged, [], this.residents, this.onRequests)
-        const result = yield* Effect.result(this.store.append([...staged.appends.values()]))
+        const { staged, result } = yield* this.decide(batch)
         if (result._tag === "Success") return settle(staged, result.success, this.residents, this.onRequests)
         const error = result.failure
         if (error._tag !== "RevisionConflict" || attempt >= conflictRetries_max)
@@ -197,12 +207,21 @@ class Line {
         this.residents.delete(error.stream)
         // One by one, so that an input the store already holds does not hold up the others.
         if (batch.length > 1)
-          return yield* Effect.forEach(batch, (one) => this.runBatch([one]), { discard: true })
+          return yield* Effect.forEach(batch, (one) => this.runAlone(one), { discard: true })
       }
     })
+
+  private runAlone(one: Waiting): Effect.Effect<void> {
+    return Effect.map(Effect.exit(this.runBatch([one])), (exit) => tellFailed([one], exit))
+  }
 }
 
-/** Starts the line's fiber in the surrounding scope. */
+/** Tells those whose batch ended without an answer. */
+function tellFailed(batch: ReadonlyArray<Waiting>, exit: Exit.Exit<void, StoreFailure>): void {
+  if (Exit.isFailure(exit)) for (const one of batch) one.answered(Exit.failCause(exit.cause))
+}
+
+/** Starts the line's fibers in the surrounding scope. */
 export const makeMailbox = Effect.fn("Mailbox.make")(function* (options: MailboxOptions) {
   const store = yield* EventStore
   const line = new Line(store, options)

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { Deferred, Effect, Exit, Result, Stream } from "effect"
+import { Clock, Deferred, Effect, Exit, Result, Scheduler, Stream } from "effect"
 import * as fc from "fast-check"
 import type { Draft } from "../../src/events/envelope.ts"
 import { AgentUnreachable } from "../../src/kernel/ports/agents.ts"
@@ -87,6 +87,50 @@ test("while one batch is written the next is decided, of other actors; one of th
     ["lamp/b 4", "lamp/a 1", "lamp/a 2", "lamp/a 3", "lamp/c 5"]
   )
   await world.close()
+})
+
+test("a later time never stands before an earlier one, whichever batch is decided first", async () => {
+  // Every look at the clock is a millisecond later, and fibers are paused wherever they may be.
+  let nowMs = 0
+  const tick = () => ++nowMs
+  const nanos = () => BigInt(nowMs) * 1_000_000n
+  const clock: Clock.Clock = {
+    currentTimeMillisUnsafe: tick,
+    currentTimeMillis: Effect.sync(tick),
+    currentTimeNanosUnsafe: nanos,
+    currentTimeNanos: Effect.sync(nanos),
+    monotonicTimeNanosUnsafe: nanos,
+    monotonicTimeNanos: Effect.sync(nanos),
+    sleep: () => Effect.never
+  }
+  for (let operations = 3; operations < 30; operations++) {
+    const world = new World({}, (effect) =>
+      effect.pipe(
+        Effect.provideService(Clock.Clock, clock),
+        Effect.provideService(Scheduler.MaxOpsBeforeYield, operations)
+      )
+    )
+    await world.start()
+    const began = nowMs
+    for (let round = 0; round < 4; round++) {
+      const commands = Array.from({ length: 40 }, (_, n) => {
+        const command = world.command(`lamp/l${round}-${n}`, light(), `${round}.${n}`)
+        return Effect.andThen(
+          Effect.forEach(Array.from({ length: (n * 7) % 23 }), () => Effect.yieldNow),
+          command
+        )
+      })
+      await world.run(Effect.all(commands, { concurrency: "unbounded" }))
+    }
+    const times = world.disk.facts.map(({ timeMs }) => timeMs)
+    assert.ok(times.every((timeMs) => timeMs > began))
+    assert.deepEqual(
+      times,
+      times.toSorted((x, y) => x - y),
+      `${operations} operations at a time`
+    )
+    await world.close()
+  }
 })
 
 test("a batch that fails takes nothing of the one beside it along", async () => {

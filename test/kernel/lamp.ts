@@ -131,11 +131,17 @@ export class World {
   perform: Perform = () => Stream.make({ type: "hypervisor.observed", state: "running" } as const)
   /** Between the decision and the append of a batch. */
   beforeAppend: Effect.Effect<void> = Effect.void
+  readonly #around: <A, E, R>(building: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   #scope = Scope.makeUnsafe()
   #context!: Context.Context<Kernel | EventStore>
 
-  constructor(options: Partial<KernelOptions> = {}) {
+  /** `around` is put around the building of the kernel, whose fibers thus live in it. */
+  constructor(
+    options: Partial<KernelOptions> = {},
+    around: <A, E, R>(building: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R> = (building) => building
+  ) {
     this.options = options
+    this.#around = around
   }
 
   static async open(options: Partial<KernelOptions> = {}): Promise<World> {
@@ -169,7 +175,7 @@ export class World {
     const kernel = Kernel.layer({ kinds: [lamp], node: "n", ...this.options })
     const layer = kernel.pipe(Layer.provideMerge(Layer.mergeAll(watched, agents, views)))
     this.#scope = Scope.makeUnsafe()
-    this.#context = await this.runtime.runPromise(Layer.buildWithScope(layer, this.#scope))
+    this.#context = await this.runtime.runPromise(this.#around(Layer.buildWithScope(layer, this.#scope)))
   }
 
   /** Nothing of the process survives, and no finalizer of it writes. */
