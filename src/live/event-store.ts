@@ -185,14 +185,14 @@ class Store {
   #latest: ReadonlyArray<Recorded> = []
   #closed = false
 
-  constructor(opened: Opened) {
+  constructor(opened: Opened, warn: (reason: string) => void) {
     const { index, source } = opened
     const { database, path, sha256 } = source
     this.#opened = opened
     this.#path = path
     this.#reader = new Reader(source, index)
     this.#appender = new Appender(database, index, sha256, opened.head)
-    this.#checkpointer = new Checkpointer({ path, busyTimeoutMs: opened.busyTimeoutMs })
+    this.#checkpointer = new Checkpointer({ path, busyTimeoutMs: opened.busyTimeoutMs }, warn)
     this.#head = opened.head
     this.#writeHead()
   }
@@ -251,9 +251,9 @@ class Store {
   }
 
   /** What nobody waits for. */
-  #tend(facts: number): void {
+  #tend(): void {
     this.#appender.tendIndex()
-    this.#checkpointer.appended(facts)
+    this.#checkpointer.written(this.#appender.takeWrittenBytes())
   }
 
   /** Commits at once; ends when the commit is on the disk. What was committed stays so when nobody waits any more. */
@@ -281,7 +281,7 @@ class Store {
         // Facts that are stored already may still wait for their sync, as the first who appended them does.
         if (log === null || head.position === this.#head.position) {
           synced()
-          return this.#tend(recorded.length)
+          return this.#tend()
         }
         log.request((error) => {
           if (error === null) return synced()
@@ -289,7 +289,7 @@ class Store {
           fail(error)
         })
         // While the disk is at the facts.
-        this.#tend(recorded.length)
+        this.#tend()
       } catch (error) {
         fail(error)
       }
@@ -301,6 +301,7 @@ class Store {
     this.#appender.transaction(() => {
       for (const snapshot of snapshots) this.#reader.writeSnapshot(snapshot)
     })
+    this.#checkpointer.written(snapshots.reduce((bytes, { state }) => bytes + state.length, 0))
   }
 
   #loadSnapshot(stream: string, version: number): Effect.Effect<Snapshot | null, StoreFailure> {
@@ -410,14 +411,19 @@ class Store {
 export const openEventStore = (
   options: SqliteOptions
 ): Effect.Effect<EventStore["Service"], OpenError, Digest | Scope.Scope> =>
-  Effect.flatMap(Digest, ({ sha256 }) =>
-    Effect.acquireRelease(
-      Effect.suspend(() => {
-        const opened = open(options, sha256)
-        return "source" in opened ? Effect.succeed(new Store(opened)) : Effect.fail(opened)
-      }),
-      (store) => Effect.promise(() => store.close())
-    )
+  Effect.acquireRelease(
+    Effect.gen(function* () {
+      const { sha256 } = yield* Digest
+      const context = yield* Effect.context<never>()
+      const opened = open(options, sha256)
+      if (!("source" in opened)) return yield* Effect.fail(opened)
+      const warn = (reason: string) => {
+        const what = `${opened.source.path}: the log is copied by commits, as the thread for it failed: ${reason}`
+        Effect.runForkWith(context)(Effect.logWarning(what))
+      }
+      return new Store(opened, warn)
+    }),
+    (store) => Effect.promise(() => store.close())
   ).pipe(Effect.map((store) => store.service()))
 
 /** `openEventStore` as a layer. */

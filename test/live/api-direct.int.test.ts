@@ -1,10 +1,13 @@
 import assert from "node:assert/strict"
+import { Agent, request } from "node:http"
+import type { Socket } from "node:net"
 import { after, before, test } from "node:test"
+import { Effect } from "effect"
 import * as fc from "fast-check"
 import { Api, isCommand } from "../../src/live/api/api.ts"
 import { apiCases } from "../cli/dry-run-cases.ts"
 import type { Names } from "../cli/dry-run-cases.ts"
-import { openWorld } from "./api-world.ts"
+import { openWorld, token } from "./api-world.ts"
 import type { Answer, World } from "./api-world.ts"
 
 const seed = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 31))
@@ -111,4 +114,52 @@ test("the short way of a command answers as the long way does", async () => {
     { seed, numRuns: 800 }
   )
   assert.ok(accepted > 10 && refused > 10, `${accepted} accepted, ${refused} refused`)
+})
+
+/** `fetch` keeps no promise about connections: these requests go over one, after each other. */
+function overOneConnection(url: string) {
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  const sockets = new Set<Socket>()
+  const ask = (path: string, authorization: string, method = "POST") =>
+    new Promise<number>((resolve, reject) => {
+      const asked = request(url + path, { method, agent, headers: { authorization } }, (response) => {
+        response.resume().on("end", () => resolve(response.statusCode ?? 0))
+      })
+      asked.on("socket", (socket) => sockets.add(socket))
+      asked.on("error", reject).end()
+    })
+  return { ask, sockets, end: () => agent.destroy() }
+}
+
+test("a connection that was let in is let in again with the same token, and with no other", async () => {
+  const { ask, sockets, end } = overOneConnection(short.url)
+  try {
+    const good = `Bearer ${token}`
+    const almost = `Bearer ${token.slice(0, -1)}${token.endsWith("A") ? "B" : "A"}`
+    const drain = "/v1/hosts/b/drain"
+    assert.equal(await ask("/v1/hosts/none/activate", almost), 401)
+    assert.equal(await ask("/v1/hosts/none/activate", good), 404)
+    assert.equal(await ask("/v1/hosts/none/activate", good), 404)
+    for (const other of [almost, "Bearer nobody", "", good.toUpperCase()])
+      assert.equal(await ask(drain, other), 401)
+    assert.equal(await ask("/v1/hosts/none/activate", good), 404)
+    assert.equal(sockets.size, 1)
+  } finally {
+    end()
+  }
+})
+
+test("who waits for a command when the server ends is told by the end of the connection", async () => {
+  let isHeld = false
+  const reached = Promise.withResolvers<void>()
+  const world = await openWorld({}, () => {
+    if (!isHeld) return Effect.void
+    reached.resolve()
+    return Effect.never
+  })
+  isHeld = true
+  const waiting = assert.rejects(world.call("POST", "/v1/hosts/a/drain", {}), /fetch failed/)
+  await reached.promise
+  await world.close()
+  await waiting
 })

@@ -81,13 +81,27 @@ export interface Answer {
 }
 
 /** Two hosts `a` and `b` are registered. */
-export async function openWorld(options: Partial<ApiServerOptions> = {}): Promise<World> {
+export async function openWorld(
+  options: Partial<ApiServerOptions> = {},
+  /** Before each append. */
+  held: () => Effect.Effect<void> = () => Effect.void
+): Promise<World> {
   const scope = Scope.makeUnsafe()
   const projector = projectorLayer({ path: ":memory:", projections: allProjections })
   const kernel = Kernel.layer({ kinds, node: "test" }).pipe(
     Layer.provideMerge(Layer.mergeAll(viewsLayer(), queriesLayer, agents, consoles, Metrics.layer)),
     Layer.provideMerge(projector),
-    Layer.provideMerge(memoryStore()),
+    Layer.provideMerge(
+      Layer.effect(
+        EventStore,
+        Effect.map(EventStore, (store) =>
+          EventStore.of({
+            ...store,
+            append: (batch) => Effect.andThen(Effect.suspend(held), store.append(batch))
+          })
+        )
+      ).pipe(Layer.provide(memoryStore()))
+    ),
     Layer.provide(digest)
   )
   const served = apiServer({

@@ -3,9 +3,6 @@ import assert from "node:assert/strict"
 import { spawn } from "node:child_process"
 import type { ChildProcess } from "node:child_process"
 import { once } from "node:events"
-import { mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { test } from "node:test"
 import { setTimeout } from "node:timers/promises"
@@ -15,21 +12,13 @@ import * as LiveDigest from "../../src/live/digest.ts"
 import { StoreLocked } from "../../src/live/event-store/errors.ts"
 import { layer } from "../../src/live/event-store.ts"
 import { drafts, within } from "../conformance/event-store.ts"
+import { withPath } from "./event-store-folder.ts"
 import { seeded } from "./event-store-seed.ts"
 
 const worker = fileURLToPath(new URL("./event-store-append-worker.ts", import.meta.url))
 const placeAt = (path: string) => ({
   layer: Layer.provideMerge(Layer.fresh(layer({ path, indexAfterFacts: 30 })), LiveDigest.layer)
 })
-
-async function inFolder(use: (path: string) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), "novacron-crash-"))
-  try {
-    await use(join(folder, "events.db"))
-  } finally {
-    rmSync(folder, { recursive: true })
-  }
-}
 
 function start(path: string, batchFacts: number): { child: ChildProcess; lines: AsyncIterator<string> } {
   const child = spawn(process.execPath, [worker, path, String(batchFacts)], {
@@ -65,7 +54,7 @@ test("no acknowledged fact is lost, whenever the process is killed", async () =>
   const seed = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 31))
   console.log(`seed ${seed}`)
   const random = seeded(seed)
-  await inFolder(async (path) => {
+  await withPath(async (path) => {
     for (let round = 0; round < 30; round++) {
       const batchFacts = [1, 3, 16, 200][Math.floor(random() * 4)] ?? 1
       const said = await runAndKill(path, batchFacts, random() * 40)
@@ -88,7 +77,7 @@ test("no acknowledged fact is lost, whenever the process is killed", async () =>
 })
 
 test("a second writer is refused with the holder's pid until the holder is gone, also by kill -9", async () => {
-  await inFolder(async (path) => {
+  await withPath(async (path) => {
     const { child, lines } = start(path, 0)
     try {
       assert.equal((await lines.next()).value, "open")

@@ -1,8 +1,7 @@
 /** Flipped bits, torn and missing files: found and named, or without effect on what is read. */
 import assert from "node:assert/strict"
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs"
+import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, statSync } from "node:fs"
 import { truncateSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { test } from "node:test"
@@ -15,6 +14,7 @@ import { layer } from "../../src/live/event-store.ts"
 import type { SqliteOptions } from "../../src/live/event-store.ts"
 import { draft, drafts, within } from "../conformance/event-store.ts"
 import type { Store } from "../conformance/event-store.ts"
+import { inFolder } from "./event-store-folder.ts"
 import { seeded } from "./event-store-seed.ts"
 
 const placeAt = (path: string, options: Partial<SqliteOptions> = {}) => ({
@@ -66,15 +66,6 @@ async function crashedStore(folder: string): Promise<Effect.Success<ReturnType<t
       return yield* contents(store)
     })
   )
-}
-
-async function inFolder(use: (folder: string) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), "novacron-damage-"))
-  try {
-    await use(folder)
-  } finally {
-    rmSync(folder, { recursive: true })
-  }
 }
 
 /** Open the store, read all of it and verify: what was found, or the error with the path that it names. */

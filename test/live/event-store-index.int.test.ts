@@ -1,8 +1,6 @@
 /** The index of streams: files of before it are taken over, damage to it is found, a full disk only delays it. */
 import assert from "node:assert/strict"
-import { mkdtempSync, readFileSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { readFileSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import { test } from "node:test"
 import { Effect, Layer } from "effect"
@@ -13,19 +11,11 @@ import { layer } from "../../src/live/event-store.ts"
 import type { SqliteOptions } from "../../src/live/event-store.ts"
 import { draft, drafts, within } from "../conformance/event-store.ts"
 import type { Store } from "../conformance/event-store.ts"
+import { withPath } from "./event-store-folder.ts"
 
 const placeAt = (path: string, options: Partial<SqliteOptions> = {}) => ({
   layer: Layer.provideMerge(Layer.fresh(layer({ path, indexAfterFacts: 20, ...options })), LiveDigest.layer)
 })
-
-async function inFolder(use: (path: string) => Promise<void>): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), "novacron-index-"))
-  try {
-    await use(join(folder, "events.db"))
-  } finally {
-    rmSync(folder, { recursive: true })
-  }
-}
 
 /** 28 facts of three streams, two of them in turns. */
 const fill = (store: Store) =>
@@ -73,7 +63,7 @@ const versionOf = (path: string) =>
   inDatabase(path, (database) => database.prepare("pragma user_version").get()?.["user_version"])
 
 test("a file of version 1 is taken over with every fact, its chain and its snapshots", async () => {
-  await inFolder(async (path) => {
+  await withPath(async (path) => {
     const snapshot = { stream: "vm/a", revision: 1, position: 2, version: 1, state: '{"status":"active"}' }
     const before = await within(placeAt(path), (store) =>
       Effect.gen(function* () {
@@ -106,7 +96,7 @@ test("a file of version 1 is taken over with every fact, its chain and its snaps
 })
 
 test("a file of version 1 for whose index there is no room stays as it is, and says so", async () => {
-  await inFolder(async (path) => {
+  await withPath(async (path) => {
     await within(placeAt(path), fill)
     const old = `${path}.old`
     writeVersion1(path, old)
@@ -136,7 +126,7 @@ const damages: ReadonlyArray<readonly [string, string]> = [
 
 for (const [what, statement] of damages)
   test(`${what}: found at opening or by verify`, async () => {
-    await inFolder(async (path) => {
+    await withPath(async (path) => {
       await within(placeAt(path), fill)
       inDatabase(path, (database) => {
         const mark = database.prepare("select position from indexed").get()?.["position"]
@@ -149,7 +139,7 @@ for (const [what, statement] of damages)
   })
 
 test("what a damaged index leads to is not taken for the stream's facts", async () => {
-  await inFolder(async (path) => {
+  await withPath(async (path) => {
     await within(placeAt(path), fill)
     inDatabase(path, (database) => {
       database.exec("update by_revision set position = 900 where stream = 1 and revision = 4")
@@ -181,7 +171,7 @@ test("what a damaged index leads to is not taken for the stream's facts", async 
 })
 
 test("without room for the index the facts are kept all the same, and it is written when there is room", async () => {
-  await inFolder(async (path) => {
+  await withPath(async (path) => {
     // With a period this short the index is tried again and again while the file fills up.
     const appended = await within(placeAt(path, { sizeBytesMax: 256 * 1024, indexAfterFacts: 7 }), (store) =>
       Effect.gen(function* () {
@@ -219,7 +209,7 @@ test("without room for the index the facts are kept all the same, and it is writ
 })
 
 test("a repeated id is found while the filter still learns what is stored, and when it has grown", async () => {
-  await inFolder(async (path) => {
+  await withPath(async (path) => {
     const at = { durability: "normal", indexAfterFacts: 5000 } as const
     const facts = (from: number, count: number) =>
       Array.from({ length: count }, (_, n) => draft(`${from + n}`, { type: "vm.started" }))

@@ -8,6 +8,7 @@ import type { Draft } from "../../src/events/envelope.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
 import { layer as digest } from "../../src/live/digest.ts"
 import { layer } from "../../src/live/event-store.ts"
+import { Checkpointer } from "../../src/live/event-store/checkpointer.ts"
 import { LogSync } from "../../src/live/event-store/log-sync.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "novacron-sync-"))
@@ -103,6 +104,26 @@ test("the log is copied into the file while appends go on, long before SQLite wo
   const position = await opened(use)
   assert.ok(!existsSync(`${path}-wal`), "the last connection was the store's own")
   assert.equal((await opened(Effect.flatMap(EventStore, (store) => store.verify))).position, position)
+})
+
+test("a thread that fails to copy the log says so once, and is not begun again", async () => {
+  const warned: Array<string> = []
+  const failed = Promise.withResolvers<void>()
+  const path = join(folder, "none", "events.db")
+  const checkpointer = new Checkpointer({ path, busyTimeoutMs: 10 }, (reason) => {
+    warned.push(reason)
+    failed.resolve()
+  })
+  const keepAlive = setInterval(() => {}, 1000)
+  checkpointer.written(4 * 1024 * 1024 - 1)
+  assert.deepEqual(warned, [])
+  checkpointer.written(1)
+  await failed.promise
+  clearInterval(keepAlive)
+  checkpointer.written(64 * 1024 * 1024)
+  await checkpointer.close()
+  assert.equal(warned.length, 1)
+  assert.match(warned[0] ?? "", /unable to open database file/)
 })
 
 test("a sync tells all who asked before it began, in order, once; and a failed one says so", async () => {

@@ -41,9 +41,14 @@ test(`each of ${known.length} mutants is found within ${seeds_max} seeds`, { con
   )
 })
 
+const unknown = mutants.filter(({ seed }) => seed === null).map(({ name }) => name)
+
 test("those that no seed has found yet are still planted where they belong", async () => {
-  for (const { name } of mutants.filter(({ seed }) => seed === null)) {
-    console.log(`  not found yet: ${name}`)
-    assert.deepEqual((await seek(name, 1, 0)).unapplied, [], name)
-  }
+  for (const name of unknown) assert.deepEqual((await seek(name, 1, 0)).unapplied, [], name)
 })
+
+// Told at the end of every run: what the catalogue has no seed for is not shown.
+for (const name of unknown) {
+  const reason = `no seed up to ${seeds_max} finds this mistake yet`
+  test(`${name} is found`, { skip: reason })
+}

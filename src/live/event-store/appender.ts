@@ -23,6 +23,9 @@ interface StreamEntry {
 /** More than this many streams in memory and the cache is emptied; the next use of each reads one row. */
 const cachedStreamsMax = 200_000
 
+/** Of a row, beside its data, about. */
+const factBytes = 500
+
 const isStream = Schema.is(Stream)
 
 export class Appender {
@@ -39,6 +42,7 @@ export class Appender {
   readonly #findFact: StatementSync
   #lastStreamId: number
   #broken: string | null = null
+  #writtenBytes = 0
   // What the open transaction has changed in memory, to be taken back when it fails.
   #position: number
   #hash: string
@@ -82,6 +86,13 @@ export class Appender {
     this.#index.commit()
     if (this.#position !== this.head.position) this.head = { position: this.#position, hash: this.#hash }
     return recorded
+  }
+
+  /** About so many bytes of data were written since the last call. */
+  takeWrittenBytes(): number {
+    const bytes = this.#writtenBytes
+    this.#writtenBytes = 0
+    return bytes
   }
 
   /** What can be done for the index when nobody waits. What is appended is kept, come what may. */
@@ -186,6 +197,7 @@ export class Appender {
       hash
     )
     this.#index.add(entry.id, revision, draft.id, position)
+    this.#writtenBytes += factBytes + dataText.length
     this.#position = position
     this.#hash = hash
     entry.revision = revision

@@ -6,30 +6,33 @@ import { extname } from "node:path"
 import { Worker } from "node:worker_threads"
 import type { CheckpointData, Told } from "./checkpoint-thread.ts"
 
-/** Between two checkpoints; some 4 MiB of log. */
-const factsBetween = 4000
+/** Of data between two checkpoints; the log has half as much again. */
+const bytesBetween = 4 * 1024 * 1024
 
 const threadFile = () =>
   new URL(`./checkpoint-thread${extname(new URL(import.meta.url).pathname)}`, import.meta.url)
 
 export class Checkpointer {
   readonly #workerData: CheckpointData
-  #facts = 0
+  readonly #warn: (reason: string) => void
+  #bytes = 0
   /** Begun when there is something to do; a small store never has one. */
   #thread: Worker | null = null
   #isBusy = false
   /** It ended by itself: SQLite goes on alone. */
   #hasFailed = false
 
-  constructor(workerData: CheckpointData) {
+  /** `warn` is told once when the thread fails: nothing is lost then, but commits do its work again. */
+  constructor(workerData: CheckpointData, warn: (reason: string) => void) {
     this.#workerData = workerData
+    this.#warn = warn
   }
 
-  /** So many facts more are in the log. */
-  appended(facts: number): void {
-    this.#facts += facts
-    if (this.#facts < factsBetween || this.#isBusy || this.#hasFailed) return
-    this.#facts = 0
+  /** So many bytes more are in the log. */
+  written(bytes: number): void {
+    this.#bytes += bytes
+    if (this.#bytes < bytesBetween || this.#isBusy || this.#hasFailed) return
+    this.#bytes = 0
     this.#isBusy = true
     this.#thread ??= this.#begin()
     this.#thread.postMessage("checkpoint" satisfies Told)
@@ -53,7 +56,7 @@ export class Checkpointer {
     thread.on("message", () => {
       this.#isBusy = false
     })
-    thread.on("error", () => {})
+    thread.on("error", (error) => this.#warn(error.message))
     thread.on("exit", () => {
       this.#hasFailed = true
     })

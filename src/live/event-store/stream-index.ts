@@ -174,17 +174,18 @@ export class StreamIndex {
     writeIndex(this.#database, Number(last?.["position"] ?? 0))
   }
 
-  /** Whoever still holds the closed store is not to hold this. */
-  close(): void {
-    this.#recents.clear()
-    this.#filter = new IdFilter(0)
-  }
-
+  /** What was written is committed. */
   written(): void {
     for (const [stream, { byId }] of this.#recents) for (const id of byId.keys()) this.#filter.add(stream, id)
     this.#recents.clear()
     this.#recentFacts = 0
     this.#dueAtFacts = this.#writtenAfterFacts
+  }
+
+  /** Whoever still holds the closed store is not to hold this. */
+  close(): void {
+    this.#recents.clear()
+    this.#filter = new IdFilter(0)
   }
 }
 
