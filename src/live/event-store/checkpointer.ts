@@ -34,8 +34,14 @@ export class Checkpointer {
     if (this.#bytes < bytesBetween || this.#isBusy || this.#hasFailed) return
     this.#bytes = 0
     this.#isBusy = true
-    this.#thread ??= this.#begin()
-    this.#thread.postMessage("checkpoint" satisfies Told)
+    try {
+      this.#thread ??= this.#begin()
+      this.#thread.postMessage("checkpoint" satisfies Told)
+    } catch (error) {
+      // No more threads for this process, say: whoever appends is not to hear of it.
+      this.#hasFailed = true
+      this.#warn((error as Error).message)
+    }
   }
 
   /** Resolves when the thread, and its connection, are gone. */
