@@ -34,14 +34,22 @@ export const refusal = (input: Input, turn: Extract<Turn, { outcome: "refuse" }>
     unmet: turn.unmet
   })
 
-type Taken =
-  | { readonly one: Waiting; readonly turn: Turn }
-  /** No turn was taken: the answer is known, or a chart threw. */
-  | { readonly one: Waiting; readonly turn: null; readonly answer: Exit.Exit<never, UnknownKind> }
-
 interface Append extends StreamAppend {
   readonly facts: Array<Draft>
+  /** Where the first of them stands in what the store gives back, which has them all, in order. */
+  firstRecorded: number
 }
+
+type Taken =
+  | {
+      readonly one: Waiting
+      readonly turn: Turn
+      /** Where the facts of a turn that records stand: in the append of its stream, from this place on. */
+      readonly append: Append | null
+      readonly from: number
+    }
+  /** No turn was taken: the answer is known, or a chart threw. */
+  | { readonly one: Waiting; readonly turn: null; readonly answer: Exit.Exit<never, UnknownKind> }
 
 export interface Staged {
   readonly states: ReadonlyMap<string, ActorState>
@@ -71,12 +79,19 @@ export function stageBatch(
     const actor = states.get(stream) ?? residents.get(stream) ?? emptyActor(kind, stream)
     try {
       const turn = take(kind, actor, one.input, timeMs, node)
-      taken.push({ one, turn })
-      if (turn.outcome !== "record") continue
+      if (turn.outcome !== "record") {
+        taken.push({ one, turn, append: null, from: 0 })
+        continue
+      }
       states.set(stream, turn.next)
-      const append = appends.get(stream) ?? { stream, expectedRevision: actor.revision, facts: [] }
+      let append = appends.get(stream)
+      if (append === undefined)
+        appends.set(
+          stream,
+          (append = { stream, expectedRevision: actor.revision, facts: [], firstRecorded: 0 })
+        )
+      taken.push({ one, turn, append, from: append.facts.length })
       append.facts.push(...turn.drafts)
-      appends.set(stream, append)
     } catch (defect) {
       // One actor's bug must not take the others' turns with it; its caller sees the defect.
       taken.push({ one, turn: null, answer: Exit.die(defect) })
@@ -102,8 +117,6 @@ export function failBatch(staged: Staged, error: SubmitError): void {
   }
 }
 
-const placeOf = (stream: string, id: string) => `${stream} ${id}`
-
 /** The facts are durable: the states become visible, callers are answered, and requests handed on. */
 export function settle(
   staged: Staged,
@@ -111,18 +124,23 @@ export function settle(
   residents: Map<string, ActorState>,
   onRequests: RequestsTaker
 ): void {
-  const places = new Map(recorded.map((fact) => [placeOf(fact.stream, fact.id), fact]))
-  for (const [stream, state] of staged.states) {
-    const last = staged.appends.get(stream)?.facts.at(-1)
-    const place = last && places.get(placeOf(stream, last.id))
-    if (place?.revision === state.revision) residents.set(stream, { ...state, position: place.position })
+  let reached = 0
+  for (const [stream, append] of staged.appends) {
+    append.firstRecorded = reached
+    reached += append.facts.length
+    const state = staged.states.get(stream)
+    const last = recorded[reached - 1]
+    if (state !== undefined && last?.revision === state.revision)
+      residents.set(stream, at(state, last.position))
     // The store had these facts already, older than the actor remembers: its own state stands, and is loaded again.
     else residents.delete(stream)
   }
+  if (reached !== recorded.length)
+    throw new Error(`the store gave ${recorded.length} facts back for the ${reached} that it was given`)
   answerRefused(staged)
-  for (const { one, turn } of staged.taken) {
-    if (turn === null || turn.outcome === "refuse") continue
-    one.answered(Exit.succeed(acceptedOf(one.input.stream, turn, residents, places)))
+  for (const entry of staged.taken) {
+    if (entry.turn === null || entry.turn.outcome === "refuse") continue
+    entry.one.answered(Exit.succeed(acceptedOf(entry, residents, recorded)))
   }
   for (const { one, turn } of staged.taken) {
     const { stream } = one.input
@@ -132,21 +150,30 @@ export function settle(
   }
 }
 
+/** The state, of which it is known now where its last fact is. */
+const at = ({ stream, revision, chart, outstanding, recent }: ActorState, position: number): ActorState => ({
+  stream,
+  revision,
+  position,
+  chart,
+  outstanding,
+  recent
+})
+
 function acceptedOf(
-  stream: string,
-  turn: Turn,
+  { one, turn, append, from }: Extract<Taken, { turn: Turn }>,
   residents: ReadonlyMap<string, ActorState>,
-  places: ReadonlyMap<string, Recorded>
+  recorded: ReadonlyArray<Recorded>
 ): Accepted {
-  const drafts = turn.outcome === "record" ? turn.drafts : []
-  const facts = drafts
-    .map((draft) => places.get(placeOf(stream, draft.id)))
-    .filter((fact) => fact !== undefined)
+  const { stream } = one.input
+  const first = (append?.firstRecorded ?? 0) + from
+  const facts = turn.outcome === "record" ? recorded.slice(first, first + turn.drafts.length) : []
+  const last = facts[facts.length - 1]
   const state = residents.get(stream)
   return {
     stream,
-    revision: facts.at(-1)?.revision ?? state?.revision ?? -1,
-    position: facts.at(-1)?.position ?? state?.position ?? 0,
+    revision: last?.revision ?? state?.revision ?? -1,
+    position: last?.position ?? state?.position ?? 0,
     facts,
     duplicate: turn.outcome === "duplicate" || (turn.outcome === "record" && state === undefined)
   }

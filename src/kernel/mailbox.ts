@@ -74,6 +74,9 @@ class Line {
   readonly busy = new Set<string>()
   /** All that waits is for actors under way. */
   isBlocked = false
+  batchesUnderWay = 0
+  /** Inputs in the batch that was begun last. */
+  lastBatchSize = 0
   onRequests: RequestsTaker = () => {}
   lastMs = 0
 
@@ -128,7 +131,7 @@ class Line {
         yield* this.due.await
         // One turn of the scheduler lets the others who are about to submit join this batch.
         yield* Effect.yieldNow
-        const batch = this.nextBatch()
+        const batch = this.isDue() ? this.nextBatch() : []
         this.look()
         if (batch.length === 0) continue
         this.end(batch, yield* Effect.exit(this.runBatch(batch)))
@@ -149,10 +152,15 @@ class Line {
     // What is left is of actors under way, or too much: then there is a next batch at once.
     this.isBlocked = batch.length < batch_max
     for (const { input } of batch) this.busy.add(input.stream)
+    if (batch.length > 0) {
+      this.batchesUnderWay++
+      this.lastBatchSize = batch.length
+    }
     return batch
   }
 
   private end(batch: ReadonlyArray<Waiting>, exit: Exit.Exit<void, StoreFailure>): void {
+    this.batchesUnderWay--
     tellFailed(batch, exit)
     for (const { input } of batch) {
       this.busy.delete(input.stream)
@@ -163,9 +171,18 @@ class Line {
     this.look()
   }
 
-  /** Whether `run` has something to do. */
+  /**
+   * Whether there is a batch to take. Each costs a commit, a sync and, where callers sleep, to wake them: beside another only one that is
+   * as large is worth that, since the disk takes them one after the other anyway. A smaller one waits for more, or for that one's end.
+   */
+  private isDue(): boolean {
+    if (this.waiting.length === 0 || this.isBlocked) return false
+    return this.batchesUnderWay === 0 || this.waiting.length >= this.lastBatchSize
+  }
+
+  /** Lets `run` go on when it has something to do. */
   private look(): void {
-    if (this.waiting.length > 0 && !this.isBlocked) this.due.openUnsafe()
+    if (this.isDue()) this.due.openUnsafe()
     else this.due.closeUnsafe()
   }
 

@@ -6,6 +6,8 @@ import type { Draft, Message, Principal, Recorded } from "../events/envelope.ts"
 import { typePrefix } from "../events/envelope.ts"
 import type { Request } from "../events/requests.ts"
 import type { ActorKind } from "./actor.ts"
+import { idsOf, isRecent, recentOf, remember } from "./recent.ts"
+import type { Recent } from "./recent.ts"
 import {
   allowedCommands,
   decide,
@@ -42,12 +44,9 @@ export interface ActorState {
   readonly position: number
   readonly chart: ChartState
   readonly outstanding: ReadonlyArray<Outstanding>
-  /** Ids of the latest inputs that recorded facts, oldest first. */
-  readonly recent: ReadonlyArray<string>
+  /** The latest inputs that recorded facts. */
+  readonly recent: Recent
 }
-
-/** A repeated command is recognised among this many latest ones; older repeats are caught by the store. */
-export const recentInputs_max = 64
 
 /** The kernel's own fact: a request was answered, and the chart had no use for the answer in that state. */
 export const answeredType = "kernel.answered"
@@ -58,7 +57,7 @@ export const emptyActor = (kind: ActorKind, stream: string): ActorState => ({
   position: 0,
   chart: initialState(kind),
   outstanding: [],
-  recent: []
+  recent: recentOf([])
 })
 
 export type Turn =
@@ -84,7 +83,7 @@ export function takeTurn(
   timeMs: number,
   node: string
 ): Turn {
-  if (actor.recent.includes(input.id)) return { outcome: "duplicate" }
+  if (isRecent(actor.recent, input.id)) return { outcome: "duplicate" }
   if (input.answers && !actor.outstanding.some((asked) => asked.key === input.answers?.key)) {
     return { outcome: "duplicate" }
   }
@@ -186,13 +185,6 @@ function nextOutstanding(
   return open
 }
 
-function remember(recent: ReadonlyArray<string>, id: string): ReadonlyArray<string> {
-  if (recent[recent.length - 1] === id) return recent
-  const next = recent.slice(Math.max(0, recent.length + 1 - recentInputs_max))
-  next.push(id)
-  return next
-}
-
 /** The text of a snapshot: equal histories give equal bytes. */
 export function serialize(actor: ActorState): string {
   return JSON.stringify({
@@ -200,18 +192,22 @@ export function serialize(actor: ActorState): string {
     revision: actor.revision,
     position: actor.position,
     outstanding: actor.outstanding,
-    recent: actor.recent
+    recent: idsOf(actor.recent)
   })
 }
 
 export function deserialize(kind: ActorKind, stream: string, text: string): ActorState {
-  const kept = JSON.parse(text) as Omit<ActorState, "stream" | "chart"> & { value: unknown; context: unknown }
+  const kept = JSON.parse(text) as Omit<ActorState, "stream" | "chart" | "recent"> & {
+    value: unknown
+    context: unknown
+    recent: ReadonlyArray<string>
+  }
   return {
     stream,
     revision: kept.revision,
     position: kept.position,
     chart: resume(kind, kept),
     outstanding: kept.outstanding,
-    recent: kept.recent
+    recent: recentOf(kept.recent)
   }
 }

@@ -32,6 +32,43 @@ class BoundedLabel {
   }
 }
 
+/**
+ * A counter that every request counts with. prom-client makes a text of the labels at each `inc`; here that is done when somebody
+ * reads the counter.
+ */
+class Tally {
+  readonly #cells = new Map<string, Map<string, Map<string, { count: number }>>>()
+  readonly #labelNames: ReadonlyArray<string>
+
+  constructor(name: string, help: string, labelNames: ReadonlyArray<string>, registers: Array<Registry>) {
+    this.#labelNames = labelNames
+    const tell = (labels: Array<string>, count: number) => counter.labels(...labels).inc(count)
+    const collect = () => this.#drain(tell)
+    const counter = new Counter({ name, help, labelNames, registers, collect })
+  }
+
+  /** Values of as many labels as it has. */
+  inc(first: string, second = "", third = ""): void {
+    let seconds = this.#cells.get(first)
+    if (seconds === undefined) this.#cells.set(first, (seconds = new Map()))
+    let thirds = seconds.get(second)
+    if (thirds === undefined) seconds.set(second, (thirds = new Map()))
+    const cell = thirds.get(third)
+    if (cell === undefined) thirds.set(third, { count: 1 })
+    else cell.count++
+  }
+
+  /** What was counted since the last time. */
+  #drain(tell: (labels: Array<string>, count: number) => void): void {
+    for (const [first, seconds] of this.#cells)
+      for (const [second, thirds] of seconds)
+        for (const [third, cell] of thirds) {
+          if (cell.count > 0) tell([first, second, third].slice(0, this.#labelNames.length), cell.count)
+          cell.count = 0
+        }
+  }
+}
+
 const phaseBuckets = [0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30]
 const turnBuckets = [0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5]
 const diskBuckets = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5]
@@ -50,6 +87,8 @@ function instruments(registers: Array<Registry>) {
     new Counter({ name, help, labelNames, registers })
   const gauge = <L extends string>(name: string, help: string, labelNames: Array<L> = []) =>
     new Gauge({ name, help, labelNames, registers })
+  const tally = (name: string, help: string, labelNames: Array<string>) =>
+    new Tally(name, help, labelNames, registers)
   const histogram = <L extends string>(
     name: string,
     help: string,
@@ -68,8 +107,8 @@ function instruments(registers: Array<Registry>) {
       "phase"
     ]),
     mode: gauge("dwcp_mode", "1 for the network mode that is in use", ["mode"]),
-    facts: counter("novacron_facts_total", "Facts appended since the start, by type", ["type"]),
-    commands: counter("novacron_commands_total", "Commands, by type and outcome", ["type", "outcome"]),
+    facts: tally("novacron_facts_total", "Facts appended since the start, by type", ["type"]),
+    commands: tally("novacron_commands_total", "Commands, by type and outcome", ["type", "outcome"]),
     turn: histogram("novacron_turn_duration_seconds", "Time to decide one input, of one in 16", turnBuckets),
     append: histogram("novacron_append_duration_seconds", "Time of one durable append", diskBuckets),
     mailboxWaiting: gauge("novacron_mailbox_waiting", "Inputs that stand in line"),
@@ -92,7 +131,7 @@ function instruments(registers: Array<Registry>) {
       downtimeBuckets
     ),
     migrationBytes: counter("novacron_migration_bytes_total", "Bytes that completed migrations moved"),
-    httpRequests: counter("novacron_http_requests_total", "HTTP requests by route template", [
+    httpRequests: tally("novacron_http_requests_total", "HTTP requests by route template", [
       "method",
       "route",
       "status"
@@ -150,7 +189,7 @@ function countBy<L extends string>(gauge: Gauge<L>, label: L, values: Iterable<s
 /** Count one appended fact; the views have seen it already. */
 function countFact(kit: Instruments, types: BoundedLabel, projector: Projector["Service"], fact: Recorded) {
   const type = fact.type.slice(typePrefix.length)
-  kit.facts.inc({ type: types.of(type) })
+  kit.facts.inc(types.of(type))
   if (type === "migration.measured") {
     const { downtimeMs, transferredBytes } = fact.data
     if (typeof downtimeMs === "number") kit.migrationDowntime.observe(downtimeMs / 1000)
@@ -206,12 +245,12 @@ export function makeMetrics(): Metrics["Service"] {
     mode: (mode) => {
       for (const one of modes) kit.mode.set({ mode: one }, one === mode ? 1 : 0)
     },
-    command: (type, outcome) => kit.commands.inc({ type: commands.of(type), outcome }),
+    command: (type, outcome) => kit.commands.inc(commands.of(type), outcome),
     turn: (seconds) => kit.turn.observe(seconds),
     append: (seconds) => kit.append.observe(seconds),
     httpRequest: (method, route, status, seconds) => {
       const labels = { method: methodOf(method), route: routes.of(route) }
-      kit.httpRequests.inc({ ...labels, status: String(Math.trunc(status)) })
+      kit.httpRequests.inc(labels.method, labels.route, String(Math.trunc(status)))
       kit.httpDuration.observe(labels, seconds)
     },
     observe: (projector, sources = {}) =>

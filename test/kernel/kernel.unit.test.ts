@@ -89,6 +89,37 @@ test("while one batch is written the next is decided, of other actors; one of th
   await world.close()
 })
 
+test("beside a batch only one as large is begun; a smaller one waits for more, or for its end", async () => {
+  const world = await World.open()
+  const release = holdAppends(world)
+  const start = (names: ReadonlyArray<string>) =>
+    world.run(
+      Effect.all(
+        names.map((name) => world.command(`lamp/${name}`, light(), name)),
+        { concurrency: "unbounded" }
+      )
+    )
+  const sizes = () => world.appends.map((batch) => batch.length)
+  const all = [start(["a", "b", "c"])]
+  await world.pass(0)
+  all.push(start(["d"]))
+  await world.pass(0)
+  all.push(start(["e"]))
+  await world.pass(0)
+  assert.deepEqual(sizes(), [3])
+  all.push(start(["f"]))
+  await world.pass(0)
+  assert.deepEqual(sizes(), [3, 3], "three are as many as are under way")
+  all.push(start(["g"]))
+  await release(1)
+  assert.deepEqual(sizes(), [3, 3], "one is not")
+  await release(0)
+  assert.deepEqual(sizes(), [3, 3, 1], "nothing is under way any more")
+  await release(2)
+  await Promise.all(all)
+  await world.close()
+})
+
 test("a later time never stands before an earlier one, whichever batch is decided first", async () => {
   // Every look at the clock is a millisecond later, and fibers are paused wherever they may be.
   let nowMs = 0

@@ -64,6 +64,14 @@ async function told(world: World, { method, path, body, headers }: Asked, query:
 /** What a body may be that is not what the endpoint takes. */
 const broken = fc.oneof(
   fc.constantFrom("", "null", "{", "[]", '"x"', '{"unknown":1}', "\u0000", "{}{}"),
+  fc.constantFrom(
+    ...[
+      '{"reason":"x","unknown":1}',
+      '{"reason":{"unknown":1}}',
+      '{"__proto__":1}',
+      '{"policy":{"unknown":1}}'
+    ]
+  ),
   fc.jsonValue({ maxDepth: 2 }).map((value) => JSON.stringify(value))
 )
 const keys = ["k-1", "k-2", "k-3"]

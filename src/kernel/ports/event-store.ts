@@ -70,7 +70,7 @@ export class EventStore extends Context.Service<
     /**
      * Append to one or more streams, all or nothing, durable when it returns. A fact whose id is already stored
      * in that stream is not stored again: when every fact of a `StreamAppend` is already there, its stored form
-     * is returned; when only some are, that is a `RevisionConflict`.
+     * is returned; when only some are, that is a `RevisionConflict`. One fact comes back for each that was given, in order.
      */
     readonly append: (
       batch: ReadonlyArray<StreamAppend>

@@ -5,15 +5,16 @@
  * body of known length; the rest goes the long way, which answers the same (a property test holds one against the other).
  */
 import type { IncomingMessage, Server, ServerResponse } from "node:http"
-import { Cause, Context, Effect, Exit, Fiber, Schema, SchemaAST, SchemaIssue, Scope } from "effect"
+import { Cause, Context, Effect, Exit, Fiber, Schema, SchemaIssue, Scope } from "effect"
 import type { HttpServerResponse } from "effect/http"
 import type { HttpApiEndpoint } from "effect/http-api"
 import type { Principal } from "../../events/envelope.ts"
-import { strict } from "../config/issues.ts"
-import { Api, isCommand, lenient } from "./api.ts"
+import { Api, isCommand } from "./api.ts"
 import type { Authenticate } from "./authentication.ts"
 import { locationOf, statusOf } from "./commands.ts"
 import type { Answered, makeCommands, Said } from "./commands.ts"
+import { headersDecoder, payloadDecoder, strictly } from "./decoding.ts"
+import type { Decode, PayloadDecoder } from "./decoding.ts"
 import type { TakeHandlers } from "./handlers.ts"
 import { Caller, invalidOf, problemOfFailure, render } from "./gate.ts"
 import type { ObserveRequest, Slot, Slots } from "./gate.ts"
@@ -21,7 +22,6 @@ import { Internal } from "./problems.ts"
 import { routeOf } from "./routes.ts"
 
 type Response = HttpServerResponse.HttpServerResponse
-type Decode = (input: unknown) => Exit.Exit<unknown, Schema.SchemaError>
 type Offer = ReturnType<typeof makeCommands>["offer"]
 type Handler = (request: object) => Effect.Effect<Response, unknown>
 
@@ -31,7 +31,7 @@ interface Entry {
   readonly decodeHeaders: Decode | null
   /** What an absent query is decoded to. */
   readonly query: unknown
-  readonly payload: { readonly decode: Decode; readonly absent: null | undefined } | null
+  readonly payload: PayloadDecoder | null
   readonly handler: Handler
   /** The same by calls alone, where the handler only submits what the request says; else null. */
   readonly offer: ((request: object, by: Pick<Said, "principal" | "key">, answered: Answered) => void) | null
@@ -39,33 +39,6 @@ interface Entry {
 
 /** `POST /v1/vms/:name/start` to its entry. */
 export type Table = Map<string, Entry>
-
-const decoder = (schema: Schema.Constraint | undefined, parse: SchemaAST.ParseOptions | undefined) =>
-  schema === undefined ? null : Schema.decodeUnknownExit(schema as Schema.ConstraintDecoder<unknown>, parse)
-
-function payloadOf(endpoint: HttpApiEndpoint.Top): Entry["payload"] {
-  const schemas = endpoint.payload.get("application/json")?.schemas
-  if (schemas === undefined) return null
-  const absent = schemas.some((one) => SchemaAST.isNull(SchemaAST.toEncoded(one.ast))) ? null : undefined
-  const decode = decoder(Schema.Union(schemas), strict)
-  return decode === null ? null : { decode, absent }
-}
-
-/** Only what the schema asks for: headers may be anything else too. */
-function decoderOfHeaders(schema: Schema.Constraint | undefined): Decode | null {
-  const decode = decoder(schema, lenient)
-  const fields = (schema as { readonly fields?: Readonly<Record<string, unknown>> } | undefined)?.fields
-  if (decode === null || fields === undefined) return decode
-  const names = Object.keys(fields)
-  return (headers) => {
-    const asked: Record<string, unknown> = {}
-    for (const name of names) {
-      const value = (headers as Readonly<Record<string, unknown>>)[name]
-      if (value !== undefined) asked[name] = value
-    }
-    return decode(asked)
-  }
-}
 
 /** Adds the commands of a group to the table as its handlers are registered. */
 export const addGroup =
@@ -76,7 +49,7 @@ export const addGroup =
     ].endpoints
     for (const [name, endpoint] of Object.entries(endpoints)) {
       if (!isCommand(endpoint)) continue
-      const query = decoder(endpoint.query, strict)?.({}) ?? Exit.void
+      const query = endpoint.query === undefined ? Exit.void : strictly(endpoint.query)({})
       // A query that has to be given goes the long way.
       if (Exit.isFailure(query)) continue
       const saying = sayings[name] as ((request: object) => Pick<Said, "stream" | "message">) | undefined
@@ -84,10 +57,10 @@ export const addGroup =
         params: endpoint.path
           .split("/")
           .flatMap((segment, index) => (segment.startsWith(":") ? [{ name: segment.slice(1), index }] : [])),
-        decodeParams: decoder(endpoint.params, strict),
-        decodeHeaders: decoderOfHeaders(endpoint.headers),
+        decodeParams: endpoint.params === undefined ? null : strictly(endpoint.params),
+        decodeHeaders: headersDecoder(endpoint.headers),
         query: query.value,
-        payload: payloadOf(endpoint),
+        payload: payloadDecoder(endpoint),
         handler: handlers[name] as Handler,
         offer:
           saying === undefined

@@ -171,7 +171,11 @@ export const makeOperations = Effect.fn("Operations.make")(function* () {
   const log = new Log()
   const head = yield* store.head
   yield* store.subscribe(Math.max(0, head.position - history_max)).pipe(
-    Stream.runForEach((fact) => Effect.sync(() => log.take(fact))),
+    Stream.runForEachArray((facts) =>
+      Effect.sync(() => {
+        for (const fact of facts) log.take(fact)
+      })
+    ),
     Effect.catch((error) => Effect.logError("operations no longer follow the journal", error)),
     Effect.forkScoped
   )
