@@ -198,7 +198,7 @@ test("files of other applications and of newer releases are refused and left as 
       [
         "newer.db",
         (database) => database.exec("pragma user_version = 99"),
-        /version is 99, allowed are 1 and 2/
+        /version is 99, allowed are 1 to 3/
       ]
     ]
     for (const [name, prepare, reason] of cases) {

@@ -6,7 +6,7 @@ import { test } from "node:test"
 import { Effect, Layer } from "effect"
 import { StoreDamaged, StoreFailure } from "../../src/kernel/ports/event-store.ts"
 import * as LiveDigest from "../../src/live/digest.ts"
-import { applicationId, tablesOfVersion1 } from "../../src/live/event-store/schema.ts"
+import { applicationId, tablesOfVersion1, tablesOfVersion2 } from "../../src/live/event-store/schema.ts"
 import { layer } from "../../src/live/event-store.ts"
 import type { SqliteOptions } from "../../src/live/event-store.ts"
 import { draft, drafts, within } from "../conformance/event-store.ts"
@@ -48,58 +48,66 @@ function inDatabase<A>(path: string, use: (database: DatabaseSync) => A): A {
   }
 }
 
-/** The same facts as a release with version 1 of the tables has them. */
-function writeVersion1(from: string, to: string): void {
+/** The same facts as a release with an older version of the tables has them. */
+function writeOld(version: 1 | 2, from: string, to: string): void {
   inDatabase(to, (database) => {
-    database.exec(`pragma application_id = ${applicationId}; pragma user_version = 1`)
-    for (const table of tablesOfVersion1) database.exec(table)
+    database.exec(`pragma application_id = ${applicationId}; pragma user_version = ${version}`)
+    for (const table of version === 1 ? tablesOfVersion1 : tablesOfVersion2) database.exec(table)
     database.prepare("attach ? as other").run(from)
     for (const table of ["streams", "events", "snapshots"])
       database.exec(`insert into ${table} select * from other.${table}`)
+    if (version === 1) return
+    // Its index stopped before the last facts.
+    database.exec("insert into indexed (position) values (20)")
+    database.exec(
+      "insert into by_revision select stream, revision, position from events where position <= 20"
+    )
+    database.exec("insert into by_id select stream, id, position from events where position <= 20")
   })
 }
 
 const versionOf = (path: string) =>
   inDatabase(path, (database) => database.prepare("pragma user_version").get()?.["user_version"])
 
-test("a file of version 1 is taken over with every fact, its chain and its snapshots", async () => {
-  await withPath(async (path) => {
-    const snapshot = { stream: "vm/a", revision: 1, position: 2, version: 1, state: '{"status":"active"}' }
-    const before = await within(placeAt(path), (store) =>
-      Effect.gen(function* () {
-        yield* fill(store)
-        yield* store.saveSnapshots([snapshot])
-        return yield* contents(store)
-      })
-    )
-    const old = `${path}.old`
-    writeVersion1(path, old)
-    for (let opening = 0; opening < 2; opening++)
-      await within(placeAt(old), (store) =>
+for (const version of [1, 2] as const)
+  test(`a file of version ${version} is taken over with every fact, its chain and its snapshots`, async () => {
+    await withPath(async (path) => {
+      const snapshot = { stream: "vm/a", revision: 1, position: 2, version: 1, state: '{"status":"active"}' }
+      const before = await within(placeAt(path), (store) =>
         Effect.gen(function* () {
-          assert.deepEqual(yield* contents(store), before)
-          assert.deepEqual(yield* store.loadSnapshot("vm/a", 1), snapshot)
-          const [again] = yield* store.append([
-            { stream: "vm/b", expectedRevision: 2, facts: [draft("b1#0")] }
-          ])
-          assert.equal(again?.revision, 3)
+          yield* fill(store)
+          yield* store.saveSnapshots([snapshot])
+          return yield* contents(store)
         })
       )
-    assert.equal(versionOf(old), 2)
-    await within(placeAt(old), (store) =>
-      Effect.gen(function* () {
-        yield* store.append([{ stream: "vm/a", expectedRevision: 11, facts: drafts("more", 30) }])
-        assert.equal((yield* store.verify).position, before.head.position + 30)
-      })
-    )
+      const old = `${path}.old`
+      writeOld(version, path, old)
+      for (let opening = 0; opening < 2; opening++)
+        await within(placeAt(old), (store) =>
+          Effect.gen(function* () {
+            assert.deepEqual(yield* contents(store), before)
+            assert.deepEqual(yield* store.loadSnapshot("vm/a", 1), snapshot)
+            const [again] = yield* store.append([
+              { stream: "vm/b", expectedRevision: 2, facts: [draft("b1#0")] }
+            ])
+            assert.equal(again?.revision, 3)
+          })
+        )
+      assert.equal(versionOf(old), 3)
+      await within(placeAt(old), (store) =>
+        Effect.gen(function* () {
+          yield* store.append([{ stream: "vm/a", expectedRevision: 11, facts: drafts("more", 30) }])
+          assert.equal((yield* store.verify).position, before.head.position + 30)
+        })
+      )
+    })
   })
-})
 
-test("a file of version 1 for whose index there is no room stays as it is, and says so", async () => {
+test("a file of version 1 for which there is no room stays as it is, and says so", async () => {
   await withPath(async (path) => {
     await within(placeAt(path), fill)
     const old = `${path}.old`
-    writeVersion1(path, old)
+    writeOld(1, path, old)
     const before = readFileSync(old)
     const opening = within(placeAt(old, { sizeBytesMax: before.length }), () => Effect.void)
     await assert.rejects(opening, (error) => error instanceof StoreFailure && /full/.test(error.reason))
@@ -108,15 +116,31 @@ test("a file of version 1 for whose index there is no room stays as it is, and s
   })
 })
 
+/** Of the row of this stream, which has so many facts: how far behind its position one is, or the hash of its id. */
+const entry = (stream: number, count: number, place: number, part: "offset" | "hash", hex: string) => {
+  const at = 4 * (part === "offset" ? place : count + place) + 1
+  return `update stream_index
+    set places = cast(substr(places, 1, ${at - 1}) || x'${hex}' || substr(places, ${at + 4}) as blob)
+    where stream = ${stream} and revision = 0 and length(places) = ${8 * count}`
+}
+const cut = (stream: number, octets: number) =>
+  `update stream_index set places = substr(places, 1, length(places) - ${octets}) where stream = ${stream}`
+
 const damages: ReadonlyArray<readonly [string, string]> = [
-  ["an entry by revision is lost", "delete from by_revision where stream = 1 and revision = 4"],
-  ["the first entry by revision is lost", "delete from by_revision where stream = 1 and revision = 0"],
-  ["an entry by revision leads elsewhere", "update by_revision set position = 2 where position = 9"],
-  ["an entry by revision leads nowhere", "update by_revision set position = 900 where position = 9"],
-  ["an entry by id is lost", "delete from by_id where id = 'b1#0'"],
-  ["an entry by id leads elsewhere", "update by_id set position = 2 where id = 'b1#0'"],
-  ["an entry by id is another's", "insert into by_id (stream, id, position) values (2, 'new', 9)"],
-  ["a revision too many", "insert into by_revision (stream, revision, position) values (1, 99, 9)"],
+  ["a row is lost", "delete from stream_index where stream = 2"],
+  ["a row begins too late", "update stream_index set revision = revision + 1 where stream = 1"],
+  ["a row leads elsewhere", "update stream_index set position = position + 1 where stream = 2"],
+  ["a row is another stream's", "update stream_index set stream = 99 where stream = 2"],
+  ["a row has nothing", "update stream_index set places = x'' where stream = 3"],
+  ["the last entry is lost", cut(1, 8)],
+  ["the last entry is torn", cut(2, 3)],
+  ["an entry leads elsewhere", entry(1, 9, 4, "offset", "01000000")],
+  ["an entry leads nowhere", entry(1, 9, 4, "offset", "ff000000")],
+  ["the hash of an id is another", entry(2, 9, 3, "hash", "00000000")],
+  [
+    "a row too many",
+    "insert into stream_index (stream, revision, position, places) select stream, 99, position, places from stream_index"
+  ],
   ["the mark is too low", "update indexed set position = position - 1"],
   ["the mark is too high", "update indexed set position = position + 1"],
   ["the mark is behind all facts", "update indexed set position = 29"],
@@ -142,10 +166,8 @@ test("what a damaged index leads to is not taken for the stream's facts", async 
   await withPath(async (path) => {
     await within(placeAt(path), fill)
     inDatabase(path, (database) => {
-      database.exec("update by_revision set position = 900 where stream = 1 and revision = 4")
-      database.exec("update by_revision set position = 4 where stream = 2 and revision = 3")
-      database.exec("delete from by_revision where stream = 2 and revision = 0")
-      database.exec("update by_id set position = 2 where id = 'b1#0' and stream = 2")
+      database.exec(entry(1, 9, 4, "offset", "ff000000"))
+      database.exec(entry(2, 9, 3, "offset", "01000000"))
     })
     await within(placeAt(path), (store) =>
       Effect.gen(function* () {
@@ -160,10 +182,10 @@ test("what a damaged index leads to is not taken for the stream's facts", async 
           yield* failure(store.readStream("vm/a", { direction: "backwards", from: 5 })),
           /revision 4:/
         )
-        assert.match(yield* failure(store.readStream("vm/b")), /vm\/b has no fact of revision 0:/)
+        assert.match(yield* failure(store.readStream("vm/b")), /vm\/b has no fact of revision 3:/)
         assert.match(yield* failure(store.readStream("vm/b", { from: 3 })), /revision 3:/)
         const again = store.append([{ stream: "vm/b", expectedRevision: 0, facts: [draft("b1#0")] }])
-        assert.match(yield* failure(again), /vm\/b: by its id b1#0 is the fact at 2, which is another/)
+        assert.match(yield* failure(again), /the fact at 5 is not what the index of streams says/)
         assert.equal((yield* store.readStream("vm/a", { limit: 4 })).length, 4)
       })
     )

@@ -208,12 +208,8 @@ export class Appender {
     for (const draft of append.facts) {
       const position = this.#index.find(entry.id, draft.id)
       if (position === null) throw conflictOrRepetition(append, entry.revision)
-      const row = this.#findFact.get(position) as unknown as Row | undefined
-      if (row?.[1] !== entry.id || row[3] !== draft.id)
-        throw new StoreFailure({
-          operation: "append",
-          reason: `${entry.name}: by its id ${draft.id} is the fact at ${position}, which is another: the store is damaged`
-        })
+      // The index has looked whose it is.
+      const row = this.#findFact.get(position) as unknown as Row
       recorded.push(decode(row, entry.name))
     }
   }

@@ -1,12 +1,12 @@
 /**
- * Which ids may be stored: a Bloom filter (Bloom 1970, "Space/time trade-offs in hash coding with allowable errors"). It never
- * denies an id that was added; of those that were not, it denies all but some 2 % while it is not full.
+ * Which ids may be stored: a Bloom filter (Bloom 1970, "Space/time trade-offs in hash coding with allowable errors"), by their
+ * hashes. It never denies an id that was added; of those that were not, it denies all but some in a thousand while it is not full.
  */
-const probes = 4
-const bitsPerId = 8
+const probes = 6
+const bitsPerId = 16
 const ids_min = 1 << 17
 /** 32 MiB of bits; beyond it more ids are looked for in vain, and none is missed. */
-const ids_max = 1 << 25
+const ids_max = 1 << 24
 
 export class IdFilter {
   readonly #words: Uint32Array
@@ -27,9 +27,8 @@ export class IdFilter {
     return this.#ids >= capacity && capacity < ids_max
   }
 
-  add(stream: number, id: string): void {
+  add(hash: number): void {
     this.#ids++
-    const hash = hashOf(stream, id)
     let bit = mixed(hash)
     const step = mixed(hash ^ 0x9e3779b9) | 1
     for (let probe = 0; probe < probes; probe++) {
@@ -39,8 +38,7 @@ export class IdFilter {
     }
   }
 
-  mayHave(stream: number, id: string): boolean {
-    const hash = hashOf(stream, id)
+  mayHave(hash: number): boolean {
     let bit = mixed(hash)
     const step = mixed(hash ^ 0x9e3779b9) | 1
     for (let probe = 0; probe < probes; probe++) {
@@ -52,11 +50,11 @@ export class IdFilter {
   }
 }
 
-/** FNV-1a (Fowler, Noll, Vo) over the characters. */
-function hashOf(stream: number, id: string): number {
+/** 32 bits of a stream's id, FNV-1a (Fowler, Noll, Vo) over the characters. They are stored, so they stay as they are. */
+export function hashOf(stream: number, id: string): number {
   let hash = Math.imul(0x811c9dc5 ^ stream, 0x01000193)
   for (let place = 0; place < id.length; place++) hash = Math.imul(hash ^ id.charCodeAt(place), 0x01000193)
-  return hash
+  return hash >>> 0
 }
 
 /** The finalizer of MurmurHash3 (Appleby): every bit of what comes out depends on every bit of what went in. */

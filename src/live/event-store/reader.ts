@@ -25,8 +25,6 @@ export class Reader {
   readonly #streamId: StatementSync
   readonly #forwards: StatementSync
   readonly #backwards: StatementSync
-  readonly #streamForwards: StatementSync
-  readonly #streamBackwards: StatementSync
   readonly #at: StatementSync
   readonly #streams: StatementSync
   readonly #writeSnapshot: StatementSync
@@ -48,13 +46,11 @@ export class Reader {
       `${facts} where position <= ? and position <= ? order by position desc limit ?`
     )
     const all = columns.map((column) => `events.${column}`).join(", ")
-    // A left join, so that an entry without its fact is a row to be seen.
-    const ofStream = `select ${all} from by_revision left join events on events.position = by_revision.position
-      where by_revision.stream = ? and by_revision.revision`
-    const order = "and by_revision.position <= ? order by by_revision.revision"
-    this.#streamForwards = arrays(database, `${ofStream} >= ? ${order} limit ?`)
-    this.#streamBackwards = arrays(database, `${ofStream} <= ? ${order} desc limit ?`)
-    this.#at = arrays(database, `${facts} where position = ?`)
+    // A left join, so that a place without its fact is a row to be seen. It goes through the places in order, which the reader checks.
+    this.#at = arrays(
+      database,
+      `select ${all} from json_each(?) as place left join events on events.position = place.value`
+    )
     this.#streams = arrays(database, "select name from streams where name >= ? and name < ? order by name")
     this.#writeSnapshot = database.prepare(
       `insert into snapshots (stream, version, revision, position, state, hash) values (?, ?, ?, ?, ?, ?)
@@ -82,14 +78,9 @@ export class Reader {
     const id = this.#streamId.get(stream)?.["id"] as number | undefined
     if (id === undefined) return []
     const backwards = options.direction === "backwards"
-    const statement = backwards ? this.#streamBackwards : this.#streamForwards
-    const older = (wanted: number) => statement.all(id, from, last, wanted) as unknown as ReadonlyArray<Row>
-    const recent = (wanted: number) =>
-      this.#index
-        .recent(id, { from, last, direction: backwards ? -1 : 1, limit: wanted })
-        .map((position) => (this.#at.get(position) ?? []) as unknown as Row)
-    const first = backwards ? recent(limit) : older(limit)
-    const rows = [...first, ...(backwards ? older : recent)(limit - first.length)]
+    const direction = backwards ? -1 : 1
+    const positions = this.#index.positions(id, { from, last, direction, limit })
+    const rows = this.#at.all(JSON.stringify(positions)) as unknown as ReadonlyArray<Row>
     // What the index led to must be the facts of this stream, one after the other.
     const begin = backwards ? Number(rows[0]?.[2]) : Math.max(0, from)
     for (const [place, row] of rows.entries()) {

@@ -3,12 +3,12 @@ import { closeSync, openSync, readSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import { StoreDamaged, StoreFailure } from "../../kernel/ports/event-store.ts"
 import { StoreUnsupported } from "./errors.ts"
-import { writeIndex } from "./stream-index.ts"
+import { writeWholeIndex } from "./stream-index.ts"
 
 /** `NvCr`, at offset 68 of the file (https://sqlite.org/fileformat.html). */
 export const applicationId = 0x4e764372
 /** Raised with every change of the tables; a newer file is refused by an older release. */
-export const schemaVersion = 2
+export const schemaVersion = 3
 
 const magic = "SQLite format 3\0"
 const headerBytes = 100
@@ -46,8 +46,35 @@ const snapshotsTable = `CREATE TABLE snapshots (
   hash TEXT NOT NULL,
   PRIMARY KEY (stream, version)
 ) STRICT, WITHOUT ROWID`
-/** See `stream-index.ts`. */
-const indexTables = [
+/** See `stream-index.ts` and `parts.ts`. */
+const indexTable = `CREATE TABLE stream_index (
+  stream INTEGER NOT NULL,
+  revision INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  places BLOB NOT NULL,
+  PRIMARY KEY (stream, revision)
+) STRICT, WITHOUT ROWID`
+const markTable = `CREATE TABLE indexed (
+  position INTEGER NOT NULL
+) STRICT`
+const firstMark = "insert into indexed (position) values (0)"
+
+/**
+ * Names of streams are stored once. `data` is the text whose hash is in the chain, never rewritten. Snapshots
+ * are not in the chain, facts are the truth, so each carries a hash of its own.
+ */
+export const tables = [streamsTable, eventsTable, snapshotsTable, indexTable, markTable]
+
+/** Version 1 had SQLite keep the index of streams, at every commit. */
+const eventsTableOfVersion1 = `CREATE TABLE events (${eventsColumns},
+  UNIQUE (stream, revision),
+  UNIQUE (stream, id)
+) STRICT`
+/** Whose files are taken over, as those of version 2. */
+export const tablesOfVersion1 = [streamsTable, eventsTableOfVersion1, snapshotsTable]
+
+/** Version 2 had a row of its own for each fact in the index of streams, and another for its id. */
+const indexTablesOfVersion2 = [
   `CREATE TABLE by_revision (
   stream INTEGER NOT NULL,
   revision INTEGER NOT NULL,
@@ -59,26 +86,15 @@ const indexTables = [
   id TEXT NOT NULL,
   position INTEGER NOT NULL,
   PRIMARY KEY (stream, id)
-) STRICT, WITHOUT ROWID`,
-  `CREATE TABLE indexed (
-  position INTEGER NOT NULL
-) STRICT`
+) STRICT, WITHOUT ROWID`
 ]
-const firstMark = "insert into indexed (position) values (0)"
-
-/**
- * Names of streams are stored once. `data` is the text whose hash is in the chain, never rewritten. Snapshots
- * are not in the chain, facts are the truth, so each carries a hash of its own.
- */
-export const tables = [streamsTable, eventsTable, snapshotsTable, ...indexTables]
-
-/** Version 1 had SQLite keep the index of streams, at every commit. */
-const eventsTableOfVersion1 = `CREATE TABLE events (${eventsColumns},
-  UNIQUE (stream, revision),
-  UNIQUE (stream, id)
-) STRICT`
-/** Whose files are taken over. */
-export const tablesOfVersion1 = [streamsTable, eventsTableOfVersion1, snapshotsTable]
+export const tablesOfVersion2 = [
+  streamsTable,
+  eventsTable,
+  snapshotsTable,
+  ...indexTablesOfVersion2,
+  markTable
+]
 
 export interface FileSettings {
   /** Where the store lies, absolute and free of symbolic links. */
@@ -127,12 +143,13 @@ function checkSchema(database: DatabaseSync, path: string): StoreUnsupported | S
   const version = versionOf(database)
   const wanted = new Map([
     [1, tablesOfVersion1],
+    [2, tablesOfVersion2],
     [schemaVersion, tables]
   ]).get(version)
   if (wanted === undefined)
     return new StoreUnsupported({
       path,
-      reason: `its version is ${version}, allowed are 1 and ${schemaVersion}`
+      reason: `its version is ${version}, allowed are 1 to ${schemaVersion}`
     })
   const found = database
     .prepare("select sql from sqlite_schema where sql is not null order by rootpage")
@@ -143,20 +160,23 @@ function checkSchema(database: DatabaseSync, path: string): StoreUnsupported | S
 }
 
 /**
- * Bring a file of version 1, already checked, to this version, in one transaction; it needs as much room again. No
+ * Bring a file of an older version, already checked, to this one, in one transaction; of version 1 it needs as much room again. No
  * fact is changed, so the chain stays what it was. Throws SQLite's errors; the file is then as before.
  */
 export function upgrade(database: DatabaseSync): void {
-  if (versionOf(database) === schemaVersion) return
+  const version = versionOf(database)
+  if (version === schemaVersion) return
   database.exec("begin immediate")
   try {
-    database.exec("alter table events rename to events_of_version_1")
-    for (const table of [eventsTable, ...indexTables]) database.exec(table)
-    database.exec("insert into events select * from events_of_version_1 order by position")
-    database.exec("drop table events_of_version_1")
+    if (version === 1) {
+      database.exec("alter table events rename to events_of_version_1")
+      database.exec(eventsTable)
+      database.exec("insert into events select * from events_of_version_1 order by position")
+      database.exec("drop table events_of_version_1")
+    } else for (const table of ["by_revision", "by_id", "indexed"]) database.exec(`drop table ${table}`)
+    for (const table of [indexTable, markTable]) database.exec(table)
     database.exec(firstMark)
-    const last = database.prepare("select max(position) as position from events").get()
-    writeIndex(database, Number(last?.["position"] ?? 0))
+    writeWholeIndex(database)
     database.exec(`pragma user_version = ${schemaVersion}`)
     database.exec("commit")
   } catch (error) {

@@ -3,29 +3,27 @@
  *
  * The leaves of such an index lie apart for each stream, and to keep it up with every commit costs several times what
  * the facts themselves cost. So the places of the latest facts are in memory only, made again from the facts at opening;
- * when there are enough of them they are written in one transaction, sorted. `by_revision` and `by_id` have the facts up to
- * the mark in `indexed`, memory has those behind it, and no fact is in both. Most ids that are looked for are new: a
- * filter says so without a look at `by_id`, once it was told of all that is there.
+ * when there are enough of them they are written in one transaction, a row for many facts of a stream (`parts.ts`). Rows
+ * have the facts up to the mark in `indexed`, memory has those behind it, and no fact is in both.
+ *
+ * An id is looked for by its hash, among all of the stream's facts. Most that are looked for are new: a filter says so
+ * without a look, once it was told of all that is there.
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite"
-import { StoreDamaged } from "../../kernel/ports/event-store.ts"
-import { IdFilter } from "./id-filter.ts"
+import { StoreDamaged, StoreFailure } from "../../kernel/ports/event-store.ts"
+import { hashOf, IdFilter } from "./id-filter.ts"
 import type { IntegritySource } from "./integrity.ts"
+import { PartReader, PartWriter, RecentPart, writeAllParts } from "./parts.ts"
+import type { Part, StoredPart } from "./parts.ts"
 
 const chunkFacts = 1000
-/** Some half a millisecond. */
-const learntAtOnce = 512
-const beforeAll = [0, ""] as const
+/** Some tenths of a millisecond. */
+const learntAtOnce = 4096
+const beforeAll: { readonly stream: number; readonly revision: number } = { stream: -1, revision: 0 }
+const factAt = "select stream, revision, id from events where position = ?"
+type FactAt = readonly [stream: number, revision: number, id: string]
 
-/** A stream's facts behind the mark. */
-interface Recent {
-  readonly firstRevision: number
-  /** By revision, from `firstRevision` on. */
-  readonly positions: Array<number>
-  readonly byId: Map<string, number>
-}
-
-interface RecentRange {
+interface Range {
   readonly from: number
   /** A position. */
   readonly last: number
@@ -33,54 +31,53 @@ interface RecentRange {
   readonly limit: number
 }
 
-/** Sorted, because that is what makes it cheap: a leaf is written once for all its entries. */
-const writeEntries = [
-  `insert into by_revision (stream, revision, position)
-   select stream, revision, position from events where position > ? and position <= ? order by stream, revision`,
-  `insert into by_id (stream, id, position)
-   select stream, id, position from events where position > ? and position <= ? order by stream, id`
-]
+const readMark = (database: DatabaseSync): number =>
+  Number(database.prepare("select position from indexed").get()?.["position"] ?? Number.NaN)
 
-/** Within a transaction of the caller: write the entries of all facts from the mark up to `position`. */
-export function writeIndex(database: DatabaseSync, position: number): void {
-  const mark = readMark(database)
-  for (const statement of writeEntries) database.prepare(statement).run(mark, position)
-  database.prepare("update indexed set position = ?").run(position)
+/** Every fact that there is has its entry. */
+function markAll(database: DatabaseSync): void {
+  const last = database.prepare("select max(position) as position from events").get()
+  database.prepare("update indexed set position = ?").run(Number(last?.["position"] ?? 0))
 }
 
-const readMark = (database: DatabaseSync): number =>
-  Number(database.prepare("select position from indexed").get()?.["position"])
+/** Within a transaction of the caller: the whole index of a file that has none. */
+export function writeWholeIndex(database: DatabaseSync): void {
+  writeAllParts(database)
+  markAll(database)
+}
 
 export class StreamIndex {
-  readonly #database: DatabaseSync
+  readonly #source: IntegritySource
+  readonly #parts: PartReader
+  readonly #writer: PartWriter
   readonly #writtenAfterFacts: number
-  readonly #findId: StatementSync
-  readonly #idsAfter: StatementSync
-  readonly #lastRevision: StatementSync
-  readonly #recents = new Map<number, Recent>()
-  /** The streams and ids of the open transaction, in order, to be taken back when it fails. */
-  readonly #open: Array<{ readonly recent: Recent; readonly id: string }> = []
-  #filter: IdFilter
-  /** The last of `by_id` that the filter was told of; null when it knows all of them, and its word counts. */
-  #learnt: readonly [stream: number, id: string] | null
+  readonly #factAt: StatementSync
+  /** By stream, its facts behind the mark. */
+  readonly #recents = new Map<number, RecentPart>()
+  /** Where the open transaction's facts were added, in order, to be taken back when it fails. */
+  readonly #open: Array<RecentPart> = []
+  /** Knows all ids that are stored; null as long as there is none that does. */
+  #filter: IdFilter | null
+  /** One that will know all when it was told of the rows behind this one, too. */
+  #learning: { readonly filter: IdFilter; after: typeof beforeAll } | null
   #recentFacts = 0
   #dueAtFacts: number
+  /** Whoever adds an id has looked for it before. */
+  #hashed = { stream: -1, id: "", hash: 0 }
 
   /** Knows no facts behind the mark yet, which is at `mark`: see `openIndex`. */
-  constructor(database: DatabaseSync, mark: number, writtenAfterFacts: number) {
-    this.#database = database
+  constructor(source: IntegritySource, mark: number, writtenAfterFacts: number) {
+    const { database } = source
+    this.#source = source
+    this.#parts = new PartReader(database)
+    this.#writer = new PartWriter(database)
     this.#writtenAfterFacts = writtenAfterFacts
     this.#dueAtFacts = writtenAfterFacts
-    this.#findId = database.prepare("select position from by_id where stream = ? and id = ?")
-    this.#findId.setReturnArrays(true)
-    this.#idsAfter = database.prepare(
-      "select stream, id from by_id where (stream, id) > (?, ?) order by stream, id limit ?"
-    )
-    this.#idsAfter.setReturnArrays(true)
-    this.#filter = new IdFilter(mark)
-    this.#learnt = mark === 0 ? null : beforeAll
-    this.#lastRevision = database.prepare("select max(revision) from by_revision where stream = ?")
-    this.#lastRevision.setReturnArrays(true)
+    this.#factAt = database.prepare(factAt)
+    this.#factAt.setReturnArrays(true)
+    const filter = new IdFilter(mark)
+    this.#filter = mark === 0 ? filter : null
+    this.#learning = mark === 0 ? null : { filter, after: beforeAll }
   }
 
   /** There are as many facts behind the mark as are written at once. */
@@ -91,13 +88,12 @@ export class StreamIndex {
   /** A fact of the open transaction, the next of its stream. */
   add(stream: number, revision: number, id: string, position: number): void {
     let recent = this.#recents.get(stream)
-    if (recent === undefined) {
-      recent = { firstRevision: revision, positions: [], byId: new Map() }
-      this.#recents.set(stream, recent)
-    }
-    recent.positions.push(position)
-    recent.byId.set(id, position)
-    this.#open.push({ recent, id })
+    if (recent === undefined) this.#recents.set(stream, (recent = new RecentPart(revision)))
+    const hash = this.#hashOf(stream, id)
+    recent.push(position, hash)
+    this.#filter?.add(hash)
+    this.#learning?.filter.add(hash)
+    this.#open.push(recent)
     this.#recentFacts++
   }
 
@@ -106,12 +102,9 @@ export class StreamIndex {
     this.#open.length = 0
   }
 
-  /** What was added since the last commit is gone. */
+  /** What was added since the last commit is gone; the filters may go on to think that it is there. */
   rollback(): void {
-    for (const { recent, id } of this.#open) {
-      recent.positions.pop()
-      recent.byId.delete(id)
-    }
+    for (const recent of this.#open) recent.pop()
     this.#recentFacts -= this.#open.length
     this.#open.length = 0
   }
@@ -119,64 +112,80 @@ export class StreamIndex {
   /** The last revision of a stream, -1 when it has no facts. */
   lastRevision(stream: number): number {
     const recent = this.#recents.get(stream)
-    if (recent !== undefined) return recent.firstRevision + recent.positions.length - 1
-    const [revision] = this.#lastRevision.get(stream) as unknown as [number | null]
-    return revision ?? -1
+    if (recent !== undefined) return recent.firstRevision + recent.count - 1
+    for (const part of this.#parts.backwards(stream)) return part.firstRevision + part.count - 1
+    return -1
   }
 
-  /** Where the fact with this id is, or null when the stream has none. */
+  /** Where the fact with this id is, or null when the stream has none. Throws `StoreFailure` when led to another's fact. */
   find(stream: number, id: string): number | null {
+    const hash = this.#hashOf(stream, id)
+    if (this.#filter !== null && !this.#filter.mayHave(hash)) return null
     const recent = this.#recents.get(stream)
-    const position = recent?.byId.get(id)
-    if (position !== undefined) return position
-    // All its facts are behind the mark, or none of those before it has this id.
-    if (recent?.firstRevision === 0) return null
-    if (this.#learnt === null && !this.#filter.mayHave(stream, id)) return null
-    const found = this.#findId.get(stream, id) as unknown as [number] | undefined
-    return found?.[0] ?? null
-  }
-
-  /** Positions of the facts behind the mark, from a revision on, in the direction of reading; none behind `last`. */
-  recent(stream: number, { from, last, direction, limit }: RecentRange): ReadonlyArray<number> {
-    const recent = this.#recents.get(stream)
-    if (recent === undefined || limit <= 0) return []
-    const { positions, firstRevision } = recent
-    let end = positions.length
-    while (end > 0 && (positions[end - 1] as number) > last) end--
-    const at = from - firstRevision
-    if (direction === 1) {
-      const begin = Math.max(0, at)
-      return positions.slice(begin, Math.min(end, begin + limit))
+    const found = recent === undefined ? null : this.#findIn(recent, stream, id, hash)
+    if (found !== null || recent?.firstRevision === 0) return found
+    for (const part of this.#parts.backwards(stream)) {
+      const position = this.#findIn(part, stream, id, hash)
+      if (position !== null) return position
     }
-    const stop = Math.max(0, Math.min(end, at + 1))
-    return positions.slice(Math.max(0, stop - limit), stop).reverse()
+    return null
   }
 
-  /** Tell the filter of some more ids that are stored, while it does not know all of them; asked now and then. */
+  /** Positions of a stream's facts, from a revision on, in the direction of reading; none behind `last`. */
+  positions(stream: number, { from, last, direction, limit }: Range): ReadonlyArray<number> {
+    const found: Array<number> = []
+    const take = (part: Part) => {
+      const first = from - part.firstRevision
+      const begin = direction === 1 ? Math.max(0, first) : Math.min(part.count - 1, first)
+      for (let at = begin; at >= 0 && at < part.count && found.length < limit; at += direction) {
+        const position = part.positionAt(at)
+        if (position <= last) found.push(position)
+      }
+    }
+    const recent = this.#recents.get(stream)
+    if (direction === -1 && recent !== undefined) take(recent)
+    if (found.length >= limit) return found
+    const parts = direction === 1 ? this.#parts.from(stream, from) : this.#parts.backwards(stream, from)
+    for (const part of parts) {
+      take(part)
+      if (found.length >= limit) return found
+    }
+    if (direction === 1 && recent !== undefined) take(recent)
+    return found
+  }
+
+  /** Tell a filter of some more ids that are stored, while none knows all of them; asked now and then. */
   learn(): void {
-    if (this.#filter.isFull) {
-      this.#filter = new IdFilter(readMark(this.#database))
-      this.#learnt = beforeAll
+    if (this.#learning === null) {
+      if (this.#filter?.isFull !== true) return
+      const filter = new IdFilter(readMark(this.#source.database))
+      for (const recent of this.#recents.values()) addAll(filter, recent)
+      this.#learning = { filter, after: beforeAll }
     }
-    if (this.#learnt === null) return
-    const rows = this.#idsAfter.all(...this.#learnt, learntAtOnce) as unknown as ReadonlyArray<
-      readonly [number, string]
-    >
-    for (const [stream, id] of rows) this.#filter.add(stream, id)
-    this.#learnt = rows.length < learntAtOnce ? null : (rows.at(-1) ?? null)
+    const { filter, after } = this.#learning
+    let learnt = 0
+    for (const part of this.#parts.after(after.stream, after.revision)) {
+      addAll(filter, part)
+      this.#learning.after = { stream: part.stream, revision: part.firstRevision }
+      learnt += part.count
+      if (learnt >= learntAtOnce) return
+    }
+    this.#filter = filter
+    this.#learning = null
   }
 
   /** Within a transaction of the caller, who says `written` when it is committed. */
   write(): void {
     // Should it fail, for want of room say, it is tried again when as many facts more are there.
     this.#dueAtFacts = this.#recentFacts + this.#writtenAfterFacts
-    const last = this.#database.prepare("select max(position) as position from events").get()
-    writeIndex(this.#database, Number(last?.["position"] ?? 0))
+    // Sorted, because that is what makes it cheap when there are many streams: a leaf is written once.
+    const sorted = [...this.#recents].sort(([a], [b]) => a - b)
+    for (const [stream, recent] of sorted) this.#writer.write(stream, recent)
+    markAll(this.#source.database)
   }
 
   /** What was written is committed. */
   written(): void {
-    for (const [stream, { byId }] of this.#recents) for (const id of byId.keys()) this.#filter.add(stream, id)
     this.#recents.clear()
     this.#recentFacts = 0
     this.#dueAtFacts = this.#writtenAfterFacts
@@ -185,24 +194,57 @@ export class StreamIndex {
   /** Whoever still holds the closed store is not to hold this. */
   close(): void {
     this.#recents.clear()
-    this.#filter = new IdFilter(0)
+    this.#filter = null
+    this.#learning = null
   }
+
+  #hashOf(stream: number, id: string): number {
+    const { stream: of, id: hashed, hash } = this.#hashed
+    if (of === stream && hashed === id) return hash
+    this.#hashed = { stream, id, hash: hashOf(stream, id) }
+    return this.#hashed.hash
+  }
+
+  /** Different ids may have one hash: the fact itself says what its id is. */
+  #findIn(part: Part, stream: number, id: string, hash: number): number | null {
+    for (let at = part.lastOf(hash, part.count - 1); at >= 0; at = part.lastOf(hash, at - 1)) {
+      const position = part.positionAt(at)
+      const fact = this.#factAt.get(position) as unknown as FactAt | undefined
+      if (fact?.[0] !== stream || fact[1] !== part.firstRevision + at)
+        throw new StoreFailure({
+          operation: "append",
+          reason: `${this.#source.path}: the fact at ${position} is not what the index of streams says: the store is damaged`
+        })
+      if (fact[2] === id) return position
+    }
+    return null
+  }
+}
+
+function addAll(filter: IdFilter, part: Part): void {
+  for (let at = 0; at < part.count; at++) filter.add(part.hashAt(at))
 }
 
 const damaged = (source: IntegritySource, position: number, reason: string): StoreDamaged =>
   new StoreDamaged({ path: source.path, position, reason })
 
+/** Where a row of the index says that this fact is; null when none has it. */
+function indexedAt(database: DatabaseSync, position: number): number | null {
+  const fact = database.prepare("select stream, revision from events where position = ?").get(position)
+  if (fact === undefined) return null
+  const revision = Number(fact["revision"])
+  for (const part of new PartReader(database).backwards(Number(fact["stream"]), revision))
+    return revision - part.firstRevision < part.count ? part.positionAt(revision - part.firstRevision) : null
+  return null
+}
+
 /** The mark says what is written and what isn't: it is looked at from both sides. */
 function checkMark({ database }: IntegritySource, mark: number, head: number): string | null {
   if (!Number.isSafeInteger(mark) || mark < 0 || mark > head)
     return `the index of streams ends at ${mark}, allowed is 0 to ${head}`
-  const hasEntry = database.prepare(
-    `select 1 from events join by_revision
-       on by_revision.stream = events.stream and by_revision.revision = events.revision
-     where events.position = ?`
-  )
-  if (mark > 0 && hasEntry.get(mark) === undefined) return "the index of streams should have it, and has not"
-  return mark < head && hasEntry.get(mark + 1) !== undefined
+  if (mark > 0 && indexedAt(database, mark) !== mark)
+    return "the index of streams should have it, and has not"
+  return mark < head && indexedAt(database, mark + 1) !== null
     ? `the index of streams has the fact at ${mark + 1}, which it should not`
     : null
 }
@@ -217,7 +259,7 @@ export function openIndex(
   const mark = readMark(database)
   const problem = checkMark(source, mark, head)
   if (problem !== null) return damaged(source, Number.isSafeInteger(mark) ? mark : 0, problem)
-  const index = new StreamIndex(database, mark, writtenAfterFacts)
+  const index = new StreamIndex(source, mark, writtenAfterFacts)
   const behind = database.prepare(
     "select stream, revision, id, position from events where position > ? order by position"
   )
@@ -236,43 +278,52 @@ export function openIndex(
 /** Looks whether the written index says what the facts say, in steps, so that a caller can let others run in between. */
 export class IndexWalk {
   readonly #source: IntegritySource
-  #position = 0
+  readonly #parts: PartReader
+  readonly #factAt: StatementSync
+  #after = beforeAll
+  /** The revision that comes next in the stream of the last row. */
+  #nextRevision = 0
+  #facts = 0
 
   constructor(source: IntegritySource) {
+    const { database } = source
     this.#source = source
+    this.#parts = new PartReader(database)
+    this.#factAt = database.prepare(factAt)
+    this.#factAt.setReturnArrays(true)
   }
 
   /** The next chunk: "more" when there is more to do. Throws SQLite's errors. */
   step(): "more" | "done" | StoreDamaged {
-    const { database } = this.#source
-    const mark = readMark(database)
-    const last = Math.min(mark, this.#position + chunkFacts)
-    const wrong = database
-      .prepare(
-        `select events.position as position from events
-           left join by_revision on by_revision.stream = events.stream and by_revision.revision = events.revision
-           left join by_id on by_id.stream = events.stream and by_id.id = events.id
-         where events.position > ? and events.position <= ?
-           and (by_revision.position is not events.position or by_id.position is not events.position) limit 1`
-      )
-      .get(this.#position, last)
-    if (wrong !== undefined)
-      return damaged(this.#source, Number(wrong["position"]), "the index of streams does not lead to it")
-    this.#position = last
-    return last < mark ? "more" : (this.#extra(mark) ?? "done")
+    const until = this.#facts + chunkFacts
+    for (const part of this.#parts.after(this.#after.stream, this.#after.revision)) {
+      const problem = this.#look(part)
+      if (problem !== null) return problem
+      if (this.#facts >= until) return "more"
+    }
+    // Every entry is of another fact, so there must be as many as facts.
+    const mark = readMark(this.#source.database)
+    if (this.#facts === mark) return "done"
+    return damaged(this.#source, 0, `the index of streams has ${this.#facts} entries for ${mark} facts`)
   }
 
-  /** Every fact has its entries, so there must be as many; and no stream may have gaps. */
-  #extra(mark: number): StoreDamaged | null {
-    const { database } = this.#source
-    for (const table of ["by_revision", "by_id"]) {
-      const count = database.prepare(`select count(*) as count from ${table}`).get()?.["count"]
-      if (count !== mark)
-        return damaged(this.#source, 0, `the index of streams has ${String(count)} entries for ${mark} facts`)
+  #look(part: StoredPart): StoreDamaged | null {
+    const { stream, firstRevision, count } = part
+    const expected = stream === this.#after.stream ? this.#nextRevision : 0
+    if (firstRevision !== expected || count === 0) {
+      const reason = `of the stream ${stream} the index lacks the fact of revision ${expected}`
+      return damaged(this.#source, 0, reason)
     }
-    const gap = database
-      .prepare("select stream from by_revision group by stream having max(revision) <> count(*) - 1 limit 1")
-      .get()?.["stream"]
-    return gap === undefined ? null : damaged(this.#source, 0, `the stream ${String(gap)} lacks revisions`)
+    for (let at = 0; at < count; at++) {
+      const position = part.positionAt(at)
+      const fact = this.#factAt.get(position) as unknown as FactAt | undefined
+      const isThere = fact?.[0] === stream && fact[1] === firstRevision + at
+      if (!isThere || hashOf(stream, fact[2]) !== part.hashAt(at))
+        return damaged(this.#source, position, "the index of streams does not lead to it")
+    }
+    this.#after = { stream, revision: firstRevision }
+    this.#nextRevision = firstRevision + count
+    this.#facts += count
+    return null
   }
 }
