@@ -53,6 +53,27 @@ export const Recorded = Schema.Struct({
 export type Recorded = typeof Recorded.Type
 
 export const typePrefix = "novacron."
+
+/** Types that are remembered; there are some hundred. */
+const types_max = 1000
+
+/** One string for all facts of a type, instead of one each: they are compared, looked up and written again and again. */
+function remembered(make: (type: string) => string): (type: string) => string {
+  const known = new Map<string, string>()
+  return (type) => {
+    let made = known.get(type)
+    if (made !== undefined) return made
+    made = make(type)
+    if (known.size < types_max) known.set(type, made)
+    return made
+  }
+}
+
+/** `novacron.vm.started` of `vm.started`. */
+export const withPrefix = remembered((type) => typePrefix + type)
+/** `vm.started` of `novacron.vm.started`. */
+export const withoutPrefix = remembered((type) => type.slice(typePrefix.length))
+
 export const genesisHash = "0".repeat(64)
 
 /**

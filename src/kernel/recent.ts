@@ -36,8 +36,11 @@ export const idsOf = ({ log, end }: Recent): ReadonlyArray<string> => log.ids.sl
 
 export function isRecent({ log, end }: Recent, id: string): boolean {
   const print = printOf(id)
-  for (let place = end - 1; place >= begin(end); place--)
-    if (log.prints[place] === print && log.ids[place] === id) return true
+  let place = log.prints.indexOf(print, begin(end))
+  while (place >= 0 && place < end) {
+    if (log.ids[place] === id) return true
+    place = log.prints.indexOf(print, place + 1)
+  }
   return false
 }
 

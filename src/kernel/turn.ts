@@ -3,7 +3,7 @@
  * to perform out. The same `apply` folds stored facts on replay, so live and replayed states are one thing.
  */
 import type { Draft, Message, Principal, Recorded } from "../events/envelope.ts"
-import { typePrefix } from "../events/envelope.ts"
+import { withPrefix, withoutPrefix } from "../events/envelope.ts"
 import type { Request } from "../events/requests.ts"
 import type { ActorKind } from "./actor.ts"
 import { idsOf, isRecent, recentOf, remember } from "./recent.ts"
@@ -102,7 +102,7 @@ export function takeTurn(
     const { type, ...data } = fact
     const draft: Draft = {
       id: `${id}#${index}`,
-      type: typePrefix + type,
+      type: withPrefix(type),
       version: 1,
       timeMs,
       correlation: input.correlation,
@@ -142,7 +142,7 @@ export function apply(
   revision: number,
   position: number
 ): { actor: ActorState; requests: ReadonlyArray<Outstanding> } {
-  const type = fact.type.slice(typePrefix.length)
+  const type = withoutPrefix(fact.type)
   const stamp = { self: actor.stream, timeMs: fact.timeMs }
   const evolved =
     type === answeredType

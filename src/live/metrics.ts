@@ -7,7 +7,7 @@ import { Cause, Context, Effect, Exit, Layer } from "effect"
 import type { Scope } from "effect"
 import { Counter, Gauge, Histogram, Registry, collectDefaultMetrics } from "prom-client"
 import type { Recorded } from "../events/envelope.ts"
-import { typePrefix } from "../events/envelope.ts"
+import { withoutPrefix } from "../events/envelope.ts"
 import { Kernel } from "../kernel/kernel.ts"
 import { EventStore } from "../kernel/ports/event-store.ts"
 import type { Accepted, SubmitError } from "../kernel/refusals.ts"
@@ -188,7 +188,7 @@ function countBy<L extends string>(gauge: Gauge<L>, label: L, values: Iterable<s
 
 /** Count one appended fact; the views have seen it already. */
 function countFact(kit: Instruments, types: BoundedLabel, projector: Projector["Service"], fact: Recorded) {
-  const type = fact.type.slice(typePrefix.length)
+  const type = withoutPrefix(fact.type)
   kit.facts.inc(types.of(type))
   if (type === "migration.measured") {
     const { downtimeMs, transferredBytes } = fact.data

@@ -3,7 +3,7 @@
  * the journal by whoever asks for them, with the same `entryOf`.
  */
 import type { Principal, Recorded } from "../events/envelope.ts"
-import { typePrefix } from "../events/envelope.ts"
+import { withoutPrefix } from "../events/envelope.ts"
 import type { Projection } from "./projection.ts"
 
 export interface AuditEntry {
@@ -55,7 +55,7 @@ export function causeOf(causation: string): AuditEntry["causedBy"] {
 }
 
 export function entryOf(fact: Recorded): AuditEntry {
-  const what = fact.type.slice(typePrefix.length)
+  const what = withoutPrefix(fact.type)
   const { reason } = fact.data
   return {
     position: fact.position,

@@ -6,7 +6,7 @@
  * that was handed out stays what it was. Equal facts give equal states, wherever the fold began.
  */
 import type { Message, Recorded } from "../events/envelope.ts"
-import { typePrefix } from "../events/envelope.ts"
+import { withoutPrefix, withPrefix } from "../events/envelope.ts"
 import type { Table } from "./table.ts"
 
 export interface Projection<State> {
@@ -43,7 +43,7 @@ export function foldOf<State, F extends Message>(
 ): (state: State, fact: Recorded) => State {
   type Handler = (state: State, data: Recorded["data"], fact: Recorded) => void
   const byType = new Map<string, Handler>()
-  for (const [type, handler] of Object.entries(handlers)) byType.set(typePrefix + type, handler as Handler)
+  for (const [type, handler] of Object.entries(handlers)) byType.set(withPrefix(type), handler as Handler)
   return (state, fact) => {
     byType.get(fact.type)?.(state, fact.data, fact)
     return state
@@ -67,7 +67,7 @@ export interface Change {
 }
 
 export const changeOf = (fact: Recorded): Change => ({
-  type: fact.type.slice(typePrefix.length),
+  type: withoutPrefix(fact.type),
   position: fact.position,
   revision: fact.revision,
   timeMs: fact.timeMs,

@@ -148,3 +148,22 @@ test("a sync tells all who asked before it began, in order, once; and a failed o
   assert.deepEqual(told, [0, 1, 2, 3, 4, 5])
   assert.throws(() => new LogSync(join(folder, "none-wal")).request(() => {}), { code: "ENOENT" })
 })
+
+test("when a sync fails those who wait for the next are told too, and nobody is told anything else any more", async () => {
+  const log = new LogSync("/dev/full")
+  const told: Array<string> = []
+  const tell = (who: string) => (error: NodeJS.ErrnoException | null) => told.push(`${who} ${error?.code}`)
+  await new Promise<void>((resolve) => {
+    log.request((error) => {
+      tell("first")(error)
+      // The disk is not asked again: a second sync might be a success, of what the first one lost.
+      queueMicrotask(resolve)
+    })
+    log.request(tell("waiting"))
+  })
+  assert.deepEqual(told, ["first EINVAL", "waiting EINVAL"])
+  log.request(tell("later"))
+  assert.deepEqual(told.slice(2), ["later EINVAL"])
+  log.close()
+  assert.equal(told.length, 3)
+})

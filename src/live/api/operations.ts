@@ -6,7 +6,7 @@
 import { isDeepStrictEqual } from "node:util"
 import { Effect, Stream } from "effect"
 import type { Message, Recorded } from "../../events/envelope.ts"
-import { typePrefix } from "../../events/envelope.ts"
+import { withoutPrefix } from "../../events/envelope.ts"
 import { EventStore } from "../../kernel/ports/event-store.ts"
 import type { Operation } from "./bodies.ts"
 
@@ -85,13 +85,15 @@ class Log {
   #newer = new Map<string, Entry>()
   readonly #running = new Map<string, Set<Entry>>()
   readonly #waiting = new Map<string, Set<(operation: Operation) => void>>()
+  /** The position of the last fact that began an operation. */
+  #begunTo = 0
 
   entryOf(id: string): Entry | undefined {
     return this.#newer.get(id) ?? this.#older.get(id)
   }
 
   begin(fact: Recorded): Entry {
-    const began = fact.type.slice(typePrefix.length)
+    const began = withoutPrefix(fact.type)
     const ends = endsOf(began, fact.data)
     const operation: Operation = {
       id: fact.correlation,
@@ -105,6 +107,7 @@ class Log {
       updatedMs: fact.timeMs
     }
     const entry = { operation, ends, said: fact.data }
+    this.#begunTo = Math.max(this.#begunTo, fact.position)
     this.#newer.set(operation.id, entry)
     if (ends.done.length === 0) this.#end(entry, "succeeded", fact)
     else {
@@ -117,14 +120,20 @@ class Log {
 
   take(fact: Recorded): void {
     const open = this.#running.get(fact.stream)
-    const type = fact.type.slice(typePrefix.length)
+    const type = withoutPrefix(fact.type)
     for (const entry of open ?? []) {
       if (fact.position <= entry.operation.lastPosition) continue
       entry.operation = { ...entry.operation, lastPosition: fact.position, updatedMs: fact.timeMs }
       if (entry.ends.done.includes(type)) this.#end(entry, "succeeded", fact)
       else if (entry.ends.failed.includes(type)) this.#end(entry, "failed", fact)
     }
-    if (fact.principal.kind === "operator" && this.entryOf(fact.correlation) === undefined) this.begin(fact)
+    if (fact.principal.kind !== "operator") return
+    if (this.#beginsNow(fact) || this.entryOf(fact.correlation) === undefined) this.begin(fact)
+  }
+
+  /** It is the first fact of its command, and nobody began its operation yet: then there is nothing to look for. */
+  #beginsNow({ position, correlation, causation, id }: Recorded): boolean {
+    return position > this.#begunTo && causation === correlation && id.endsWith("#0")
   }
 
   /** Resolves when the operation ends; an operation that is forgotten meanwhile never does. */
@@ -223,6 +232,6 @@ function saysAsMuch({ type: _, ...asked }: Message, said: Readonly<Record<string
 
 function reasonOf(fact: Recorded): string {
   const reason = fact.data["reason"]
-  const type = fact.type.slice(typePrefix.length)
+  const type = withoutPrefix(fact.type)
   return typeof reason === "string" && reason !== "" ? `${type}: ${reason}` : type
 }

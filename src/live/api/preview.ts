@@ -7,7 +7,7 @@ import { Clock, Effect, Stream } from "effect"
 import type { Context } from "effect"
 import type { Message } from "../../events/envelope.ts"
 import type { MigrationPolicy } from "../../events/requests.ts"
-import { typePrefix } from "../../events/envelope.ts"
+import { withoutPrefix } from "../../events/envelope.ts"
 import type { Platform, VmSpec } from "../../events/vm.ts"
 import type { Command, Kernel } from "../../kernel/kernel.ts"
 import type { Considered } from "../../kernel/mailbox.ts"
@@ -53,7 +53,7 @@ export const makePreview = (kernel: KernelShape, ports: PreviewPorts) =>
       stateBefore: describe(actor.chart),
       stateAfter: describe((recording?.next ?? actor).chart),
       wouldRecord: (recording?.drafts ?? []).map((draft) => ({
-        type: draft.type.slice(typePrefix.length),
+        type: withoutPrefix(draft.type),
         ...draft.data
       })),
       wouldAsk: asked,

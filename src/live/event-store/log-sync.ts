@@ -16,6 +16,7 @@ export class LogSync {
   /** Those whom the sync on its way will tell; null while there is none. */
   #syncing: ReadonlyArray<Synced> | null = null
   #closed = false
+  #failure: NodeJS.ErrnoException | null = null
 
   /** `path` of the log. SQLite keeps this very file for as long as the database is open. */
   constructor(path: string) {
@@ -24,6 +25,7 @@ export class LogSync {
 
   /** One sync serves all who asked before it began. A log that can't be opened throws the system's error. */
   request(synced: Synced): void {
+    if (this.#failure !== null) return synced(this.#failure)
     this.#open()
     this.#waiting.push(synced)
     if (this.#syncing === null) this.#begin()
@@ -36,15 +38,26 @@ export class LogSync {
     const told = [...(this.#syncing ?? []), ...this.#waiting]
     this.#waiting = []
     if (this.#descriptor === null) return
-    let problem: NodeJS.ErrnoException | null = null
+    let problem = this.#failure
     try {
-      if (told.length > 0) fdatasyncSync(this.#descriptor)
+      if (told.length > 0 && problem === null) fdatasyncSync(this.#descriptor)
     } catch (error) {
       problem = error as NodeJS.ErrnoException
     }
     // A number that is closed under a running sync may by then be another file's.
     if (this.#syncing === null) closeSync(this.#descriptor)
     for (const synced of told) synced(problem)
+  }
+
+  /**
+   * The system may have let go of what it could not write, and call the next sync a success: no one's facts are on the disk
+   * any more (https://wiki.postgresql.org/wiki/Fsync_Errors).
+   */
+  #fail(told: ReadonlyArray<Synced>, error: NodeJS.ErrnoException): void {
+    this.#failure = error
+    const all = [...told, ...this.#waiting]
+    this.#waiting = []
+    for (const synced of all) synced(error)
   }
 
   #open(): number {
@@ -67,8 +80,10 @@ export class LogSync {
     fdatasync(descriptor, (error) => {
       this.#syncing = null
       if (this.#closed) return closeSync(descriptor)
-      for (const synced of told) synced(error)
+      if (error !== null) return this.#fail(told, error)
+      // The disk goes on while those are told whom it is done with.
       if (this.#waiting.length > 0) this.#begin()
+      for (const synced of told) synced(null)
     })
   }
 }
