@@ -17,6 +17,9 @@ interface Log {
   readonly prints: Array<number>
 }
 
+/** A log this short is copied at each turn: one that grows keeps room for more, and most actors have little to remember. */
+const short_max = 16
+
 /** Immutable to whoever holds it. */
 export interface Recent {
   readonly log: Log
@@ -50,9 +53,16 @@ const copyOf = ({ log, end }: Recent): Recent => ({
   end: end - begin(end)
 })
 
+/** The same and `id`, with a log of its own that has no room for more. */
+const longer = ({ log, end }: Recent, id: string): Recent => ({
+  log: { ids: log.ids.slice(0, end).concat(id), prints: log.prints.slice(0, end).concat(printOf(id)) },
+  end: end + 1
+})
+
 /** The same with `id` as the latest; several facts of one input are one. */
 export function remember(recent: Recent, id: string): Recent {
   if (recent.end > 0 && recent.log.ids[recent.end - 1] === id) return recent
+  if (recent.end < short_max) return longer(recent, id)
   const isLast = recent.log.ids.length === recent.end
   const { log, end } = isLast && recent.end < recentInputs_max + unseen_max ? recent : copyOf(recent)
   log.ids.push(id)
