@@ -124,6 +124,9 @@ export function settle(
   residents: Map<string, ActorState>,
   onRequests: RequestsTaker
 ): void {
+  const given = [...staged.appends.values()].reduce((facts, append) => facts + append.facts.length, 0)
+  if (given !== recorded.length)
+    throw new Error(`the store gave ${recorded.length} facts back for the ${given} that it was given`)
   let reached = 0
   for (const [stream, append] of staged.appends) {
     append.firstRecorded = reached
@@ -135,8 +138,6 @@ export function settle(
     // The store had these facts already, older than the actor remembers: its own state stands, and is loaded again.
     else residents.delete(stream)
   }
-  if (reached !== recorded.length)
-    throw new Error(`the store gave ${recorded.length} facts back for the ${reached} that it was given`)
   answerRefused(staged)
   for (const entry of staged.taken) {
     if (entry.turn === null || entry.turn.outcome === "refuse") continue

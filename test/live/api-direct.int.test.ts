@@ -2,6 +2,7 @@ import assert from "node:assert/strict"
 import { Agent, request } from "node:http"
 import type { Socket } from "node:net"
 import { after, before, test } from "node:test"
+import { setTimeout as sleep } from "node:timers/promises"
 import { Effect } from "effect"
 import * as fc from "fast-check"
 import { Api, isCommand } from "../../src/live/api/api.ts"
@@ -170,4 +171,28 @@ test("who waits for a command when the server ends is told by the end of the con
   await reached.promise
   await world.close()
   await waiting
+})
+
+test("one key for two commands at once: each is told of its own, or that the key is another's", async () => {
+  const held = Promise.withResolvers<void>()
+  let isHeld = false
+  const world = await openWorld({}, () => (isHeld ? Effect.promise(() => held.promise) : Effect.void))
+  isHeld = true
+  // Two are under way, which is the limit: so the next two are decided together.
+  const others = ["x", "y"].map((name) => world.call("POST", "/v1/vms", { name, spec: {} }))
+  await sleep(100)
+  const key = { "idempotency-key": "one-for-two" }
+  const asked = ["a", "b"].map(async (host) => {
+    const { status, body } = await world.call("POST", `/v1/hosts/${host}/drain`, {}, key)
+    return { status, told: String(body.stream), own: `host/${host}` }
+  })
+  // Both are on their way before either is recorded.
+  setTimeout(held.resolve, 200)
+  const answers = await Promise.all(asked)
+  await Promise.all(others)
+  await world.close()
+  for (const { status, told, own } of answers) {
+    assert.ok(status === 200 || status === 422, String(status))
+    if (status === 200) assert.equal(told, own)
+  }
 })

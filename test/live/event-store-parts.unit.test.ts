@@ -16,7 +16,7 @@ const gap = fc.oneof(
   { weight: 60, arbitrary: fc.integer({ min: 1, max: 1000 }) },
   { weight: 1, arbitrary: fc.constantFrom(2 ** 32 - 1, 2 ** 32, 2 ** 40) }
 )
-const facts = fc.array(fc.tuple(gap, fc.nat(0xffffffff)), { minLength: 1, maxLength: facts_max })
+const facts = fc.array(fc.tuple(gap, fc.nat(0xffffffff)), { minLength: 1, maxLength: facts_max, size: "max" })
 /** Of each stream, the runs that are written one after the other. */
 const streams = fc.array(fc.array(facts, { minLength: 1, maxLength: 3 }), { minLength: 1, maxLength: 4 })
 

@@ -56,6 +56,26 @@ test("facts are counted from the start of the process on, and what there is is r
   )
 })
 
+test("what is counted between two reads is in the second, once", async () => {
+  const metrics = makeMetrics()
+  const series = 'novacron_http_requests_total{method="POST",route="/v1/vms",status="200"}'
+  const read = async () => value(await metrics.render(), series)
+  assert.equal(await read(), undefined)
+  metrics.httpRequest("POST", "/v1/vms", 200, 0.001)
+  metrics.httpRequest("POST", "/v1/vms", 200, 0.001)
+  metrics.httpRequest("POST", "/v1/vms", 409, 0.001)
+  assert.equal(await read(), 2)
+  assert.equal(await read(), 2)
+  metrics.httpRequest("POST", "/v1/vms", 200, 0.001)
+  assert.equal(await read(), 3)
+  metrics.command("vm.start", "accepted")
+  metrics.command("vm.start", "refused")
+  metrics.command("vm.start", "accepted")
+  const text = await metrics.render()
+  assert.equal(value(text, 'novacron_commands_total{type="vm.start",outcome="accepted"}'), 2)
+  assert.equal(value(text, 'novacron_commands_total{type="vm.start",outcome="refused"}'), 1)
+})
+
 test("a rebuild counts nothing twice", async () => {
   await withProjector(memoryDisk(), {}, ({ store, projector }) =>
     Effect.scoped(

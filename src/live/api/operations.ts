@@ -203,7 +203,9 @@ export const makeOperations = Effect.fn("Operations.make")(function* () {
     begin: (facts) => {
       const first = facts[0]
       if (first === undefined) return undefined
-      return (log.entryOf(first.correlation) ?? log.begin(first)).operation
+      const known = log.entryOf(first.correlation)?.operation
+      // One key for two commands at once: each is told what became of its own.
+      return known?.stream === first.stream ? known : log.begin(first).operation
     },
     wait: Effect.fnUntraced(function* (id, timeoutMs) {
       const now = log.entryOf(id)?.operation
