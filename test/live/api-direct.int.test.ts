@@ -2,7 +2,6 @@ import assert from "node:assert/strict"
 import { Agent, request } from "node:http"
 import type { Socket } from "node:net"
 import { after, before, test } from "node:test"
-import { setTimeout as sleep } from "node:timers/promises"
 import { Effect } from "effect"
 import * as fc from "fast-check"
 import { Api, isCommand } from "../../src/live/api/api.ts"
@@ -176,11 +175,20 @@ test("who waits for a command when the server ends is told by the end of the con
 test("one key for two commands at once: each is told of its own, or that the key is another's", async () => {
   const held = Promise.withResolvers<void>()
   let isHeld = false
-  const world = await openWorld({}, () => (isHeld ? Effect.promise(() => held.promise) : Effect.void))
+  const reached = [Promise.withResolvers<void>(), Promise.withResolvers<void>()] as const
+  let appends = 0
+  const world = await openWorld({}, () => {
+    if (!isHeld) return Effect.void
+    reached[appends++]?.resolve()
+    return Effect.promise(() => held.promise)
+  })
   isHeld = true
-  // Two are under way, which is the limit: so the next two are decided together.
-  const others = ["x", "y"].map((name) => world.call("POST", "/v1/vms", { name, spec: {} }))
-  await sleep(100)
+  const create = (name: string) => world.call("POST", "/v1/vms", { name, spec: {} })
+  const others = [create("x")]
+  await reached[0].promise
+  others.push(create("y"))
+  // Two batches are under way, which is the limit: so the next two are decided together.
+  await reached[1].promise
   const key = { "idempotency-key": "one-for-two" }
   const asked = ["a", "b"].map(async (host) => {
     const { status, body } = await world.call("POST", `/v1/hosts/${host}/drain`, {}, key)
