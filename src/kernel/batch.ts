@@ -8,7 +8,7 @@ import type { Accepted, SubmitError } from "./refusals.ts"
 import { emptyActor } from "./turn.ts"
 import type { takeTurn, ActorState, Input, Outstanding, Turn } from "./turn.ts"
 
-export type Kinds = ReadonlyMap<string, ActorKind>
+export type Kinds = ReadonlyArray<ActorKind>
 export type RequestsTaker = (stream: string, asked: ReadonlyArray<Outstanding>) => void
 
 /** Told once what became of an input. Called between two turns of others, so it must not throw. */
@@ -19,11 +19,14 @@ export interface Waiting {
   readonly answered: Answered
 }
 
-export const kindOf = (kinds: Kinds, stream: string): ActorKind | undefined =>
-  kinds.get(stream.slice(0, stream.indexOf("/")))
+/** They are few, and a look for each makes no text, as to cut the name of the kind out of the stream's would. */
+export function kindOf(kinds: Kinds, stream: string): ActorKind | undefined {
+  for (const kind of kinds) if (stream[kind.kind.length] === "/" && stream.startsWith(kind.kind)) return kind
+  return undefined
+}
 
 export const unknownKind = (kinds: Kinds, stream: string) =>
-  new UnknownKind({ stream, allowed: [...kinds.keys()] })
+  new UnknownKind({ stream, allowed: kinds.map(({ kind }) => kind) })
 
 export const refusal = (input: Input, turn: Extract<Turn, { outcome: "refuse" }>) =>
   new CommandRefused({
@@ -84,14 +87,17 @@ export function stageBatch(
         continue
       }
       states.set(stream, turn.next)
-      let append = appends.get(stream)
-      if (append === undefined)
-        appends.set(
-          stream,
-          (append = { stream, expectedRevision: actor.revision, facts: [], firstRecorded: 0 })
-        )
-      taken.push({ one, turn, append, from: append.facts.length })
-      append.facts.push(...turn.drafts)
+      const before = appends.get(stream)
+      const from = before === undefined ? 0 : before.facts.length
+      const append = before ?? {
+        stream,
+        expectedRevision: actor.revision,
+        facts: [...turn.drafts],
+        firstRecorded: 0
+      }
+      if (before === undefined) appends.set(stream, append)
+      else before.facts.push(...turn.drafts)
+      taken.push({ one, turn, append, from })
     } catch (defect) {
       // One actor's bug must not take the others' turns with it; its caller sees the defect.
       taken.push({ one, turn: null, answer: Exit.die(defect) })

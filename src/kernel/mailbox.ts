@@ -84,7 +84,7 @@ class Line {
     this.store = store
     this.options = options
     this.residents = options.residents ?? new Map<string, ActorState>()
-    this.kinds = new Map(options.kinds.map((kind) => [kind.kind, kind]))
+    this.kinds = options.kinds
   }
 
   offer(input: Input, answered: Answered): void {
@@ -192,8 +192,9 @@ class Line {
   /** Load what is not in memory, so that the turns run without a pause between them. */
   private readonly loadAll = Effect.fnUntraced(function* (this: Line, batch: ReadonlyArray<Waiting>) {
     for (const { input } of batch) {
+      if (this.residents.has(input.stream)) continue
       const kind = kindOf(this.kinds, input.stream)
-      if (!kind || this.residents.has(input.stream)) continue
+      if (!kind) continue
       this.residents.set(input.stream, yield* load(this.store, kind, input.stream))
     }
   })

@@ -85,7 +85,10 @@ export class Replica<Request extends object> {
   }
 
   #fold(fact: Message, timeMs: number): ReadonlyArray<Request> {
-    const { state, requests } = evolve(this.#kind, this.#state, fact, { self: this.#self, timeMs })
+    const { state, requests } = evolve(this.#kind, this.#state, {
+      ...fact,
+      stamp: { self: this.#self, timeMs }
+    })
     this.#state = state
     return requests as ReadonlyArray<unknown> as ReadonlyArray<Request>
   }

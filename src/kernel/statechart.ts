@@ -21,10 +21,15 @@ export interface ChartState {
   readonly place: Place
 }
 
-type Event = Message & { readonly stamp: Stamp }
+/** A message as a chart sees it: with when, and for whom, it is taken. */
+export type Event = Message & { readonly stamp: Stamp }
 /** Does one action of a fact: the context after it; what it asks is added to `asked`. */
 type Act = (context: unknown, event: Event, asked: Array<Request>) => unknown
-type Say = (context: unknown, event: Event) => Message
+interface Arguments {
+  readonly context: unknown
+  readonly event: Event
+}
+type Say = (args: Arguments) => Message
 
 /** What a fact does in a place. */
 interface Move {
@@ -34,8 +39,8 @@ interface Move {
 
 /** One of the transitions of a command or report in a place: the facts it records where its guard holds. */
 interface Candidate {
-  readonly holds: ((args: { context: unknown; event: Event }) => boolean) | null
-  readonly says: ReadonlyArray<Say>
+  readonly holds: ((args: Arguments) => boolean) | null
+  readonly says: (args: Arguments) => Array<Message>
 }
 
 /** One combination of active states; all actors that stand there share it. */
@@ -110,16 +115,17 @@ export function decide(kind: ActorKind, state: ChartState, input: Message, stamp
   if (!handles(state, input.type)) return []
   const chart = chartOf(kind)
   const candidates = candidatesOf(chart, state.place, input.type)
-  const event: Event = { ...input, stamp }
-  if (candidates === null) return decideByXState(kind, state, event)
-  const { context } = state
-  const taken = candidates.find(({ holds }) => holds === null || holds({ context, event }))
-  return taken === undefined ? [] : listed(taken.says.map((say) => say(context, event)))
+  const args: Arguments = { context: state.context, event: { ...input, stamp } }
+  if (candidates === null) return decideByXState(kind, state, args.event)
+  for (const { holds, says } of candidates) if (holds === null || holds(args)) return listed(says(args))
+  return []
 }
 
 /** Facts that were decided together count each. */
 function listed(facts: Array<Message>): Array<Message> {
-  if (facts.every(({ type }) => type !== listType)) return facts
+  let hasList = false
+  for (const { type } of facts) hasList ||= type === listType
+  if (!hasList) return facts
   return facts.flatMap((fact) =>
     fact.type === listType ? (fact as unknown as { facts: ReadonlyArray<Message> }).facts : [fact]
   )
@@ -145,17 +151,16 @@ export interface Evolved {
 const nothing: ReadonlyArray<never> = []
 
 /** What a recorded fact makes of the state, and what it asks of the ports. A fact that fits nowhere is a bug. */
-export function evolve(kind: ActorKind, state: ChartState, fact: Message, stamp: Stamp): Evolved {
+export function evolve(kind: ActorKind, state: ChartState, fact: Event): Evolved {
   const move = moveOf(chartOf(kind), state.place, fact.type)
-  if (move === null) return evolveByXState(kind, state, { ...fact, stamp })
+  if (move === null) return evolveByXState(kind, state, fact)
   const { to, acts } = move
   if (acts.length === 0) {
     return { state: { value: to.value, context: state.context, place: to }, requests: nothing }
   }
-  const event: Event = { ...fact, stamp }
   const requests: Array<Request> = []
   let context = state.context
-  for (const act of acts) context = act(context, event, requests)
+  for (const act of acts) context = act(context, fact, requests)
   return { state: { value: to.value, context, place: to }, requests }
 }
 
@@ -226,7 +231,6 @@ function enter({ places }: Chart, target: AnyStateNode): Place {
   return placeOf(places, value, nodes)
 }
 
-type Arguments = { readonly context: unknown; readonly event: Event }
 type Assigner = (args: Arguments, params: unknown) => unknown
 interface Named {
   readonly type: string
@@ -278,7 +282,7 @@ function compileCandidates(chart: Chart, place: Place, type: string): ReadonlyAr
     const holds = guard === undefined ? null : compileGuard(chart.machine, guard)
     const says = (actions as ReadonlyArray<unknown>).map(compileSay)
     if (target !== undefined || holds === undefined || says.includes(null)) return null
-    candidates.push({ holds, says: says as ReadonlyArray<Say> })
+    candidates.push({ holds, says: together(says as ReadonlyArray<Say>) })
   }
   return candidates
 }
@@ -290,12 +294,19 @@ function compileGuard(machine: AnyStateMachine, guard: unknown): NonNullable<Can
   return typeof check === "function" && !("check" in check) ? (check as Candidate["holds"] & {}) : undefined
 }
 
+/** Most transitions say one thing, and every command takes one. */
+function together(says: ReadonlyArray<Say>): Candidate["says"] {
+  const [only, ...others] = says
+  if (only !== undefined && others.length === 0) return (args) => [only(args)]
+  return (args) => says.map((say) => say(args))
+}
+
 /** An `emit`; null for anything else. */
 function compileSay(action: unknown): Say | null {
   const { type, event: said } = action as { readonly type?: string; readonly event?: unknown }
   if (typeof action !== "function" || type !== "xstate.emit") return null
   if (typeof said !== "function") return () => said as Message
-  return (context, event) => (said as (args: Arguments) => Message)({ context, event })
+  return said as Say
 }
 
 type Action = { readonly type: string; readonly params: unknown }

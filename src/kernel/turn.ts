@@ -48,6 +48,8 @@ export interface ActorState {
   readonly recent: Recent
 }
 
+const none: ReadonlyArray<Outstanding> = []
+
 /** The kernel's own fact: a request was answered, and the chart had no use for the answer in that state. */
 export const answeredType = "kernel.answered"
 
@@ -95,11 +97,9 @@ export function takeTurn(
   }
   // Progress repeats under one key, so the place in the stream makes its ids unique.
   const id = input.answers && !input.answers.final ? `${input.id}~${actor.revision + 1}` : input.id
-  const drafts: Array<Draft> = []
-  const requests: Array<Outstanding> = []
+  let requests = none
   let next = actor
-  for (const [index, fact] of facts.entries()) {
-    const { type, ...data } = fact
+  const drafts = facts.map(({ type, ...data }, index) => {
     const draft: Draft = {
       id: `${id}#${index}`,
       type: withPrefix(type),
@@ -112,12 +112,13 @@ export function takeTurn(
       answers: index === 0 && input.answers?.final ? input.answers.key : null,
       data
     }
-    drafts.push(draft)
     const applied = apply(kind, next, draft, next.revision + 1, 0)
     next = applied.actor
-    requests.push(...applied.requests)
-  }
-  return { outcome: "record", drafts, next, requests: requests.filter((asked) => stillWanted(next, asked)) }
+    if (applied.requests.length > 0) requests = [...requests, ...applied.requests]
+    return draft
+  })
+  if (requests.length > 0) requests = requests.filter((asked) => stillWanted(next, asked))
+  return { outcome: "record", drafts, next, requests }
 }
 
 /** A timer that the same turn also stopped is not worth starting; a stop has to be performed. */
@@ -147,13 +148,8 @@ export function apply(
   const evolved =
     type === answeredType
       ? { state: actor.chart, requests: [] }
-      : evolve(kind, actor.chart, { ...fact.data, type }, stamp)
-  const requests = evolved.requests.map((request, index) => ({
-    key: `${actor.stream}@${revision}#${index}`,
-    request,
-    correlation: fact.correlation,
-    askedMs: fact.timeMs
-  }))
+      : evolve(kind, actor.chart, { ...fact.data, type, stamp })
+  const requests = outstandingOf(actor.stream, revision, fact, evolved.requests)
   return {
     actor: {
       stream: actor.stream,
@@ -165,6 +161,22 @@ export function apply(
     },
     requests
   }
+}
+
+function outstandingOf(
+  stream: string,
+  revision: number,
+  { correlation, timeMs }: Draft | Recorded,
+  requests: ReadonlyArray<Request>
+): ReadonlyArray<Outstanding> {
+  // Most facts ask for nothing.
+  if (requests.length === 0) return none
+  return requests.map((request, index) => ({
+    key: `${stream}@${revision}#${index}`,
+    request,
+    correlation,
+    askedMs: timeMs
+  }))
 }
 
 function nextOutstanding(

@@ -32,40 +32,105 @@ class BoundedLabel {
   }
 }
 
-/**
- * A counter that every request counts with. prom-client makes a text of the labels at each `inc`; here that is done when somebody
- * reads the counter.
- */
-class Tally {
-  readonly #cells = new Map<string, Map<string, Map<string, { count: number }>>>()
-  readonly #labelNames: ReadonlyArray<string>
+/** One cell for each combination of up to three labels. */
+class Cells<Cell> {
+  readonly #cells = new Map<string, Map<string, Map<string, Cell>>>()
+  readonly #make: () => Cell
 
-  constructor(name: string, help: string, labelNames: ReadonlyArray<string>, registers: Array<Registry>) {
-    this.#labelNames = labelNames
-    const tell = (labels: Array<string>, count: number) => counter.labels(...labels).inc(count)
-    const collect = () => this.#drain(tell)
-    const counter = new Counter({ name, help, labelNames, registers, collect })
+  constructor(make: () => Cell) {
+    this.#make = make
   }
 
-  /** Values of as many labels as it has. */
-  inc(first: string, second = "", third = ""): void {
+  at(first: string, second = "", third = ""): Cell {
     let seconds = this.#cells.get(first)
     if (seconds === undefined) this.#cells.set(first, (seconds = new Map()))
     let thirds = seconds.get(second)
     if (thirds === undefined) seconds.set(second, (thirds = new Map()))
-    const cell = thirds.get(third)
-    if (cell === undefined) thirds.set(third, { count: 1 })
-    else cell.count++
+    let cell = thirds.get(third)
+    if (cell === undefined) thirds.set(third, (cell = this.#make()))
+    return cell
   }
 
-  /** What was counted since the last time. */
-  #drain(tell: (labels: Array<string>, count: number) => void): void {
+  *all(): Generator<readonly [ReadonlyArray<string>, Cell]> {
     for (const [first, seconds] of this.#cells)
       for (const [second, thirds] of seconds)
-        for (const [third, cell] of thirds) {
-          if (cell.count > 0) tell([first, second, third].slice(0, this.#labelNames.length), cell.count)
-          cell.count = 0
-        }
+        for (const [third, cell] of thirds) yield [[first, second, third], cell]
+  }
+}
+
+// What every request counts with. prom-client makes a text of the labels each time; here that is done when somebody reads.
+
+class Tally {
+  readonly #cells = new Cells(() => ({ count: 0 }))
+
+  constructor(name: string, help: string, labelNames: ReadonlyArray<string>, registers: Array<Registry>) {
+    const collect = () => {
+      for (const [labels, cell] of this.#cells.all()) {
+        if (cell.count > 0) counter.labels(...labels.slice(0, labelNames.length)).inc(cell.count)
+        cell.count = 0
+      }
+    }
+    const counter = new Counter({ name, help, labelNames, registers, collect })
+  }
+
+  /** Values of as many labels as it has. */
+  inc(first: string, second?: string, third?: string): void {
+    this.#cells.at(first, second, third).count++
+  }
+}
+
+/** A histogram, by what prom-client asks of a metric. */
+class Distribution {
+  readonly name: string
+  readonly help: string
+  readonly type = "histogram"
+  readonly aggregator = "sum"
+  readonly #labelNames: ReadonlyArray<string>
+  readonly #bounds: ReadonlyArray<number>
+  /** How many were in each bucket, and above the last bound; and their sum. */
+  readonly #cells: Cells<{ readonly counts: Array<number>; sum: number }>
+
+  constructor(
+    name: string,
+    help: string,
+    bounds: ReadonlyArray<number>,
+    labelNames: ReadonlyArray<string>,
+    registers: ReadonlyArray<Registry>
+  ) {
+    this.name = name
+    this.help = help
+    this.#bounds = bounds
+    this.#labelNames = labelNames
+    this.#cells = new Cells(() => ({ counts: Array.from({ length: bounds.length + 1 }, () => 0), sum: 0 }))
+    // Without labels there is one series, which is there from the beginning.
+    if (labelNames.length === 0) this.#cells.at("")
+    for (const registry of registers) registry.registerMetric(this as unknown as Histogram)
+  }
+
+  /** With the values of as many labels as it has. */
+  observe(value: number, first = "", second = ""): void {
+    const cell = this.#cells.at(first, second)
+    let bucket = 0
+    while (bucket < this.#bounds.length && value > (this.#bounds[bucket] as number)) bucket++
+    cell.counts[bucket] = (cell.counts[bucket] as number) + 1
+    cell.sum += value
+  }
+
+  get(): Promise<object> {
+    const { name, help, type, aggregator } = this
+    const values: Array<object> = []
+    for (const [given, { counts, sum }] of this.#cells.all()) {
+      const labels = Object.fromEntries(this.#labelNames.map((label, place) => [label, given[place]]))
+      let count = 0
+      for (const [bucket, inBucket] of counts.entries()) {
+        count += inBucket
+        const le = this.#bounds[bucket] ?? "+Inf"
+        values.push({ metricName: `${name}_bucket`, labels: { le, ...labels }, value: count })
+      }
+      values.push({ metricName: `${name}_sum`, labels, value: sum })
+      values.push({ metricName: `${name}_count`, labels, value: count })
+    }
+    return Promise.resolve({ name, help, type, aggregator, values })
   }
 }
 
@@ -89,6 +154,8 @@ function instruments(registers: Array<Registry>) {
     new Gauge({ name, help, labelNames, registers })
   const tally = (name: string, help: string, labelNames: Array<string>) =>
     new Tally(name, help, labelNames, registers)
+  const distribution = (name: string, help: string, bounds: Array<number>, labels: Array<string> = []) =>
+    new Distribution(name, help, bounds, labels, registers)
   const histogram = <L extends string>(
     name: string,
     help: string,
@@ -109,8 +176,12 @@ function instruments(registers: Array<Registry>) {
     mode: gauge("dwcp_mode", "1 for the network mode that is in use", ["mode"]),
     facts: tally("novacron_facts_total", "Facts appended since the start, by type", ["type"]),
     commands: tally("novacron_commands_total", "Commands, by type and outcome", ["type", "outcome"]),
-    turn: histogram("novacron_turn_duration_seconds", "Time to decide one input, of one in 16", turnBuckets),
-    append: histogram("novacron_append_duration_seconds", "Time of one durable append", diskBuckets),
+    turn: distribution(
+      "novacron_turn_duration_seconds",
+      "Time to decide one input, of one in 16",
+      turnBuckets
+    ),
+    append: distribution("novacron_append_duration_seconds", "Time of one durable append", diskBuckets),
     mailboxWaiting: gauge("novacron_mailbox_waiting", "Inputs that stand in line"),
     outstanding: gauge("novacron_outstanding_requests", "Requests that are not answered yet"),
     lag: gauge("novacron_projection_lag_facts", "Facts in the store that a view has not seen", [
@@ -136,7 +207,7 @@ function instruments(registers: Array<Registry>) {
       "route",
       "status"
     ]),
-    httpDuration: histogram("novacron_http_request_duration_seconds", "Time to answer", requestBuckets, [
+    httpDuration: distribution("novacron_http_request_duration_seconds", "Time to answer", requestBuckets, [
       "method",
       "route"
     ])
@@ -249,9 +320,9 @@ export function makeMetrics(): Metrics["Service"] {
     turn: (seconds) => kit.turn.observe(seconds),
     append: (seconds) => kit.append.observe(seconds),
     httpRequest: (method, route, status, seconds) => {
-      const labels = { method: methodOf(method), route: routes.of(route) }
-      kit.httpRequests.inc(labels.method, labels.route, String(Math.trunc(status)))
-      kit.httpDuration.observe(labels, seconds)
+      const [of, at] = [methodOf(method), routes.of(route)]
+      kit.httpRequests.inc(of, at, String(Math.trunc(status)))
+      kit.httpDuration.observe(seconds, of, at)
     },
     observe: (projector, sources = {}) =>
       Effect.acquireRelease(

@@ -27,7 +27,7 @@ function after(...commands: ReadonlyArray<Message>): { facts: ReadonlyArray<Mess
   for (const message of commands) {
     facts = decide(modeActor, state, message, stamp)
     for (const fact of facts) {
-      const evolved = evolve(modeActor, state, fact, stamp)
+      const evolved = evolve(modeActor, state, { ...fact, stamp })
       assert.deepEqual(evolved.requests, [])
       state = evolved.state
     }

@@ -49,7 +49,7 @@ function take(kind: ActorKind, both: Both, input: Message, timeMs: number): Both
   )
   let { ours, theirs } = both
   for (const fact of facts) {
-    const evolved = evolve(kind, ours, fact, stamp)
+    const evolved = evolve(kind, ours, { ...fact, stamp })
     const [next, asked] = byXState(kind, theirs, { ...fact, stamp } as Message)
     same(keep(evolved.state), { value: next.value, context: next.context }, `${what} → ${fact.type}`)
     same(evolved.requests, asked.map(({ params }) => params).flat(), `${what} → ${fact.type} asks`)
@@ -177,7 +177,7 @@ test("a fact that fits nowhere is told with the state", () => {
   const [kind] = actorKinds.filter((one) => one.kind === "host")
   assert.ok(kind)
   assert.throws(
-    () => evolve(kind, initialState(kind), { type: "host.drained" }, { self: "host/a", timeMs: 1 }),
+    () => evolve(kind, initialState(kind), { type: "host.drained", stamp: { self: "host/a", timeMs: 1 } }),
     /chart host: fact host.drained is not handled in unknown/
   )
 })

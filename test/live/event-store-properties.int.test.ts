@@ -11,9 +11,9 @@ import * as Simulated from "../../simulations/world/event-store.ts"
 import { canonicalText } from "../../src/events/envelope.ts"
 import type { Draft } from "../../src/events/envelope.ts"
 import { Digest } from "../../src/kernel/ports/digest.ts"
-import type { EventStore } from "../../src/kernel/ports/event-store.ts"
+import type { EventStore, StoreFailure } from "../../src/kernel/ports/event-store.ts"
 import * as LiveDigest from "../../src/live/digest.ts"
-import { draftText } from "../../src/live/event-store/rows.ts"
+import { record, storableText } from "../../src/live/event-store/rows.ts"
 import { layer } from "../../src/live/event-store.ts"
 import { within } from "../conformance/event-store.ts"
 import type { Store } from "../conformance/event-store.ts"
@@ -173,17 +173,48 @@ function failureIn(exit: Exit.Failure<unknown, unknown>): unknown {
   })
 }
 
-test("the text that an append hashes is the canonical text", () => {
+const texts = [
+  "id",
+  "type",
+  "correlation",
+  "causation",
+  "node",
+  "answers",
+  "principal.kind",
+  "principal.name"
+]
+
+const withText = (draft: Draft, field: string, value: string): Draft =>
+  field.startsWith("principal.")
+    ? { ...draft, principal: { ...draft.principal, [field.slice("principal.".length)]: value } }
+    : { ...draft, [field]: value }
+
+test("the text that an append hashes is the canonical text, and one that SQLite would change is refused by name", () => {
   const place = fc.record({ position: fc.nat(), stream, revision: fc.nat() })
-  const property = fc.property(place, draftWith(storable), fc.constantFrom("0", "f"), (at, draft, digit) => {
-    const dataText = JSON.stringify(draft.data)
-    const previousHash = digit.repeat(64)
-    const { data: _, ...rest } = draft
-    assert.equal(
-      draftText(at.position, at.stream, at.revision, draft, dataText, previousHash),
-      canonicalText({ ...at, ...rest }, dataText, previousHash)
-    )
-  })
+  const field = fc.option(fc.constantFrom(...texts))
+  const around = fc.tuple(storable, fc.constantFrom("\0", "\ud800", "\udfff"), storable)
+  const digit = fc.constantFrom("0", "f")
+  const property = fc.property(
+    place,
+    draftWith(storable),
+    field,
+    around,
+    digit,
+    (at, right, wrong, bad, of) => {
+      const draft = wrong === null ? right : withText(right, wrong, bad.join(""))
+      const dataText = JSON.stringify(draft.data)
+      const previousHash = of.repeat(64)
+      const { position, revision } = at
+      const text = () =>
+        storableText(record(position, at.stream, revision, draft, dataText, previousHash), dataText)
+      if (wrong === null) {
+        const { data: _, ...rest } = draft
+        assert.equal(text(), canonicalText({ ...at, ...rest }, dataText, previousHash))
+      } else {
+        assert.throws(text, ({ reason }: StoreFailure) => reason.startsWith(`${wrong} "`))
+      }
+    }
+  )
   fc.assert(property, { seed, numRuns: 2000 })
 })
 

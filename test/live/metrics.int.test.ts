@@ -1,10 +1,15 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
 import { Effect } from "effect"
+import * as fc from "fast-check"
+import { Histogram, Registry } from "prom-client"
 import { labelValues_max, makeMetrics, measureAppends } from "../../src/live/metrics.ts"
 import { hostFacts, policy, spec } from "../projections/facts.ts"
 import type { Said } from "../projections/facts.ts"
 import { memoryDisk, say, withProjector } from "./projector-world.ts"
+
+const seed = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 31))
+console.log(`seed ${seed}`)
 
 const created = (name: string): Said => [`vm/${name}`, { type: "vm.created", name, spec, start: false }]
 const m = "migration/m1"
@@ -74,6 +79,42 @@ test("what is counted between two reads is in the second, once", async () => {
   const text = await metrics.render()
   assert.equal(value(text, 'novacron_commands_total{type="vm.start",outcome="accepted"}'), 2)
   assert.equal(value(text, 'novacron_commands_total{type="vm.start",outcome="refused"}'), 1)
+})
+
+test("the times of requests are told as prom-client tells a histogram", async () => {
+  const name = "novacron_http_request_duration_seconds"
+  const rows = fc.array(
+    fc.tuple(
+      fc.constantFrom("POST", "GET"),
+      fc.constantFrom("/v1/vms", '/v1/"quoted"\\'),
+      // On a bound, between two, above the last and none at all.
+      fc.oneof(fc.constantFrom(0, 0.001, 0.005, 10, 11), fc.double({ min: 0, max: 20, noNaN: true }))
+    ),
+    { maxLength: 60, size: "max" }
+  )
+  const property = fc.asyncProperty(rows, async (observed) => {
+    const metrics = makeMetrics()
+    const buckets = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+    const registers = [new Registry()]
+    const theirs = new Histogram({
+      name,
+      help: "Time to answer",
+      buckets,
+      labelNames: ["method", "route"],
+      registers
+    })
+    for (const [method, route, seconds] of observed) {
+      metrics.httpRequest(method, route, 200, seconds)
+      theirs.observe({ method, route }, seconds)
+    }
+    const linesOf = (text: string) =>
+      text
+        .split("\n")
+        .filter((line) => line.includes(name))
+        .sort()
+    assert.deepEqual(linesOf(await metrics.render()), linesOf(await registers[0]!.metrics()))
+  })
+  await fc.assert(property, { seed, numRuns: 100 })
 })
 
 test("a rebuild counts nothing twice", async () => {

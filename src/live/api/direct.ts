@@ -34,7 +34,16 @@ interface Entry {
   readonly payload: PayloadDecoder | null
   readonly handler: Handler
   /** The same by calls alone, where the handler only submits what the request says; else null. */
-  readonly offer: ((request: object, by: Pick<Said, "principal" | "key">, answered: Answered) => void) | null
+  readonly offer: ((asked: Asked, principal: Principal, answered: Answered) => void) | null
+}
+
+/** A request as its endpoint's schemas decode it. */
+interface Asked {
+  readonly params: unknown
+  readonly headers: { readonly "idempotency-key"?: string }
+  readonly query: unknown
+  /** Known when the body has come to its end. */
+  payload: unknown
 }
 
 /** `POST /v1/vms/:name/start` to its entry. */
@@ -65,7 +74,10 @@ export const addGroup =
         offer:
           saying === undefined
             ? null
-            : (request, by, answered) => offer({ ...saying(request), ...by }, answered)
+            : (asked, principal, answered) => {
+                const { stream, message } = saying(asked)
+                offer({ stream, message, principal, key: asked.headers["idempotency-key"] }, answered)
+              }
       })
     }
   }
@@ -99,11 +111,7 @@ interface Direct {
   readonly request: IncomingMessage
   readonly response: ServerResponse
   readonly principal: Principal
-  readonly decoded: {
-    readonly params: unknown
-    readonly headers: { readonly "idempotency-key"?: string }
-    readonly query: unknown
-  }
+  readonly asked: Asked
   readonly startedMs: number
   readonly slot: Slot
 }
@@ -125,14 +133,16 @@ const destinations_max = 4096
 
 /** `destinationOf`, which is asked again and again for the same actors. */
 function destinations(table: Table): (method: string, url: string) => Destination | null {
-  const known = new Map<string, Destination>()
+  const known = new Map<string, Map<string, Destination>>()
   return (method, url) => {
-    const key = `${method} ${url}`
-    let found = known.get(key) ?? null
+    let ofMethod = known.get(method)
+    let found = ofMethod?.get(url) ?? null
     if (found !== null) return found
     found = destinationOf(table, method, url)
-    if (known.size >= destinations_max) known.clear()
-    if (found !== null) known.set(key, found)
+    if (found === null) return null
+    if (ofMethod === undefined) known.set(method, (ofMethod = new Map()))
+    if (ofMethod.size >= destinations_max) ofMethod.clear()
+    ofMethod.set(url, found)
     return found
   }
 }
@@ -174,10 +184,11 @@ function accept(config: Direction, request: IncomingMessage, response: ServerRes
     request,
     response,
     principal,
-    decoded: {
+    asked: {
       params,
-      headers: (decodedHeaders?.value ?? {}) as Direct["decoded"]["headers"],
-      query: entry.query
+      headers: (decodedHeaders?.value ?? {}) as Asked["headers"],
+      query: entry.query,
+      payload: undefined
     },
     startedMs: performance.now(),
     slot
@@ -224,16 +235,10 @@ function send(config: DirectOptions, direct: Direct, answer: Response): void {
 }
 
 /** The command and its answer by calls alone: a fiber's life costs more than all of an actor's turn. */
-function say(
-  config: DirectOptions,
-  direct: Direct,
-  offer: NonNullable<Entry["offer"]>,
-  payload: unknown
-): void {
-  const { decoded, principal, request } = direct
-  const by = { principal, key: decoded.headers["idempotency-key"] }
-  offer({ ...decoded, payload }, by, (exit) => {
-    if (Exit.isFailure(exit)) return follow(config, direct, problemOfFailure(exit.cause, request.url ?? ""))
+function say(config: DirectOptions, direct: Direct, offer: NonNullable<Entry["offer"]>): void {
+  offer(direct.asked, direct.principal, (exit) => {
+    const { url = "" } = direct.request
+    if (Exit.isFailure(exit)) return follow(config, direct, problemOfFailure(exit.cause, url))
     const body = JSON.stringify(exit.value)
     const headers = {
       location: locationOf(exit.value),
@@ -244,7 +249,7 @@ function say(
       write(config, direct, statusOf(exit.value), headers, body)
     } catch (defect) {
       // This is called among the answers of others.
-      follow(config, direct, problemOfFailure(Cause.die(defect), request.url ?? ""))
+      follow(config, direct, problemOfFailure(Cause.die(defect), url))
     }
   })
 }
@@ -264,12 +269,13 @@ function follow(config: DirectOptions, direct: Direct, answer: Effect.Effect<Res
 }
 
 function run(config: DirectOptions, direct: Direct, text: string): void {
-  const { entry, decoded } = direct
+  const { entry, asked } = direct
   const body = payload(direct, text)
   if (Exit.isFailure(body))
     return send(config, direct, render(invalidOf("", Cause.squash(body.cause) as Schema.SchemaError)))
-  if (entry.offer !== null) return say(config, direct, entry.offer, body.value)
-  const handled = Effect.matchCauseEffect(entry.handler({ ...decoded, payload: body.value }), {
+  asked.payload = body.value
+  if (entry.offer !== null) return say(config, direct, entry.offer)
+  const handled = Effect.matchCauseEffect(entry.handler(asked), {
     onFailure: (cause) => problemOfFailure(cause, direct.request.url ?? ""),
     onSuccess: Effect.succeed
   })

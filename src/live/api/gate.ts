@@ -22,35 +22,36 @@ export interface GateLimits {
   readonly bodyBytes_max: number
 }
 
-export interface Slot {
+class Slot {
+  readonly #slots: Slots
+  #isIn = true
+
+  constructor(slots: Slots) {
+    this.#slots = slots
+    slots.taken += 1
+  }
+
   /** Once; a second call does nothing. */
-  readonly leave: () => void
+  leave(): void {
+    if (this.#isIn) this.#slots.taken -= 1
+    this.#isIn = false
+  }
 }
+export type { Slot }
 
 /** Requests that are answered at the same time, those that wait for an operation included. */
 export class Slots {
   readonly max: number
-  #taken = 0
+  /** Told by the slots themselves. */
+  taken = 0
 
   constructor(max: number) {
     this.max = max
   }
 
-  get taken(): number {
-    return this.#taken
-  }
-
   /** Null when all are taken. */
   enter(): Slot | null {
-    if (this.#taken >= this.max) return null
-    this.#taken += 1
-    let isIn = true
-    return {
-      leave: () => {
-        if (isIn) this.#taken -= 1
-        isIn = false
-      }
-    }
+    return this.taken >= this.max ? null : new Slot(this)
   }
 }
 
@@ -171,7 +172,7 @@ export function gate(
       return routes.pipe(
         principal === null ? (app) => app : Effect.provideService(Caller, principal),
         Effect.matchCauseEffect({ onFailure: (cause) => onFailure(cause, path), onSuccess }),
-        Effect.ensuring(Effect.sync(slot.leave))
+        Effect.ensuring(Effect.sync(() => slot.leave()))
       )
     }
   )

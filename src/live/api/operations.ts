@@ -99,7 +99,8 @@ class Log {
       id: fact.correlation,
       stream: fact.stream,
       began,
-      state: "running",
+      // What has nothing to wait for has nobody who waits.
+      state: ends.done.length === 0 ? "succeeded" : "running",
       reason: null,
       position: fact.position,
       lastPosition: fact.position,
@@ -109,8 +110,7 @@ class Log {
     const entry = { operation, ends, said: fact.data }
     this.#begunTo = Math.max(this.#begunTo, fact.position)
     this.#newer.set(operation.id, entry)
-    if (ends.done.length === 0) this.#end(entry, "succeeded", fact)
-    else {
+    if (operation.state === "running") {
       const open = this.#running.get(fact.stream) ?? new Set()
       this.#running.set(fact.stream, open.add(entry))
     }
@@ -119,16 +119,26 @@ class Log {
   }
 
   take(fact: Recorded): void {
-    const open = this.#running.get(fact.stream)
+    const open = this.#running.size === 0 ? undefined : this.#running.get(fact.stream)
+    if (open !== undefined) this.#goOn(open, fact)
+    if (fact.principal.kind !== "operator") return
+    if (this.#beginsNow(fact) || this.entryOf(fact.correlation) === undefined) this.begin(fact)
+  }
+
+  #goOn(open: ReadonlySet<Entry>, fact: Recorded): void {
     const type = withoutPrefix(fact.type)
-    for (const entry of open ?? []) {
+    for (const entry of open) {
       if (fact.position <= entry.operation.lastPosition) continue
       entry.operation = { ...entry.operation, lastPosition: fact.position, updatedMs: fact.timeMs }
       if (entry.ends.done.includes(type)) this.#end(entry, "succeeded", fact)
       else if (entry.ends.failed.includes(type)) this.#end(entry, "failed", fact)
     }
-    if (fact.principal.kind !== "operator") return
-    if (this.#beginsNow(fact) || this.entryOf(fact.correlation) === undefined) this.begin(fact)
+  }
+
+  /** The operation of a command's first fact. One key for two commands at once: each is told what became of its own. */
+  operationOf(first: Recorded): Operation {
+    const known = this.#beginsNow(first) ? undefined : this.entryOf(first.correlation)?.operation
+    return known?.stream === first.stream ? known : this.begin(first).operation
   }
 
   /** It is the first fact of its command, and nobody began its operation yet: then there is nothing to look for. */
@@ -200,13 +210,7 @@ export const makeOperations = Effect.fn("Operations.make")(function* () {
             entry.ends.command === message.type &&
             saysAsMuch(message, entry.said)
     },
-    begin: (facts) => {
-      const first = facts[0]
-      if (first === undefined) return undefined
-      const known = log.entryOf(first.correlation)?.operation
-      // One key for two commands at once: each is told what became of its own.
-      return known?.stream === first.stream ? known : log.begin(first).operation
-    },
+    begin: ([first]) => (first === undefined ? undefined : log.operationOf(first)),
     wait: Effect.fnUntraced(function* (id, timeoutMs) {
       const now = log.entryOf(id)?.operation
       if (now === undefined) return null

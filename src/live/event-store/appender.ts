@@ -9,7 +9,7 @@ import { Stream } from "../../events/fields.ts"
 import { RevisionConflict, StoreFailure } from "../../kernel/ports/event-store.ts"
 import type { Head, StreamAppend } from "../../kernel/ports/event-store.ts"
 import { breaksWriting, isPassing } from "./errors.ts"
-import { columns, decode, draftText, record } from "./rows.ts"
+import { columns, decode, record, storableText } from "./rows.ts"
 import type { Row } from "./rows.ts"
 import type { StreamIndex } from "./stream-index.ts"
 
@@ -177,8 +177,11 @@ export class Appender {
     const revision = entry.revision + 1
     const previousHash = this.#hash
     const dataText = JSON.stringify(draft.data)
-    const hash = this.#sha256(draftText(position, entry.name, revision, draft, dataText, previousHash))
-    this.#insert.run(
+    const fact = record(position, entry.name, revision, draft, dataText, previousHash)
+    const hash = this.#sha256(storableText(fact, dataText))
+    fact.hash = hash
+    // `run` would make an object that says what was changed.
+    this.#insert.get(
       position,
       entry.id,
       revision,
@@ -201,7 +204,7 @@ export class Appender {
     this.#position = position
     this.#hash = hash
     entry.revision = revision
-    return record(position, entry.name, revision, draft, dataText, previousHash, hash)
+    return fact
   }
 
   #alreadyStored(append: StreamAppend, entry: StreamEntry, recorded: Array<Recorded>): void {

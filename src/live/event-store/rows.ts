@@ -1,5 +1,6 @@
 /** One fact as a row: the columns in order, the text that is hashed, and the way back to `Recorded`. */
 import type { SQLOutputValue } from "node:sqlite"
+import { canonicalText } from "../../events/envelope.ts"
 import type { Draft, Principal, Recorded } from "../../events/envelope.ts"
 import { StoreFailure } from "../../kernel/ports/event-store.ts"
 
@@ -25,46 +26,32 @@ export const columns = [
 
 export type Row = ReadonlyArray<SQLOutputValue>
 
-// Printable ASCII without the quote and the backslash: JSON writes it as it is.
-const plain = /^[ !#-[\]-~]*$/
-
-/** `JSON.stringify(text)`; a text that SQLite would not give back as it was is refused. */
-function quote(text: string, field: string): string {
-  if (plain.test(text)) return `"${text}"`
-  if (!text.isWellFormed() || text.includes("\0"))
-    throw new StoreFailure({
-      operation: "append",
-      reason: `${field} ${JSON.stringify(text)} must be well-formed Unicode without NUL`
-    })
-  return JSON.stringify(text)
+function checkText(text: string, field: string): void {
+  if (text.isWellFormed() && !text.includes("\0")) return
+  throw new StoreFailure({
+    operation: "append",
+    reason: `${field} ${JSON.stringify(text)} must be well-formed Unicode without NUL`
+  })
 }
 
-function integer(value: number, field: string): number {
-  if (Number.isSafeInteger(value)) return value
+function checkInteger(value: number, field: string): void {
+  if (Number.isSafeInteger(value)) return
   throw new StoreFailure({ operation: "append", reason: `${field} ${value} must be a safe integer` })
 }
 
-/**
- * Equals `canonicalText` of the envelope for every draft it accepts (a property test says so), written by
- * hand because it is a third of the cost of an append. `stream` is a valid stream name, so it is plain.
- */
-export function draftText(
-  position: number,
-  stream: string,
-  revision: number,
-  draft: Draft,
-  dataText: string,
-  previousHash: string
-): string {
-  const { kind, name } = draft.principal
-  const answers = draft.answers === null ? "null" : quote(draft.answers, "answers")
-  return (
-    `["${previousHash}",${position},"${stream}",${revision},${quote(draft.id, "id")},` +
-    `${quote(draft.type, "type")},${integer(draft.version, "version")},${integer(draft.timeMs, "timeMs")},` +
-    `${quote(draft.correlation, "correlation")},${quote(draft.causation, "causation")},` +
-    `${quote(kind, "principal.kind")},${quote(name, "principal.name")},${quote(draft.node, "node")},` +
-    `${answers},${JSON.stringify(dataText)}]`
-  )
+/** The canonical text of a fact that is about to be stored; what SQLite would not give back as it was is refused. */
+export function storableText(fact: Recorded, dataText: string): string {
+  checkInteger(fact.version, "version")
+  checkInteger(fact.timeMs, "timeMs")
+  const text = canonicalText(fact, dataText, fact.previousHash)
+  // JSON writes no other character as that which SQLite would change, and few beside these.
+  if (!text.includes("\\u")) return text
+  const { id, type, correlation, causation, principal, node, answers } = fact
+  const texts = { id, type, correlation, causation, node, answers: answers ?? "" }
+  for (const [field, one] of Object.entries(texts)) checkText(one, field)
+  checkText(principal.kind, "principal.kind")
+  checkText(principal.name, "principal.name")
+  return text
 }
 
 /** Throws `SyntaxError` when `data` is no longer JSON, which only damage does. */
@@ -88,16 +75,15 @@ export function decode(row: Row, stream: string): Recorded {
   }
 }
 
-/** The same fact, as `append` returns it: `data` is parsed again so that it is what a read would give. */
+/** The same fact, as `append` returns it, but for its hash: `data` is parsed again so that it is what a read would give. */
 export function record(
   position: number,
   stream: string,
   revision: number,
   draft: Draft,
   dataText: string,
-  previousHash: string,
-  hash: string
-): Recorded {
+  previousHash: string
+): Recorded & { hash: string } {
   return {
     position,
     stream,
@@ -113,6 +99,6 @@ export function record(
     answers: draft.answers,
     data: JSON.parse(dataText) as Record<string, unknown>,
     previousHash,
-    hash
+    hash: ""
   }
 }
