@@ -74,8 +74,10 @@ export interface ProjectorOptions {
   readonly projections: ReadonlyArray<AnyProjection>
   /** Changes are stored at least so often; 1000 ms unless told. */
   readonly checkpointEveryMs?: number
-  /** And after so many facts; 1000 unless told. */
+  /** And after so many facts, which are folded again after a crash; 10,000 unless told. */
   readonly checkpointEveryFacts?: number
+  /** And when so many rows have changed, which are written in one go; 1000 unless told. */
+  readonly checkpointEveryRows?: number
   /** Facts that are applied before others get a turn; 256 unless told. */
   readonly batch_max?: number
 }
@@ -101,16 +103,16 @@ class Projecting {
   readonly waiters = new PositionWaiters()
   readonly listeners = new Set<AppendedListener>()
   readonly #file: ViewsFile
-  readonly #checkpointEveryFacts: number
+  readonly #checkpointEvery: { readonly facts: number; readonly rows: number }
   #lastRun = 0
   #factsSinceCheckpoint = 0
   #isChanged = false
   /** The last position the feed gave. */
   fedTo = 0
 
-  constructor(file: ViewsFile, checkpointEveryFacts: number) {
+  constructor(file: ViewsFile, checkpointEvery: { readonly facts: number; readonly rows: number }) {
     this.#file = file
-    this.#checkpointEveryFacts = checkpointEveryFacts
+    this.#checkpointEvery = checkpointEvery
   }
 
   freshRun(): number {
@@ -152,7 +154,18 @@ class Projecting {
   }
 
   get isCheckpointDue(): boolean {
-    return this.#factsSinceCheckpoint >= this.#checkpointEveryFacts
+    const { facts, rows } = this.#checkpointEvery
+    return this.#factsSinceCheckpoint >= facts || this.#changedRows >= rows
+  }
+
+  /** Of what is stored. */
+  get #changedRows(): number {
+    let rows = 0
+    for (const { run, building } of this.entries.values()) {
+      if (run.isStored) rows += run.changedRows
+      if (building?.isStored) rows += building.changedRows
+    }
+    return rows
   }
 
   /** Store what changed. Returns the failure; what could not be stored is stored with the next. */
@@ -297,7 +310,8 @@ export const makeProjector = Effect.fn("Projector.make")(function* (options: Pro
   const scope = yield* Effect.scope
   const batch_max = options.batch_max ?? 256
   const file = yield* acquireFile(options.path)
-  const projecting = new Projecting(file, options.checkpointEveryFacts ?? 1000)
+  const every = { facts: options.checkpointEveryFacts ?? 10_000, rows: options.checkpointEveryRows ?? 1000 }
+  const projecting = new Projecting(file, every)
   const context = { store, projecting, batch_max }
   const head = yield* store.head
   projecting.fedTo = head.position
@@ -335,8 +349,8 @@ export const makeProjector = Effect.fn("Projector.make")(function* (options: Pro
     yield* Effect.forkIn(Effect.ignore(noted), scope)
   }
   const storeChanges = Effect.suspend(() => warn(projecting.checkpoint()))
-  const every = Schedule.spaced(options.checkpointEveryMs ?? 1000)
-  yield* Effect.forkIn(Effect.repeat(storeChanges, every), scope)
+  const oftenEnough = Schedule.spaced(options.checkpointEveryMs ?? 1000)
+  yield* Effect.forkIn(Effect.schedule(storeChanges, oftenEnough), scope)
   return serviceOf(context, rebuild, storeChanges)
 })
 

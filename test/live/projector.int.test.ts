@@ -1,5 +1,5 @@
 import assert from "node:assert/strict"
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
@@ -76,6 +76,42 @@ test("going on from a file at any point gives what a fold from the first fact gi
     }
   )
   await check(property, { seed, numRuns: 40 })
+})
+
+test("changes are stored when so many rows have changed, or after so many facts, and not before", async (t) => {
+  const root = folder(t)
+  const path = join(root, "views.db")
+  const never = 1e9
+  const options = {
+    path,
+    checkpointEveryMs: never,
+    checkpointEveryRows: 5,
+    checkpointEveryFacts: 20,
+    projections: [inventory as AnyProjection]
+  }
+  await withProjector(memoryDisk(), options, ({ store, projector }) =>
+    Effect.gen(function* () {
+      const stored = Effect.fnUntraced(function* (facts: ReadonlyArray<Said>) {
+        yield* say(store, facts)
+        const { position } = yield* store.head
+        yield* projector.caughtUp(position)
+        yield* Effect.sleep(1)
+        // The file is its projector's alone, and so is its log.
+        const copy = join(root, `at-${position}.db`)
+        for (const part of ["", "-wal"]) if (existsSync(path + part)) copyFileSync(path + part, copy + part)
+        const file = new DatabaseSync(copy)
+        const row = file.prepare("select max(position) as position from runs").get()
+        file.close()
+        return Number(row?.["position"] ?? 0)
+      })
+      assert.equal(yield* stored(machines(4)), 0)
+      assert.equal(yield* stored([create("fifth")]), 5)
+      // One row again and again.
+      const again: Said = ["vm/v0", { type: "vm.rebooted" }]
+      assert.equal(yield* stored(Array.from({ length: 19 }, () => again)), 5)
+      assert.equal(yield* stored([again]), 25)
+    })
+  )
 })
 
 test("a restart goes on from the file and reads no fact again", async (t) => {

@@ -8,6 +8,7 @@ import { Effect, Stream } from "effect"
 import type { Message, Recorded } from "../../events/envelope.ts"
 import { withoutPrefix } from "../../events/envelope.ts"
 import { EventStore } from "../../kernel/ports/event-store.ts"
+import { hashOf, IdFilter } from "../event-store/id-filter.ts"
 import type { Operation } from "./bodies.ts"
 
 interface Ends {
@@ -80,16 +81,40 @@ const generation_max = 5_000
 /** So many facts are read again at start. */
 const history_max = 20_000
 
+/** Nearly every id that is looked for is new: the filter says so without a walk through the map. */
+class Generation {
+  readonly #entries = new Map<string, Entry>()
+  readonly #filter = new IdFilter(generation_max)
+
+  get size(): number {
+    return this.#entries.size
+  }
+
+  get(id: string, hash: number): Entry | undefined {
+    return this.#filter.mayHave(hash) ? this.#entries.get(id) : undefined
+  }
+
+  set(id: string, entry: Entry): void {
+    this.#filter.add(hashOf(0, id))
+    this.#entries.set(id, entry)
+  }
+
+  values(): Iterable<Entry> {
+    return this.#entries.values()
+  }
+}
+
 class Log {
-  #older = new Map<string, Entry>()
-  #newer = new Map<string, Entry>()
+  #older = new Generation()
+  #newer = new Generation()
   readonly #running = new Map<string, Set<Entry>>()
   readonly #waiting = new Map<string, Set<(operation: Operation) => void>>()
   /** The position of the last fact that began an operation. */
   #begunTo = 0
 
   entryOf(id: string): Entry | undefined {
-    return this.#newer.get(id) ?? this.#older.get(id)
+    const hash = hashOf(0, id)
+    return this.#newer.get(id, hash) ?? this.#older.get(id, hash)
   }
 
   begin(fact: Recorded): Entry {
@@ -180,7 +205,7 @@ class Log {
   #forgetOlder(): void {
     for (const entry of this.#older.values()) this.#close(entry)
     this.#older = this.#newer
-    this.#newer = new Map()
+    this.#newer = new Generation()
   }
 }
 

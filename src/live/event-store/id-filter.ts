@@ -4,7 +4,6 @@
  */
 const probes = 6
 const bitsPerId = 16
-const ids_min = 1 << 17
 /** 32 MiB of bits; beyond it more ids are looked for in vain, and none is missed. */
 const ids_max = 1 << 24
 
@@ -13,10 +12,9 @@ export class IdFilter {
   readonly #mask: number
   #ids = 0
 
-  /** For this many ids, and at least as many again. */
+  /** For this many ids, while that is not too many. */
   constructor(ids: number) {
-    const wanted = Math.min(ids_max, Math.max(ids_min, 2 * ids))
-    const bits = bitsPerId * 2 ** Math.ceil(Math.log2(wanted))
+    const bits = bitsPerId * 2 ** Math.ceil(Math.log2(Math.min(ids_max, Math.max(2, ids))))
     this.#words = new Uint32Array(bits / 32)
     this.#mask = bits - 1
   }

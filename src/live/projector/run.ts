@@ -34,6 +34,11 @@ export class Run {
     return this.projection.tables(this.state)
   }
 
+  /** What a checkpoint would write. */
+  get changedRows(): number {
+    return Object.values(this.tables).reduce((rows, table) => rows + table.changedRows, 0)
+  }
+
   restore(file: ViewsFile): void {
     file.restore(this.run, this.tables)
   }
