@@ -21,8 +21,8 @@ export interface Job {
 
 export interface Load {
   readonly seconds: number
-  readonly p50Ms: number
-  readonly p99Ms: number
+  /** Of each request, to the microsecond. */
+  readonly tookMs: ReadonlyArray<number>
   /** Over what was answered, without what the time or the order of arrival decides. */
   readonly result: string
 }
@@ -121,15 +121,11 @@ async function run(job: Job): Promise<Load> {
   const beganMs = performance.now()
   await Promise.all(sockets.map((socket, host) => converse(socket, job, host, each, tookMs, said)))
   const seconds = (performance.now() - beganMs) / 1000
-  tookMs.sort((a, b) => a - b)
-  const at = (share: number) =>
-    tookMs[Math.min(tookMs.length - 1, Math.floor(tookMs.length * share))] as number
   const lines = said.map((one) => essence(Number(one.slice(0, 3)), one.slice(4)))
   const ofJob = new RegExp(`\\b${job.job}\\.`, "g")
   return {
     seconds,
-    p50Ms: at(0.5),
-    p99Ms: at(0.99),
+    tookMs: tookMs.map((ms) => Math.round(ms * 1000) / 1000),
     result: hashOf(lines.map((one) => one.replaceAll(ofJob, "")).sort())
   }
 }
