@@ -261,14 +261,14 @@ function compileAssign(assignment: unknown, params: (args: Arguments) => unknown
     const assigner = assignment as Assigner
     return (context, event) => {
       const args = { context, event }
-      return Object.assign({}, context, assigner(args, params(args)))
+      return { ...(context as object), ...(assigner(args, params(args)) as object) }
     }
   }
   const parts = Object.entries(assignment as Readonly<Record<string, unknown>>)
   return (context, event) => {
     const args = { context, event }
     const given = params(args)
-    const next: Record<string, unknown> = Object.assign({}, context)
+    const next: Record<string, unknown> = { ...(context as object) }
     for (const [key, part] of parts)
       next[key] = typeof part === "function" ? (part as Assigner)(args, given) : part
     return next

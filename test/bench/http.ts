@@ -62,22 +62,21 @@ async function withServers<A>(seed: number, use: (client: Client) => Promise<A>)
 const sizes = {
   smoke: {
     warmUp: 256,
-    rounds: 1,
     runs: [
-      [1, 64],
-      [64, 256]
+      [1, 64, 1],
+      [64, 256, 1]
     ]
   },
   full: {
     warmUp: 6400,
-    rounds: 5,
+    // The shorter a round is, the more of them are needed.
     runs: [
-      [1, 200],
-      [1, 2000],
-      [1, 20_000],
-      [64, 640],
-      [64, 6400],
-      [64, 64_000]
+      [1, 200, 5],
+      [1, 2000, 5],
+      [1, 20_000, 5],
+      [64, 640, 25],
+      [64, 6400, 25],
+      [64, 64_000, 5]
     ]
   }
 } as const
@@ -153,11 +152,11 @@ async function measure(client: Client, connections: number, requests: number, ro
 }
 
 export async function* http({ size, seed }: Options): AsyncGenerator<Figure> {
-  const { warmUp, rounds, runs } = sizes[size]
+  const { warmUp, runs } = sizes[size]
   const figures = await withServers(seed, async (client) => {
     for (const server of names) await client.load(server, connections_max, warmUp, "warm-up")
     const all: Array<Figure> = []
-    for (const [connections, requests] of runs)
+    for (const [connections, requests, rounds] of runs)
       all.push(...(await measure(client, connections, requests, rounds)))
     return all
   })

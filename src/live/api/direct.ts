@@ -328,10 +328,12 @@ export const makeDirect = Effect.fnUntraced(function* (options: DirectOptions) {
       return true
     }
     const chunks: Array<Buffer> = []
+    const textOf = () =>
+      (chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)).toString("utf8")
     // Its body may never come to its end.
     request.on("error", () => response.destroy())
     request.on("data", (chunk: Buffer) => chunks.push(chunk))
-    request.on("end", () => run(config, direct, Buffer.concat(chunks).toString("utf8")))
+    request.on("end", () => run(config, direct, textOf()))
     return true
   }
 })
