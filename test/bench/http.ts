@@ -6,6 +6,7 @@ import { fork } from "node:child_process"
 import type { ChildProcess } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { makeRandom } from "../../simulations/world/random.ts"
+import type { Random } from "../../simulations/world/random.ts"
 import { end, said } from "./children.ts"
 import type { Job, Load } from "./http-load.ts"
 import { figure, hashOf, inFolder, spread } from "./measure.ts"
@@ -27,6 +28,8 @@ type Server = keyof typeof servers
 const names = Object.keys(servers) as ReadonlyArray<Server>
 
 interface Client {
+  /** The servers in an order that is drawn. */
+  readonly order: () => ReadonlyArray<Server>
   /** A job of this many requests at one server. */
   readonly load: (server: Server, connections: number, requests: number, job: string) => Promise<Load>
 }
@@ -46,6 +49,7 @@ async function withServers<A>(seed: number, use: (client: Client) => Promise<A>)
       const client = start("./http-load.ts", [])
       children.push(client)
       return await use({
+        order: () => shuffled(random, names),
         load: (server, connections, requests, job) => {
           const port = ports.get(server) as number
           const wanted: Job = { port, token, what: servers[server], connections, requests, job }
@@ -81,21 +85,34 @@ const sizes = {
   }
 } as const
 
+/** Fisher and Yates. */
+function shuffled<A>(random: Random, all: ReadonlyArray<A>): ReadonlyArray<A> {
+  const order = [...all]
+  for (let last = order.length - 1; last > 0; last--) {
+    const other = random.int(0, last)
+    const kept = order[last] as A
+    order[last] = order[other] as A
+    order[other] = kept
+  }
+  return order
+}
+
 const lists = <A>() =>
   Object.fromEntries(names.map((name) => [name, [] as Array<A>])) as Record<Server, Array<A>>
 
 /** More requests than this of a round are sent in slices, so that a slow second of the machine is everybody's. */
 const slice_max = 6400
 
-/** The servers take turns, each time in another order: who comes after a busy one finds less in the processor's caches. */
+/**
+ * The servers take turns, each time in another order: who comes after one that keeps what it is sent shares the processor with
+ * what the system and its threads have still to write.
+ */
 async function inTurns(client: Client, connections: number, requests: number, job: string) {
   const slices = lists<Load>()
   const count = Math.ceil(requests / slice_max)
   for (let slice = 0; slice < count; slice++)
-    for (let turn = 0; turn < names.length; turn++) {
-      const server = names[(slice + turn) % names.length] as Server
+    for (const server of client.order())
       slices[server].push(await client.load(server, connections, requests / count, `${job}.${slice}`))
-    }
   return slices
 }
 
