@@ -59,19 +59,32 @@ export function payloadDecoder(endpoint: HttpApiEndpoint.Top): PayloadDecoder | 
   return { decode, absent }
 }
 
+/** Whether a value is as a schema of a text with filters wants it, and is decoded to itself; null for another schema. */
+function textCheck(ast: SchemaAST.AST): ((value: unknown) => boolean) | null {
+  const { checks = [] } = ast
+  if (!SchemaAST.isString(ast) || ast.encoding !== undefined) return null
+  const filters = checks.flatMap((check) => (check._tag === "Filter" ? [check] : []))
+  if (filters.length < checks.length) return null
+  return (value) =>
+    typeof value === "string" && filters.every((filter) => filter.run(value, ast, {}) === undefined)
+}
+
 /** Only what the schema asks for: headers may be anything else too. What is wrong with them is not told. */
 export function headersDecoder(schema: Schema.Constraint | undefined): Decode | null {
   if (schema === undefined) return null
   const decode = decodeWith(schema)
-  const fields = (schema as { readonly fields?: Readonly<Record<string, unknown>> }).fields
+  const fields = (schema as { readonly fields?: Readonly<Record<string, Schema.Constraint>> }).fields
   if (fields === undefined) return decode
-  const names = Object.keys(fields)
+  const asks = Object.entries(fields).map(([name, { ast }]) => ({ name, isRight: textCheck(ast) }))
   return (headers) => {
     const asked: Record<string, unknown> = {}
-    for (const name of names) {
-      const value = (headers as Readonly<Record<string, unknown>>)[name]
-      if (value !== undefined) asked[name] = value
+    let isRight = true
+    for (const one of asks) {
+      const value = (headers as Readonly<Record<string, unknown>>)[one.name]
+      if (value !== undefined) asked[one.name] = value
+      isRight &&= one.isRight?.(value) === true
     }
-    return decode(asked)
+    // An absent one may be right too: the schema knows.
+    return isRight ? Exit.succeed(asked) : decode(asked)
   }
 }
