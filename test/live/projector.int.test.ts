@@ -78,6 +78,30 @@ test("going on from a file at any point gives what a fold from the first fact gi
   await check(property, { seed, numRuns: 40 })
 })
 
+/** Read from a copy: the file is its projector's alone, and so is its log. */
+function storedPosition(path: string, copy: string): number {
+  for (const part of ["", "-wal"]) if (existsSync(path + part)) copyFileSync(path + part, copy + part)
+  const file = new DatabaseSync(copy)
+  const row = file.prepare("select max(position) as position from runs").get()
+  file.close()
+  return Number(row?.["position"] ?? 0)
+}
+
+test("changes are stored after some time, again and again", async (t) => {
+  const root = folder(t)
+  const path = join(root, "views.db")
+  let copies = 0
+  await withProjector(memoryDisk(), { path, checkpointEveryMs: 5 }, ({ store, projector }) =>
+    Effect.gen(function* () {
+      for (let position = 1; position <= 3; position++) {
+        yield* say(store, [create(`v${position}`)])
+        yield* projector.caughtUp(position)
+        while (storedPosition(path, join(root, `copy-${copies++}.db`)) < position) yield* Effect.sleep(2)
+      }
+    })
+  )
+})
+
 test("changes are stored when so many rows have changed, or after so many facts, and not before", async (t) => {
   const root = folder(t)
   const path = join(root, "views.db")
@@ -96,13 +120,7 @@ test("changes are stored when so many rows have changed, or after so many facts,
         const { position } = yield* store.head
         yield* projector.caughtUp(position)
         yield* Effect.sleep(1)
-        // The file is its projector's alone, and so is its log.
-        const copy = join(root, `at-${position}.db`)
-        for (const part of ["", "-wal"]) if (existsSync(path + part)) copyFileSync(path + part, copy + part)
-        const file = new DatabaseSync(copy)
-        const row = file.prepare("select max(position) as position from runs").get()
-        file.close()
-        return Number(row?.["position"] ?? 0)
+        return storedPosition(path, join(root, `at-${position}.db`))
       })
       assert.equal(yield* stored(machines(4)), 0)
       assert.equal(yield* stored([create("fifth")]), 5)
