@@ -13,6 +13,7 @@ const root = join(import.meta.dirname, "..")
 
 /** Made by tools, or not of the repository: the same as in .gitignore. */
 const notRead = new Set(["node_modules", "dist", ".git", ".novacron"])
+const notReadEnds = [".tgz", ".log", ".cpuprofile", ".heapprofile"]
 
 /** Every file by its path from the root; binary files count as empty. */
 function readRepository(): Map<string, string> {
@@ -20,7 +21,7 @@ function readRepository(): Map<string, string> {
   const read = (folder: string): void => {
     for (const entry of readdirSync(join(root, folder), { withFileTypes: true })) {
       const path = posix.join(folder, entry.name)
-      if (notRead.has(entry.name) || entry.name.endsWith(".tgz")) continue
+      if (notRead.has(entry.name) || notReadEnds.some((end) => entry.name.endsWith(end))) continue
       if (entry.isDirectory()) read(path)
       if (!entry.isFile()) continue
       const text = readFileSync(join(root, path), "utf8")

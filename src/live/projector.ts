@@ -106,6 +106,8 @@ class Projecting {
   readonly #checkpointEvery: { readonly facts: number; readonly rows: number }
   #lastRun = 0
   #factsSinceCheckpoint = 0
+  /** Changed rows that the last checkpoint could not store: it is not tried again before as many others have changed. */
+  #leftRows = 0
   #isChanged = false
   /** The last position the feed gave. */
   fedTo = 0
@@ -155,7 +157,7 @@ class Projecting {
 
   get isCheckpointDue(): boolean {
     const { facts, rows } = this.#checkpointEvery
-    return this.#factsSinceCheckpoint >= facts || this.#changedRows >= rows
+    return this.#factsSinceCheckpoint >= facts || this.#changedRows - this.#leftRows >= rows
   }
 
   /** Of what is stored. */
@@ -180,8 +182,10 @@ class Projecting {
     try {
       this.#file.save(runs, ended)
       this.#isChanged = false
+      this.#leftRows = 0
       return null
     } catch (error) {
+      this.#leftRows = this.#changedRows
       if (error instanceof StoreFailure) return error
       throw error
     }

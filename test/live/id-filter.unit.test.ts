@@ -9,7 +9,7 @@ console.log(`seed ${seed}`)
 test("an id that was added is never denied", () => {
   const added = fc.array(fc.tuple(fc.nat(), fc.string({ unit: "binary" })), { maxLength: 200 })
   const property = fc.property(added, (all) => {
-    const filter = new IdFilter(100)
+    const filter = new IdFilter(0)
     for (const [stream, id] of all) filter.add(hashOf(stream, id))
     assert.ok(all.every(([stream, id]) => filter.mayHave(hashOf(stream, id))))
   })
@@ -17,8 +17,8 @@ test("an id that was added is never denied", () => {
 })
 
 test("of those that were not added few are not denied, until it is full and says so", () => {
+  const filter = new IdFilter(0)
   const ids = 1 << 17
-  const filter = new IdFilter(ids)
   for (let n = 0; n < ids; n++) {
     assert.ok(!filter.isFull)
     filter.add(hashOf(n % 64, `command-${n}#0`))

@@ -8,9 +8,12 @@ import type { TestContext } from "node:test"
 import { Effect, Fiber } from "effect"
 import { assert as check, asyncProperty, integer } from "fast-check"
 import { memoryDisk } from "../../simulations/world/event-store.ts"
+import { StoreFailure } from "../../src/kernel/ports/event-store.ts"
 import { inventory } from "../../src/projections/inventory.ts"
-import type { Inventory } from "../../src/projections/inventory.ts"
+import type { Inventory, VmRow } from "../../src/projections/inventory.ts"
 import type { AnyProjection, Projection } from "../../src/projections/projection.ts"
+import { Table } from "../../src/projections/table.ts"
+import type { RowChange } from "../../src/projections/table.ts"
 import { histories, spec } from "../projections/facts.ts"
 import type { Said } from "../projections/facts.ts"
 import { folded, say, served, withProjector } from "./projector-world.ts"
@@ -128,6 +131,48 @@ test("changes are stored when so many rows have changed, or after so many facts,
       const again: Said = ["vm/v0", { type: "vm.rebooted" }]
       assert.equal(yield* stored(Array.from({ length: 19 }, () => again)), 5)
       assert.equal(yield* stored([again]), 25)
+    })
+  )
+})
+
+test("views that could not be stored are tried again after as many changes, and then all of them are there", async (t) => {
+  const root = folder(t)
+  const path = join(root, "views.db")
+  let isFull = true
+  let attempts = 0
+  class OnFullDisk extends Table<VmRow> {
+    override *changes(): Generator<RowChange> {
+      attempts++
+      if (isFull) throw new StoreFailure({ operation: "save views", reason: "the disk is full" })
+      yield* super.changes()
+    }
+  }
+  const refused: Projection<Inventory> = {
+    ...inventory,
+    initial: () => ({ vms: new OnFullDisk(), hosts: new Table() })
+  }
+  const options = {
+    path,
+    checkpointEveryMs: 1e9,
+    checkpointEveryRows: 5,
+    projections: [refused as AnyProjection]
+  }
+  await withProjector(memoryDisk(), options, ({ store, projector, logged }) =>
+    Effect.gen(function* () {
+      const sayOneByOne = Effect.fnUntraced(function* (from: number, to: number) {
+        for (let position = from; position <= to; position++) {
+          yield* say(store, [create(`v${position}`)])
+          yield* projector.caughtUp(position)
+          yield* Effect.sleep(1)
+        }
+      })
+      yield* sayOneByOne(1, 14)
+      assert.equal(attempts, 2)
+      assert.equal(logged.filter((line) => line.includes("the disk is full")).length, 2)
+      isFull = false
+      yield* sayOneByOne(15, 15)
+      assert.equal(attempts, 3)
+      assert.equal(storedPosition(path, join(root, "copy.db")), 15)
     })
   )
 })

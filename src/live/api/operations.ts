@@ -117,7 +117,7 @@ class Generation {
 }
 
 class Log {
-  /** Drawn anew, so that nobody can choose ids that meet in one slot. */
+  /** Drawn anew: ids chosen to meet would have to be found for each process. Should they be, a look goes over 5,000 numbers. */
   readonly #seed = randomInt(2 ** 32)
   #older = new Generation()
   #newer = new Generation()

@@ -4,6 +4,7 @@
  */
 const probes = 6
 const bitsPerId = 16
+const ids_min = 1 << 17
 /** 32 MiB of bits; beyond it more ids are looked for in vain, and none is missed. */
 const ids_max = 1 << 24
 
@@ -12,9 +13,10 @@ export class IdFilter {
   readonly #mask: number
   #ids = 0
 
-  /** For this many ids, while that is not too many. */
+  /** For this many ids, and at least as many again. */
   constructor(ids: number) {
-    const bits = bitsPerId * 2 ** Math.ceil(Math.log2(Math.min(ids_max, Math.max(2, ids))))
+    const wanted = Math.min(ids_max, Math.max(ids_min, 2 * ids))
+    const bits = bitsPerId * 2 ** Math.ceil(Math.log2(wanted))
     this.#words = new Uint32Array(bits / 32)
     this.#mask = bits - 1
   }

@@ -44,7 +44,7 @@ export function storableText(fact: Recorded, dataText: string): string {
   checkInteger(fact.version, "version")
   checkInteger(fact.timeMs, "timeMs")
   const text = canonicalText(fact, dataText, fact.previousHash)
-  // JSON writes no other character as that which SQLite would change, and few beside these.
+  // What SQLite would change, NUL and halves of surrogate pairs, JSON writes as \u and four digits, and little else.
   if (!text.includes("\\u")) return text
   const { id, type, correlation, causation, principal, node, answers } = fact
   const texts = { id, type, correlation, causation, node, answers: answers ?? "" }

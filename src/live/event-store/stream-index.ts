@@ -19,7 +19,6 @@ import type { Part, StoredPart } from "./parts.ts"
 const chunkFacts = 1000
 /** Some tenths of a millisecond. */
 const learntAtOnce = 4096
-const filteredIds_min = 1 << 17
 const beforeAll: { readonly stream: number; readonly revision: number } = { stream: -1, revision: 0 }
 const factAt = "select stream, revision, id from events where position = ?"
 type FactAt = readonly [stream: number, revision: number, id: string]
@@ -76,7 +75,7 @@ export class StreamIndex {
     this.#dueAtFacts = writtenAfterFacts
     this.#factAt = database.prepare(factAt)
     this.#factAt.setReturnArrays(true)
-    const filter = filterOf(mark)
+    const filter = new IdFilter(mark)
     this.#filter = mark === 0 ? filter : null
     this.#learning = mark === 0 ? null : { filter, after: beforeAll }
   }
@@ -159,7 +158,7 @@ export class StreamIndex {
   learn(): void {
     if (this.#learning === null) {
       if (this.#filter?.isFull !== true) return
-      const filter = filterOf(readMark(this.#source.database))
+      const filter = new IdFilter(readMark(this.#source.database))
       for (const recent of this.#recents.values()) addAll(filter, recent)
       this.#learning = { filter, after: beforeAll }
     }
@@ -221,9 +220,6 @@ export class StreamIndex {
     return null
   }
 }
-
-/** With room for as many again as are stored. */
-const filterOf = (stored: number) => new IdFilter(Math.max(filteredIds_min, 2 * stored))
 
 function addAll(filter: IdFilter, part: Part): void {
   for (let at = 0; at < part.count; at++) filter.add(part.hashAt(at))
