@@ -1,5 +1,6 @@
 import assert from "node:assert/strict"
 import { Agent, request } from "node:http"
+import { connect } from "node:net"
 import type { Socket } from "node:net"
 import { after, before, test } from "node:test"
 import { Effect } from "effect"
@@ -9,6 +10,7 @@ import { apiCases } from "../cli/dry-run-cases.ts"
 import type { Names } from "../cli/dry-run-cases.ts"
 import { openWorld, token } from "./api-world.ts"
 import type { Answer, World } from "./api-world.ts"
+import { until } from "./link-nodes.ts"
 
 const seed = Number(process.env["SEED"] ?? Math.floor(Math.random() * 2 ** 31))
 console.log(`SEED=${seed}`)
@@ -170,6 +172,61 @@ test("who waits for a command when the server ends is told by the end of the con
   await reached.promise
   await world.close()
   await waiting
+})
+
+/** Bytes as they are, and the statuses of what is answered until the connection ends or `done` have come. */
+function rawly(url: string, bytes: string, done: number): Promise<ReadonlyArray<number>> {
+  const { hostname, port } = new URL(url)
+  return new Promise((resolve, reject) => {
+    let text = ""
+    const statuses = () => [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => Number(status))
+    const socket = connect(Number(port), hostname, () => socket.write(bytes))
+    socket.setEncoding("utf8").on("error", reject)
+    socket.on("data", (chunk: string) => {
+      text += chunk
+      if (statuses().length >= done) socket.destroy()
+    })
+    socket.on("close", () => resolve(statuses()))
+  })
+}
+
+test("a slot is free again whatever became of its request", async () => {
+  const world = await openWorld({ inFlight_max: 4 })
+  const post = (path: string, length: number, body = "") =>
+    `POST ${path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token}\r\ncontent-type: application/json\r\ncontent-length: ${length}\r\n\r\n${body}`
+  const drain = "/v1/hosts/a/drain"
+  const unfinished = post(drain, 20, '{"reason"')
+  const open: Array<Socket> = []
+  const hold = () =>
+    new Promise<void>((resolve) => {
+      const { hostname, port } = new URL(world.url)
+      const socket = connect(Number(port), hostname, () => socket.write(unfinished, () => resolve()))
+      open.push(socket)
+    })
+  const isFull = Effect.promise(
+    async () => (await rawly(world.url, post("/v1/hosts/none/drain", 0), 1))[0] === 503
+  )
+  try {
+    // Twice as many as there are slots, of each kind.
+    for (let n = 0; n < 8; n++) {
+      const both = post(drain, 0) + post("/v1/hosts/a/activate", 0)
+      assert.deepEqual(await rawly(world.url, both, 2), [200, 200])
+      assert.deepEqual(await rawly(world.url, post(drain, 5, "{oops"), 1), [400])
+      assert.deepEqual(await rawly(world.url, post("/v1/hosts/none/drain", 0), 1), [404])
+      // Node ends the connection then, whether or not those before it are answered.
+      await rawly(world.url, post("/v1/hosts/none/drain", 0) + "no HTTP at all\r\n\r\n", 2)
+    }
+    for (let round = 0; round < 3; round++) {
+      await Promise.all(Array.from({ length: 4 }, hold))
+      // They are read one after the other, and the last one's bytes may still be on the way.
+      await Effect.runPromise(until(isFull))
+      for (const socket of open.splice(0)) socket.destroy()
+      await Effect.runPromise(until(Effect.map(isFull, (is) => !is)))
+    }
+  } finally {
+    for (const socket of open) socket.destroy()
+    await world.close()
+  }
 })
 
 test("one key for two commands at once: each is told of its own, or that the key is another's", async () => {
