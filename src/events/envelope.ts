@@ -47,7 +47,7 @@ export const Recorded = Schema.Struct({
   ...Draft.fields,
   /** Hash of the previous position, 64 zeros before the first. */
   previousHash: Schema.String,
-  /** SHA-256 over `previousHash` and the canonical text of everything above; see `canonicalText`. */
+  /** SHA-256 over `previousHash` and all that is above; see `chainText`. */
   hash: Schema.String
 })
 export type Recorded = typeof Recorded.Type
@@ -77,33 +77,41 @@ export const withoutPrefix = remembered((type) => type.slice(typePrefix.length))
 export const genesisHash = "0".repeat(64)
 
 /**
- * The text that is hashed: a JSON array, so that field order is part of the contract and not of an object.
- * `dataText` is the stored JSON of `data`, taken as it lies on disk: what was written is what is verified.
+ * What a fact says, beside where it stands: a JSON array, so that field order is part of the contract and not of an object.
+ * `dataText` is the JSON of `data`, taken as it is stored: what was written is what is verified.
  */
-export function canonicalText(
-  row: Omit<Recorded, "data" | "previousHash" | "hash">,
-  dataText: string,
-  previousHash: string
-): string {
-  const { kind, name } = row.principal
+export function factText(fact: Omit<Draft, "data">, dataText: string): string {
+  const { kind, name } = fact.principal
   return JSON.stringify([
-    previousHash,
-    row.position,
-    row.stream,
-    row.revision,
-    row.id,
-    row.type,
-    row.version,
-    row.timeMs,
-    row.correlation,
-    row.causation,
+    fact.id,
+    fact.type,
+    fact.version,
+    fact.timeMs,
+    fact.correlation,
+    fact.causation,
     kind,
     name,
-    row.node,
-    row.answers,
+    fact.node,
+    fact.answers,
     dataText
   ])
 }
+
+/** The text that is hashed: a JSON array of where the fact stands, and behind that the members of its `factText`. */
+export const chainText = (
+  previousHash: string,
+  position: number,
+  stream: string,
+  revision: number,
+  fact: string
+): string => `["${previousHash}",${position},${JSON.stringify(stream)},${revision},${fact.slice(1)}`
+
+/** Of a fact that stands somewhere, the text that is hashed. */
+export const canonicalText = (
+  row: Omit<Recorded, "data" | "previousHash" | "hash">,
+  dataText: string,
+  previousHash: string
+): string => chainText(previousHash, row.position, row.stream, row.revision, factText(row, dataText))
 
 /** The `type`s of a union of messages, in its order: what a chart may be asked, and may say. */
 export const typesOf = (union: {

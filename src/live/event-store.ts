@@ -36,7 +36,7 @@ import { takeWriterLock } from "./event-store/lock.ts"
 import type { WriterLock } from "./event-store/lock.ts"
 import { LogSync } from "./event-store/log-sync.ts"
 import { Reader } from "./event-store/reader.ts"
-import { checkHeader, openFile, upgrade } from "./event-store/schema.ts"
+import { checkHeader, factsIn, openFile, upgrade } from "./event-store/schema.ts"
 import { IndexWalk, openIndex } from "./event-store/stream-index.ts"
 import type { StreamIndex } from "./event-store/stream-index.ts"
 import { Waiters } from "./event-store/waiters.ts"
@@ -122,14 +122,15 @@ function openLocked(
     const opened = openFile(settings, state)
     if (opened instanceof StoreUnsupported || opened instanceof StoreDamaged) return refuse(opened)
     database = opened
-    const source: IntegritySource = { path, database, sha256 }
+    const found: IntegritySource = { path, database, facts: factsIn(database), sha256 }
     const limits = {
       tailFacts: options.tailFacts ?? 1000,
       quickCheckBytesMax: options.quickCheckBytesMax ?? 64 * 1024 * 1024
     }
-    const head = checkTail(source, acknowledged, limits)
+    const head = checkTail(found, acknowledged, limits)
     if (head instanceof StoreDamaged) return refuse(head)
     upgrade(database)
+    const source = { ...found, facts: factsIn(database) }
     const index = openIndex(source, head.position, options.indexAfterFacts ?? 8192)
     if (index instanceof StoreDamaged) return refuse(index)
     return {

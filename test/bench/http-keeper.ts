@@ -15,19 +15,10 @@ export interface Echoed {
 
 /** A row as large as that of a command. */
 function rowOf(position: number, revision: number, { id, stream }: Echoed) {
-  const hash = String(position).padStart(64, "0")
   const host = Number(stream.slice("host/h".length)) + 1
-  const text = [
-    "novacron.host.drained",
-    1,
-    1_760_000_000_000 + position,
-    id,
-    id,
-    "operator",
-    "token-00000000",
-    "bench"
-  ]
-  return [position, host, revision, `${id}#0`, ...text, null, '{"reason":"bench"}', hash, hash] as const
+  const timeMs = 1_760_000_000_000 + position
+  const fact = `["${id}#0","novacron.host.drained",1,${timeMs},"${id}","${id}","operator","token-00000000","bench",null,"{\\"reason\\":\\"bench\\"}"]`
+  return [position, host, revision, fact, String(position).padStart(64, "0")] as const
 }
 
 /** A new file at `path`; what it returns keeps a batch. */

@@ -153,7 +153,7 @@ export class DryRuns {
   }
 
   #recordedBy(key: string): ReadonlyArray<{ type: string; position: number; data: object }> {
-    const query = "select type, position, data from events where causation = ? order by position"
+    const query = "select type, position, data from facts where causation = ? order by position"
     return rowsIn(this.watched.journal, query, key).map(({ type, position, data }) => ({
       type: String(type),
       position: Number(position),

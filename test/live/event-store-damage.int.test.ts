@@ -151,7 +151,9 @@ test("a changed fact is found at its position: in the tail at opening, before it
     )
     const change = (position: number) => {
       const database = new DatabaseSync(path)
-      database.prepare("update events set time_ms = time_ms + 1 where position = ?").run(position)
+      database
+        .prepare("update events set fact = json_set(fact, '$[3]', (fact ->> '$[3]') + 1) where position = ?")
+        .run(position)
       database.close()
     }
     change(20)
@@ -167,6 +169,55 @@ test("a changed fact is found at its position: in the tail at opening, before it
       within(placeAt(path, { tailFacts: 10 }), () => Effect.void),
       (error) => error instanceof StoreDamaged && error.position === 45 && error.path === path
     )
+  })
+})
+
+test("what is left of a fact is not taken for one, and nobody reads past a gap", async () => {
+  await inFolder(async (folder) => {
+    const path = join(folder, "events.db")
+    // The tail is looked at when the store is opened: the facts before it can only be found when they are read.
+    const options = { tailFacts: 10, indexAfterFacts: 1 }
+    const damages = ["x", '["a"]', "{}", "[]", "null", '["a",1,2,3,4,5,6,7,8,9,"{"]']
+    for (const damage of [...damages, null]) {
+      rmSync(path, { force: true })
+      rmSync(`${path}.head`, { force: true })
+      await within(placeAt(path, options), (store) =>
+        store.append([{ stream: "vm/a", expectedRevision: -1, facts: drafts("a", 50) }])
+      )
+      const database = new DatabaseSync(path)
+      if (damage === null) database.exec("delete from events where position = 20")
+      else database.prepare("update events set fact = ? where position = 20").run(damage)
+      database.close()
+      await within(placeAt(path, options), (store) =>
+        Effect.gen(function* () {
+          const reads = [
+            store.readAll(),
+            store.readAll({ from: 20, limit: 1 }),
+            store.readAll({ direction: "backwards" }),
+            store.readAll({ direction: "backwards", from: 20, limit: 1 }),
+            store.readStream("vm/a"),
+            store.readStream("vm/a", { from: 19, limit: 1 }),
+            store.readStream("vm/a", { direction: "backwards", from: 19, limit: 1 })
+          ]
+          // Without the one before it, a fact can't say that one's hash.
+          if (damage === null)
+            reads.push(
+              store.readAll({ from: 21, limit: 1 }),
+              store.readStream("vm/a", { from: 20, limit: 1 })
+            )
+          for (const read of reads) {
+            const error = yield* Effect.flip(read)
+            assert.ok(error instanceof StoreFailure, `${damage}: ${String(error)}`)
+            assert.match(error.reason, /damaged/)
+          }
+          const error = yield* Effect.flip(store.verify)
+          assert.ok(error instanceof StoreDamaged)
+          assert.deepEqual([error.path, error.position], [path, 20])
+          assert.equal((yield* store.readAll({ limit: 19 })).length, 19)
+          assert.equal((yield* store.readAll({ from: 22 })).length, 29)
+        })
+      )
+    }
   })
 })
 
@@ -198,7 +249,7 @@ test("files of other applications and of newer releases are refused and left as 
       [
         "newer.db",
         (database) => database.exec("pragma user_version = 99"),
-        /version is 99, allowed are 1 to 3/
+        /version is 99, allowed are 1 to 4/
       ]
     ]
     for (const [name, prepare, reason] of cases) {

@@ -4,9 +4,11 @@ import { readFileSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import { test } from "node:test"
 import { Effect, Layer } from "effect"
+import { genesisHash } from "../../src/events/envelope.ts"
 import { StoreDamaged, StoreFailure } from "../../src/kernel/ports/event-store.ts"
 import * as LiveDigest from "../../src/live/digest.ts"
-import { applicationId, tablesOfVersion1, tablesOfVersion2 } from "../../src/live/event-store/schema.ts"
+import { applicationId } from "../../src/live/event-store/schema.ts"
+import { tablesOfVersion1, tablesOfVersion2, tablesOfVersion3 } from "../../src/live/event-store/schema.ts"
 import { layer } from "../../src/live/event-store.ts"
 import type { SqliteOptions } from "../../src/live/event-store.ts"
 import { draft, drafts, within } from "../conformance/event-store.ts"
@@ -48,17 +50,28 @@ function inDatabase<A>(path: string, use: (database: DatabaseSync) => A): A {
   }
 }
 
+const tablesOf = { 1: tablesOfVersion1, 2: tablesOfVersion2, 3: tablesOfVersion3 }
+type OldVersion = keyof typeof tablesOf
+
 /** The same facts as a release with an older version of the tables has them. */
-function writeOld(version: 1 | 2, from: string, to: string): void {
+function writeOld(version: OldVersion, from: string, to: string): void {
   inDatabase(to, (database) => {
     database.exec(`pragma application_id = ${applicationId}; pragma user_version = ${version}`)
-    for (const table of version === 1 ? tablesOfVersion1 : tablesOfVersion2) database.exec(table)
+    for (const table of tablesOf[version]) database.exec(table)
     database.prepare("attach ? as other").run(from)
-    for (const table of ["streams", "events", "snapshots"])
+    for (const table of ["streams", "snapshots"])
       database.exec(`insert into ${table} select * from other.${table}`)
+    database.exec(`insert into events
+      select position, (select id from streams where name = stream), revision, id, type, version, time_ms, correlation,
+        causation, principal_kind, principal_name, node, answers, data,
+        coalesce((select hash from other.events as before where before.position = facts.position - 1), '${genesisHash}'),
+        hash
+      from other.facts order by position`)
     if (version === 1) return
     // Its index stopped before the last facts.
     database.exec("insert into indexed (position) values (20)")
+    if (version === 3)
+      return database.exec("insert into stream_index select * from other.stream_index where position <= 20")
     database.exec(
       "insert into by_revision select stream, revision, position from events where position <= 20"
     )
@@ -69,7 +82,7 @@ function writeOld(version: 1 | 2, from: string, to: string): void {
 const versionOf = (path: string) =>
   inDatabase(path, (database) => database.prepare("pragma user_version").get()?.["user_version"])
 
-for (const version of [1, 2] as const)
+for (const version of [1, 2, 3] as const)
   test(`a file of version ${version} is taken over with every fact, its chain and its snapshots`, async () => {
     await withPath(async (path) => {
       const snapshot = { stream: "vm/a", revision: 1, position: 2, version: 1, state: '{"status":"active"}' }
@@ -93,7 +106,7 @@ for (const version of [1, 2] as const)
             assert.equal(again?.revision, 3)
           })
         )
-      assert.equal(versionOf(old), 3)
+      assert.equal(versionOf(old), 4)
       await within(placeAt(old), (store) =>
         Effect.gen(function* () {
           yield* store.append([{ stream: "vm/a", expectedRevision: 11, facts: drafts("more", 30) }])
@@ -145,7 +158,9 @@ const damages: ReadonlyArray<readonly [string, string]> = [
   ["the mark is too high", "update indexed set position = position + 1"],
   ["the mark is behind all facts", "update indexed set position = 29"],
   ["the mark is no position", "update indexed set position = -5"],
-  ["the mark is lost", "delete from indexed"]
+  ["the mark is lost", "delete from indexed"],
+  ["the key of the hashes is another", "update indexed set key = x'0102030405060708'"],
+  ["the key of the hashes is too short", "update indexed set key = x'01'"]
 ]
 
 for (const [what, statement] of damages)

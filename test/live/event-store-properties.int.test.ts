@@ -3,17 +3,19 @@ import assert from "node:assert/strict"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { DatabaseSync } from "node:sqlite"
 import { test } from "node:test"
 import { Effect, Exit, Layer } from "effect"
 import * as fc from "fast-check"
 import * as SimulatedDigest from "../../simulations/world/digest.ts"
 import * as Simulated from "../../simulations/world/event-store.ts"
-import { canonicalText } from "../../src/events/envelope.ts"
+import { chainText } from "../../src/events/envelope.ts"
 import type { Draft } from "../../src/events/envelope.ts"
 import { Digest } from "../../src/kernel/ports/digest.ts"
 import type { EventStore, StoreFailure } from "../../src/kernel/ports/event-store.ts"
 import * as LiveDigest from "../../src/live/digest.ts"
-import { record, storableText } from "../../src/live/event-store/rows.ts"
+import { decode, idOf, record, storableText } from "../../src/live/event-store/rows.ts"
+import type { Row } from "../../src/live/event-store/rows.ts"
 import { layer } from "../../src/live/event-store.ts"
 import { within } from "../conformance/event-store.ts"
 import type { Store } from "../conformance/event-store.ts"
@@ -189,11 +191,13 @@ const withText = (draft: Draft, field: string, value: string): Draft =>
     ? { ...draft, principal: { ...draft.principal, [field.slice("principal.".length)]: value } }
     : { ...draft, [field]: value }
 
-test("the text that an append hashes is the canonical text, and one that SQLite would change is refused by name", () => {
+test("the text of a fact is stored as it is hashed, and one that SQLite would change is refused by name", () => {
   const place = fc.record({ position: fc.nat(), stream, revision: fc.nat() })
   const field = fc.option(fc.constantFrom(...texts))
   const around = fc.tuple(storable, fc.constantFrom("\0", "\ud800", "\udfff"), storable)
   const digit = fc.constantFrom("0", "f")
+  const asRow = new DatabaseSync(":memory:").prepare("select ?, 1, ?, ?, ?")
+  asRow.setReturnArrays(true)
   const property = fc.property(
     place,
     draftWith(storable),
@@ -203,16 +207,21 @@ test("the text that an append hashes is the canonical text, and one that SQLite 
     (at, right, wrong, bad, of) => {
       const draft = wrong === null ? right : withText(right, wrong, bad.join(""))
       const dataText = JSON.stringify(draft.data)
-      const previousHash = of.repeat(64)
-      const { position, revision } = at
-      const text = () =>
-        storableText(record(position, at.stream, revision, draft, dataText, previousHash), dataText)
-      if (wrong === null) {
-        const { data: _, ...rest } = draft
-        assert.equal(text(), canonicalText({ ...at, ...rest }, dataText, previousHash))
-      } else {
-        assert.throws(text, ({ reason }: StoreFailure) => reason.startsWith(`${wrong} "`))
+      if (wrong !== null) {
+        const refused = ({ reason }: StoreFailure) => reason.startsWith(`${wrong} "`)
+        return assert.throws(() => storableText(draft, dataText), refused)
       }
+      const { position, revision } = at
+      const previousHash = of.repeat(64)
+      const text = storableText(draft, dataText)
+      const { id, type, version, timeMs, correlation, causation, principal, node, answers } = draft
+      const said = [id, type, version, timeMs, correlation, causation, principal.kind, principal.name]
+      const all = [previousHash, position, at.stream, revision, ...said, node, answers, dataText]
+      assert.equal(chainText(previousHash, position, at.stream, revision, text), JSON.stringify(all))
+      const row = asRow.get(position, revision, text, "hash") as unknown as Row
+      const expected = record(position, at.stream, revision, draft, dataText, previousHash)
+      assert.deepEqual(decode(row, at.stream, previousHash), { ...expected, hash: "hash" })
+      assert.equal(idOf(text), id)
     }
   )
   fc.assert(property, { seed, numRuns: 2000 })

@@ -21,6 +21,43 @@ const decodeWith = (schema: Schema.Constraint, options?: SchemaAST.ParseOptions)
 /** Every fault, and keys that nobody knows are faults. */
 export const strictly = (schema: Schema.Constraint): Decode => decodeWith(schema, strict)
 
+type Members = Readonly<Record<string, unknown>>
+
+/** Whether a value is as a schema of a text with filters wants it, and is decoded to itself; null for another schema. */
+function textCheck(ast: SchemaAST.AST): ((value: unknown) => boolean) | null {
+  const { checks = [] } = ast
+  if (!SchemaAST.isString(ast) || ast.encoding !== undefined) return null
+  const filters = checks.flatMap((check) => (check._tag === "Filter" ? [check] : []))
+  if (filters.length < checks.length) return null
+  return (value) =>
+    typeof value === "string" && filters.every((filter) => filter.run(value, ast, {}) === undefined)
+}
+
+/**
+ * What an object of texts is decoded to, by their filters alone, its other members left out; undefined when one of the texts is not
+ * there or not right, of which the schema knows more. Null for a schema that asks for more than texts.
+ */
+export function textsOf(ast: SchemaAST.AST): ((input: Members) => Members | undefined) | null {
+  if (!SchemaAST.isObjects(ast) || ast.encoding !== undefined || ast.checks !== undefined) return null
+  if (ast.indexSignatures.length > 0) return null
+  const texts = ast.propertySignatures.map(({ name, type }) => ({
+    name: String(name),
+    isRight: textCheck(type),
+    isOptional: type.context?.isOptional === true && type.context.constructorDefault === undefined
+  }))
+  if (texts.some(({ isRight }) => isRight === null)) return null
+  return (input) => {
+    const found: Record<string, unknown> = {}
+    for (const { name, isRight, isOptional } of texts) {
+      const value = input[name]
+      if (value === undefined && isOptional && !Object.hasOwn(input, name)) continue
+      if (isRight?.(value) !== true) return undefined
+      found[name] = value
+    }
+    return found
+  }
+}
+
 /** The keys of the only object among these; null when there is none, or more, or one that has others too. */
 function keysOf(asts: ReadonlyArray<SchemaAST.AST>): ReadonlySet<PropertyKey> | null {
   const [object, ...others] = asts.map(SchemaAST.toEncoded).filter((ast) => !SchemaAST.isNull(ast))
@@ -34,7 +71,7 @@ function keysOf(asts: ReadonlyArray<SchemaAST.AST>): ReadonlySet<PropertyKey> | 
 function hasOnly(keys: ReadonlySet<PropertyKey>, value: unknown): boolean {
   if (typeof value !== "object" || value === null) return true
   for (const key of Object.keys(value)) {
-    const member = (value as Readonly<Record<string, unknown>>)[key]
+    const member = (value as Members)[key]
     if (!keys.has(key) || (typeof member === "object" && member !== null)) return false
   }
   return true
@@ -59,32 +96,14 @@ export function payloadDecoder(endpoint: HttpApiEndpoint.Top): PayloadDecoder | 
   return { decode, absent }
 }
 
-/** Whether a value is as a schema of a text with filters wants it, and is decoded to itself; null for another schema. */
-function textCheck(ast: SchemaAST.AST): ((value: unknown) => boolean) | null {
-  const { checks = [] } = ast
-  if (!SchemaAST.isString(ast) || ast.encoding !== undefined) return null
-  const filters = checks.flatMap((check) => (check._tag === "Filter" ? [check] : []))
-  if (filters.length < checks.length) return null
-  return (value) =>
-    typeof value === "string" && filters.every((filter) => filter.run(value, ast, {}) === undefined)
-}
-
 /** Only what the schema asks for: headers may be anything else too. What is wrong with them is not told. */
 export function headersDecoder(schema: Schema.Constraint | undefined): Decode | null {
   if (schema === undefined) return null
   const decode = decodeWith(schema)
-  const fields = (schema as { readonly fields?: Readonly<Record<string, Schema.Constraint>> }).fields
-  if (fields === undefined) return decode
-  const asks = Object.entries(fields).map(([name, { ast }]) => ({ name, isRight: textCheck(ast) }))
+  const texts = textsOf(schema.ast)
+  if (texts === null) return decode
   return (headers) => {
-    const asked: Record<string, unknown> = {}
-    let isRight = true
-    for (const one of asks) {
-      const value = (headers as Readonly<Record<string, unknown>>)[one.name]
-      if (value !== undefined) asked[one.name] = value
-      isRight &&= one.isRight?.(value) === true
-    }
-    // An absent one may be right too: the schema knows.
-    return isRight ? Exit.succeed(asked) : decode(asked)
+    const found = texts(headers as Members)
+    return found === undefined ? decode(headers) : Exit.succeed(found)
   }
 }

@@ -3,13 +3,13 @@
  * correlation; it has ended when one of the facts that its kind ends with follows in the same stream. It is a
  * projection of the journal, so the operations of before a restart are known again after it.
  */
-import { randomInt } from "node:crypto"
+import { randomBytes } from "node:crypto"
 import { isDeepStrictEqual } from "node:util"
 import { Effect, Stream } from "effect"
 import type { Message, Recorded } from "../../events/envelope.ts"
 import { withoutPrefix } from "../../events/envelope.ts"
 import { EventStore } from "../../kernel/ports/event-store.ts"
-import { hashOf } from "../event-store/id-filter.ts"
+import { idHash, keyBytes } from "../event-store/id-filter.ts"
 import type { Operation } from "./bodies.ts"
 
 interface Ends {
@@ -117,8 +117,8 @@ class Generation {
 }
 
 class Log {
-  /** Drawn anew: ids chosen to meet would have to be found for each process. Should they be, a look goes over 5,000 numbers. */
-  readonly #seed = randomInt(2 ** 32)
+  /** Its key is drawn anew, so that nobody can choose ids that meet. */
+  readonly #idHash = idHash(randomBytes(keyBytes))
   #older = new Generation()
   #newer = new Generation()
   readonly #running = new Map<string, Set<Entry>>()
@@ -127,7 +127,7 @@ class Log {
   #begunTo = 0
 
   #hashOf(id: string): number {
-    return hashOf(this.#seed, id) | 0
+    return this.#idHash(0, id) | 0
   }
 
   entryOf(id: string): Entry | undefined {

@@ -4,6 +4,7 @@
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite"
 import { Schema } from "effect"
+import { chainText, genesisHash } from "../../events/envelope.ts"
 import type { Draft, Recorded } from "../../events/envelope.ts"
 import { Stream } from "../../events/fields.ts"
 import { RevisionConflict, StoreFailure } from "../../kernel/ports/event-store.ts"
@@ -23,10 +24,15 @@ interface StreamEntry {
 /** More than this many streams in memory and the cache is emptied; the next use of each reads one row. */
 const cachedStreamsMax = 200_000
 
-/** Of a row, beside its data, about. */
-const factBytes = 500
+/** Of a row, beside its text, about. */
+const rowBytes = 100
 
 const isStream = Schema.is(Stream)
+
+const factWithPrevious = `
+  select ${columns.map((column) => `events.${column}`).join(", ")}, before.hash
+  from events left join events as before on before.position = events.position - 1
+  where events.position = ?`
 
 export class Appender {
   head: Head
@@ -63,7 +69,7 @@ export class Appender {
     )
     this.#insertStream = database.prepare("insert into streams (id, name) values (?, ?)")
     this.#findStream = database.prepare("select id from streams where name = ?")
-    this.#findFact = database.prepare(`select ${columns.join(", ")} from events where position = ?`)
+    this.#findFact = database.prepare(factWithPrevious)
     this.#findFact.setReturnArrays(true)
     this.#lastStreamId = Number(database.prepare("select max(id) as id from streams").get()?.["id"] ?? 0)
   }
@@ -178,29 +184,13 @@ export class Appender {
     const previousHash = this.#hash
     const dataText = JSON.stringify(draft.data)
     const fact = record(position, entry.name, revision, draft, dataText, previousHash)
-    const hash = this.#sha256(storableText(fact, dataText))
+    const text = storableText(draft, dataText)
+    const hash = this.#sha256(chainText(previousHash, position, entry.name, revision, text))
     fact.hash = hash
     // `run` would make an object that says what was changed.
-    this.#insert.get(
-      position,
-      entry.id,
-      revision,
-      draft.id,
-      draft.type,
-      draft.version,
-      draft.timeMs,
-      draft.correlation,
-      draft.causation,
-      draft.principal.kind,
-      draft.principal.name,
-      draft.node,
-      draft.answers,
-      dataText,
-      previousHash,
-      hash
-    )
+    this.#insert.get(position, entry.id, revision, text, hash)
     this.#index.add(entry.id, revision, draft.id, position)
-    this.#writtenBytes += factBytes + dataText.length
+    this.#writtenBytes += rowBytes + text.length
     this.#position = position
     this.#hash = hash
     entry.revision = revision
@@ -213,7 +203,7 @@ export class Appender {
       if (position === null) throw conflictOrRepetition(append, entry.revision)
       // The index has looked whose it is.
       const row = this.#findFact.get(position) as unknown as Row
-      recorded.push(decode(row, entry.name))
+      recorded.push(decode(row, entry.name, position === 1 ? genesisHash : (row[5] as string)))
     }
   }
 

@@ -50,11 +50,45 @@ export class IdFilter {
   }
 }
 
-/** 32 bits of a stream's id, FNV-1a (Fowler, Noll, Vo) over the characters. They are stored, so they stay as they are. */
-export function hashOf(stream: number, id: string): number {
-  let hash = Math.imul(0x811c9dc5 ^ stream, 0x01000193)
-  for (let place = 0; place < id.length; place++) hash = Math.imul(hash ^ id.charCodeAt(place), 0x01000193)
-  return hash >>> 0
+/** 32 bits of an id and its stream. */
+export type IdHash = (stream: number, id: string) => number
+
+export const keyBytes = 8
+const finalRounds = 3
+
+/**
+ * HalfSipHash-1-3 (Aumasson and Bernstein 2012, "SipHash: a fast short-input PRF", with 32-bit words and the rounds that Linux has
+ * for its tables) over the stream's 32 bits and the id's UTF-16 units, the lowest octet first. Who does not know the key, of
+ * `keyBytes` octets, can't choose ids that have one hash. The hashes are stored, so they stay as they are.
+ */
+export function idHash(key: Uint8Array): IdHash {
+  const view = new DataView(key.buffer, key.byteOffset, keyBytes)
+  const [k0, k1] = [view.getInt32(0, true), view.getInt32(4, true)]
+  return (stream, id) => {
+    let [v0, v1, v2, v3] = [k0, k1, 0x6c796765 ^ k0, 0x74656462 ^ k1]
+    const pairs = id.length >> 1
+    const last = ((4 + 2 * id.length) << 24) | (id.length % 2 === 1 ? id.charCodeAt(id.length - 1) : 0)
+    for (let word = -1; word <= pairs + finalRounds; word++) {
+      let m = 0
+      if (word < 0) m = stream
+      else if (word < pairs) m = id.charCodeAt(2 * word) | (id.charCodeAt(2 * word + 1) << 16)
+      else if (word === pairs) m = last
+      else if (word === pairs + 1) v2 ^= 0xff
+      v3 ^= m
+      v0 = (v0 + v1) | 0
+      v1 = ((v1 << 5) | (v1 >>> 27)) ^ v0
+      v0 = (v0 << 16) | (v0 >>> 16)
+      v2 = (v2 + v3) | 0
+      v3 = ((v3 << 8) | (v3 >>> 24)) ^ v2
+      v0 = (v0 + v3) | 0
+      v3 = ((v3 << 7) | (v3 >>> 25)) ^ v0
+      v2 = (v2 + v1) | 0
+      v1 = ((v1 << 13) | (v1 >>> 19)) ^ v2
+      v2 = (v2 << 16) | (v2 >>> 16)
+      v0 ^= m
+    }
+    return (v1 ^ v3) >>> 0
+  }
 }
 
 /** The finalizer of MurmurHash3 (Appleby): every bit of what comes out depends on every bit of what went in. */

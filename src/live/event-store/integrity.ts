@@ -16,11 +16,11 @@
  * The chain is not signed: who can write the file and the head file can also write a new history.
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite"
-import { canonicalText, genesisHash } from "../../events/envelope.ts"
+import { chainText, genesisHash } from "../../events/envelope.ts"
 import type { Head } from "../../kernel/ports/event-store.ts"
 import { StoreDamaged } from "../../kernel/ports/event-store.ts"
 import { isDamage } from "./errors.ts"
-import { columns, decode } from "./rows.ts"
+import { columns } from "./rows.ts"
 import type { Row } from "./rows.ts"
 
 const chunkFacts = 1000
@@ -28,6 +28,8 @@ const chunkFacts = 1000
 export interface IntegritySource {
   readonly path: string
   readonly database: DatabaseSync
+  /** The table with the `columns` of the facts, or what stands for it in a file of an older version. */
+  readonly facts: string
   readonly sha256: (text: string) => string
 }
 
@@ -55,7 +57,7 @@ export class ChainWalk {
     this.position = start.position
     this.hash = start.hash
     this.#read = source.database.prepare(
-      `select ${columns.join(", ")} from events where position > ? order by position limit ?`
+      `select ${columns.join(", ")} from ${source.facts} where position > ? order by position limit ?`
     )
     this.#read.setReturnArrays(true)
     this.#name = source.database.prepare("select name from streams where id = ?")
@@ -71,7 +73,7 @@ export class ChainWalk {
         const reason = this.#problem(row)
         if (reason !== null) return this.#damaged(reason)
         this.position++
-        this.hash = row[15] as string
+        this.hash = row[4] as string
       }
       if (rows.length < limit) return this.#damaged("the fact is missing")
     } catch (error) {
@@ -88,7 +90,7 @@ export class ChainWalk {
         const row = (this.#read.all(this.position, 1) as unknown as ReadonlyArray<Row>)[0]
         if (row === undefined || this.#problem(row) !== null) break
         this.position++
-        this.hash = row[15] as string
+        this.hash = row[4] as string
       } catch (error) {
         if (isDamage(error)) break
         throw error
@@ -99,17 +101,10 @@ export class ChainWalk {
 
   #problem(row: Row): string | null {
     if (row[0] !== this.position + 1) return `the fact is missing; the next one is ${String(row[0])}`
-    if (row[14] !== this.hash) return "its previous hash is not the hash before it"
     const stream = this.#nameOf(row[1] as number)
     if (stream === null) return `its stream ${String(row[1])} has no name`
-    let text: string
-    try {
-      text = canonicalText(decode(row, stream), row[13] as string, this.hash)
-    } catch (error) {
-      if (error instanceof SyntaxError) return "its data is not JSON"
-      throw error
-    }
-    return this.#source.sha256(text) === row[15] ? null : "its content does not match its hash"
+    const text = chainText(this.hash, row[0], stream, row[2] as number, row[3] as string)
+    return this.#source.sha256(text) === row[4] ? null : "its content does not match its hash"
   }
 
   #nameOf(id: number): string | null {

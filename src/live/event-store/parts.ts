@@ -4,7 +4,8 @@
  */
 import { endianness } from "node:os"
 import type { DatabaseSync, StatementSync } from "node:sqlite"
-import { hashOf } from "./id-filter.ts"
+import type { IdHash } from "./id-filter.ts"
+import { idOf } from "./rows.ts"
 
 /** Consecutive facts of one stream. */
 export interface Part {
@@ -12,7 +13,7 @@ export interface Part {
   readonly count: number
   /** Of the fact at this place, 0 the first one's. */
   readonly positionAt: (place: number) => number
-  /** `hashOf` its id. */
+  /** Of its id. */
   readonly hashAt: (place: number) => number
   /** The last place up to `last` whose id has this hash; -1 when there is none. */
   readonly lastOf: (hash: number, last: number) => number
@@ -138,22 +139,23 @@ export class PartWriter {
 }
 
 /** Within a transaction of the caller: rows for all facts there are. */
-export function writeAllParts(database: DatabaseSync): void {
+export function writeAllParts(database: DatabaseSync, hashOf: IdHash): void {
   const writer = new PartWriter(database)
   const facts = database.prepare(
-    "select stream, revision, position, id from events order by stream, revision"
+    "select stream, revision, position, fact from events order by stream, revision"
   )
   facts.setReturnArrays(true)
   let of = -1
   let part = new RecentPart(0)
   for (const fact of facts.iterate()) {
-    const [stream, revision, position, id] = fact as unknown as readonly [number, number, number, string]
+    const [stream, revision, position, text] = fact as unknown as readonly [number, number, number, string]
     if (stream !== of || part.count >= partFacts_max) {
       writer.write(of, part)
       of = stream
       part = new RecentPart(revision)
     }
-    part.push(position, hashOf(stream, id))
+    // One that is damaged is found by the chain.
+    part.push(position, hashOf(stream, idOf(text) ?? ""))
   }
   writer.write(of, part)
 }

@@ -1,5 +1,6 @@
 /** The reading half, and the snapshots: prepared statements that return arrays, which cost least to decode. */
 import type { DatabaseSync, StatementSync } from "node:sqlite"
+import { genesisHash } from "../../events/envelope.ts"
 import type { Recorded } from "../../events/envelope.ts"
 import { StoreFailure } from "../../kernel/ports/event-store.ts"
 import type { ReadOptions, Snapshot } from "../../kernel/ports/event-store.ts"
@@ -32,24 +33,20 @@ export class Reader {
 
   constructor(source: IntegritySource, index: StreamIndex) {
     const { database } = source
-    const facts = `select ${columns.join(", ")} from events`
+    const facts = `select ${columns.join(", ")} from events where position between ? and ? order by position`
     this.#source = source
     this.#index = index
     this.#name = database.prepare("select name from streams where id = ?")
     this.#streamId = database.prepare("select id from streams where name = ?")
-    this.#forwards = arrays(
-      database,
-      `${facts} where position >= ? and position <= ? order by position limit ?`
-    )
-    this.#backwards = arrays(
-      database,
-      `${facts} where position <= ? and position <= ? order by position desc limit ?`
-    )
+    this.#forwards = arrays(database, `${facts} limit ?`)
+    this.#backwards = arrays(database, `${facts} desc limit ?`)
     const all = columns.map((column) => `events.${column}`).join(", ")
-    // A left join, so that a place without its fact is a row to be seen. It goes through the places in order, which the reader checks.
+    // Left joins, so that a place without its fact is a row to be seen. It goes through the places in order, which the reader checks.
     this.#at = arrays(
       database,
-      `select ${all} from json_each(?) as place left join events on events.position = place.value`
+      `select ${all}, before.hash from json_each(?) as place
+       left join events on events.position = place.value
+       left join events as before on before.position = place.value - 1`
     )
     this.#streams = arrays(database, "select name from streams where name >= ? and name < ? order by name")
     this.#writeSnapshot = database.prepare(
@@ -64,13 +61,25 @@ export class Reader {
   /** Nothing behind the position `last`. */
   readAll(options: ReadOptions, last: number): ReadonlyArray<Recorded> {
     const { from, limit } = range(options)
-    const backwards = options.direction === "backwards"
-    const rows = (backwards ? this.#backwards : this.#forwards).all(
-      from,
-      last,
-      limit
-    ) as unknown as ReadonlyArray<Row>
-    return rows.map((row) => this.#decode(row, this.#nameOf(row[1] as number)))
+    // Each with the fact before it, for its hash.
+    if (options.direction === "backwards") {
+      const begin = Math.min(from, last)
+      const rows = this.#rowsFrom(begin, this.#backwards.all(1, begin, limit + 1))
+      return rows.slice(0, limit).map((row, place) => this.#decodeAfter(rows[place + 1], row))
+    }
+    const before = Math.max(1, from) - 1
+    const skipped = before === 0 ? 0 : 1
+    const rows = this.#rowsFrom(before + 1 - skipped, this.#forwards.all(before, last, limit + 1))
+    return rows
+      .slice(skipped, skipped + limit)
+      .map((row, place) => this.#decodeAfter(rows[skipped + place - 1], row))
+  }
+
+  /** What was found, of which the first stands there. */
+  #rowsFrom(position: number, found: ReadonlyArray<unknown>): ReadonlyArray<Row> {
+    const rows = rowsOf(found)
+    if (rows[0] !== undefined && rows[0][0] !== position) throw this.#missing(position)
+    return rows
   }
 
   readStream(stream: string, options: ReadOptions, last: number): ReadonlyArray<Recorded> {
@@ -80,7 +89,7 @@ export class Reader {
     const backwards = options.direction === "backwards"
     const direction = backwards ? -1 : 1
     const positions = this.#index.positions(id, { from, last, direction, limit })
-    const rows = this.#at.all(JSON.stringify(positions)) as unknown as ReadonlyArray<Row>
+    const rows = rowsOf(this.#at.all(JSON.stringify(positions)))
     // What the index led to must be the facts of this stream, one after the other.
     const begin = backwards ? Number(rows[0]?.[2]) : Math.max(0, from)
     for (const [place, row] of rows.entries()) {
@@ -88,11 +97,15 @@ export class Reader {
       if (row[1] !== id || row[2] !== revision)
         throw this.#failure("read", `${stream} has no fact of revision ${revision}: the store is damaged`)
     }
-    return rows.map((row) => this.#decode(row, stream))
+    return rows.map((row) => {
+      const previousHash = row[0] === 1 ? genesisHash : row[5]
+      if (typeof previousHash !== "string") throw this.#missing(Number(row[0]) - 1)
+      return this.#decode(row, stream, previousHash)
+    })
   }
 
   streams(prefix: string): ReadonlyArray<string> {
-    const rows = this.#streams.all(prefix, `${prefix}\u{10ffff}`) as unknown as ReadonlyArray<Row>
+    const rows = rowsOf(this.#streams.all(prefix, `${prefix}\u{10ffff}`))
     return rows.map((row) => row[0] as string)
   }
 
@@ -117,9 +130,19 @@ export class Reader {
     }
   }
 
-  #decode(row: Row, stream: string): Recorded {
+  #decodeAfter(before: Row | undefined, row: Row): Recorded {
+    const position = row[0] as number
+    if ((before?.[0] ?? 0) !== position - 1) throw this.#missing(position - 1)
+    return this.#decode(
+      row,
+      this.#nameOf(row[1] as number),
+      (before?.[4] as string | undefined) ?? genesisHash
+    )
+  }
+
+  #decode(row: Row, stream: string, previousHash: string): Recorded {
     try {
-      return decode(row, stream)
+      return decode(row, stream, previousHash)
     } catch (error) {
       if (!(error instanceof SyntaxError)) throw error
       throw this.#failure("read", `the data of the fact at ${String(row[0])} is damaged`)
@@ -139,10 +162,17 @@ export class Reader {
     return name
   }
 
+  #missing(position: number): StoreFailure {
+    return this.#failure("read", `the fact at ${position} is missing: the store is damaged`)
+  }
+
   #failure(operation: string, reason: string): StoreFailure {
     return new StoreFailure({ operation, reason: `${this.#source.path}: ${reason}` })
   }
 }
+
+/** Of a statement that gives arrays. */
+const rowsOf = (found: ReadonlyArray<unknown>) => found as ReadonlyArray<Row>
 
 function arrays(database: DatabaseSync, sql: string): StatementSync {
   const statement = database.prepare(sql)

@@ -1,28 +1,11 @@
-/** One fact as a row: the columns in order, the text that is hashed, and the way back to `Recorded`. */
+/** One fact as a row: the columns in order, the text of what it says, and the way back to `Recorded`. */
 import type { SQLOutputValue } from "node:sqlite"
-import { canonicalText } from "../../events/envelope.ts"
+import { factText } from "../../events/envelope.ts"
 import type { Draft, Principal, Recorded } from "../../events/envelope.ts"
 import { StoreFailure } from "../../kernel/ports/event-store.ts"
 
 /** In this order everywhere: in the table, in the insert and in a row that is read. */
-export const columns = [
-  "position",
-  "stream",
-  "revision",
-  "id",
-  "type",
-  "version",
-  "time_ms",
-  "correlation",
-  "causation",
-  "principal_kind",
-  "principal_name",
-  "node",
-  "answers",
-  "data",
-  "previous_hash",
-  "hash"
-] as const
+export const columns = ["position", "stream", "revision", "fact", "hash"] as const
 
 export type Row = ReadonlyArray<SQLOutputValue>
 
@@ -39,11 +22,11 @@ function checkInteger(value: number, field: string): void {
   throw new StoreFailure({ operation: "append", reason: `${field} ${value} must be a safe integer` })
 }
 
-/** The canonical text of a fact that is about to be stored; what SQLite would not give back as it was is refused. */
-export function storableText(fact: Recorded, dataText: string): string {
+/** The `factText` of a fact that is about to be stored; what SQLite would not give back as it was is refused. */
+export function storableText(fact: Draft, dataText: string): string {
   checkInteger(fact.version, "version")
   checkInteger(fact.timeMs, "timeMs")
-  const text = canonicalText(fact, dataText, fact.previousHash)
+  const text = factText(fact, dataText)
   // What SQLite would change, NUL and halves of surrogate pairs, JSON writes as \u and four digits, and little else.
   if (!text.includes("\\u")) return text
   const { id, type, correlation, causation, principal, node, answers } = fact
@@ -54,24 +37,58 @@ export function storableText(fact: Recorded, dataText: string): string {
   return text
 }
 
-/** Throws `SyntaxError` when `data` is no longer JSON, which only damage does. */
-export function decode(row: Row, stream: string): Recorded {
+type Said = readonly [
+  id: string,
+  type: string,
+  version: number,
+  timeMs: number,
+  correlation: string,
+  causation: string,
+  principalKind: Principal["kind"],
+  principalName: string,
+  node: string,
+  answers: string | null,
+  dataText: string
+]
+const members = 11
+
+/** Throws `SyntaxError` when it is no longer what `factText` writes, which only damage does. */
+function said(text: string): Said {
+  const all: unknown = JSON.parse(text)
+  if (Array.isArray(all) && all.length === members) return all as unknown as Said
+  throw new SyntaxError(`a fact has ${members} members`)
+}
+
+/** The id of a stored fact; null when it is damaged. */
+export function idOf(text: string): string | null {
+  try {
+    return said(text)[0]
+  } catch {
+    return null
+  }
+}
+
+/** Throws `SyntaxError` when the fact is no longer JSON, which only damage does. */
+export function decode(row: Row, stream: string, previousHash: string): Recorded {
+  const [id, type, version, timeMs, correlation, causation, kind, name, node, answers, dataText] = said(
+    row[3] as string
+  )
   return {
     position: row[0] as number,
     stream,
     revision: row[2] as number,
-    id: row[3] as string,
-    type: row[4] as string,
-    version: row[5] as number,
-    timeMs: row[6] as number,
-    correlation: row[7] as string,
-    causation: row[8] as string,
-    principal: { kind: row[9] as Principal["kind"], name: row[10] as string },
-    node: row[11] as string,
-    answers: row[12] as string | null,
-    data: JSON.parse(row[13] as string) as Record<string, unknown>,
-    previousHash: row[14] as string,
-    hash: row[15] as string
+    id,
+    type,
+    version,
+    timeMs,
+    correlation,
+    causation,
+    principal: { kind, name },
+    node,
+    answers,
+    data: JSON.parse(dataText) as Record<string, unknown>,
+    previousHash,
+    hash: row[4] as string
   }
 }
 

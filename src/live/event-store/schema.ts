@@ -1,19 +1,22 @@
 /** The file: its tables, its marks of identity and its settings. */
+import { randomBytes } from "node:crypto"
 import { closeSync, openSync, readSync } from "node:fs"
 import { DatabaseSync } from "node:sqlite"
 import { StoreDamaged, StoreFailure } from "../../kernel/ports/event-store.ts"
 import { StoreUnsupported } from "./errors.ts"
+import { keyBytes } from "./id-filter.ts"
 import { writeWholeIndex } from "./stream-index.ts"
 
 /** `NvCr`, at offset 68 of the file (https://sqlite.org/fileformat.html). */
 export const applicationId = 0x4e764372
 /** Raised with every change of the tables; a newer file is refused by an older release. */
-export const schemaVersion = 3
+export const schemaVersion = 4
 
 const magic = "SQLite format 3\0"
 const headerBytes = 100
 
-const eventsColumns = `
+/** Of versions 1 to 3. */
+const oldColumns = `
   position INTEGER PRIMARY KEY,
   stream INTEGER NOT NULL,
   revision INTEGER NOT NULL,
@@ -35,8 +38,31 @@ const streamsTable = `CREATE TABLE streams (
   id INTEGER PRIMARY KEY,
   name TEXT NOT NULL UNIQUE
 ) STRICT`
-const eventsTable = `CREATE TABLE events (${eventsColumns}
+const eventsTable = `CREATE TABLE events (
+  position INTEGER PRIMARY KEY,
+  stream INTEGER NOT NULL,
+  revision INTEGER NOT NULL,
+  fact TEXT NOT NULL,
+  hash TEXT NOT NULL
 ) STRICT`
+/** For who looks at the file; a node does not ask it. */
+const factsView = `CREATE VIEW facts AS SELECT
+  position,
+  streams.name AS stream,
+  revision,
+  fact ->> '$[0]' AS id,
+  fact ->> '$[1]' AS type,
+  fact ->> '$[2]' AS version,
+  fact ->> '$[3]' AS time_ms,
+  fact ->> '$[4]' AS correlation,
+  fact ->> '$[5]' AS causation,
+  fact ->> '$[6]' AS principal_kind,
+  fact ->> '$[7]' AS principal_name,
+  fact ->> '$[8]' AS node,
+  fact ->> '$[9]' AS answers,
+  fact ->> '$[10]' AS data,
+  hash
+FROM events JOIN streams ON streams.id = events.stream`
 const snapshotsTable = `CREATE TABLE snapshots (
   stream TEXT NOT NULL,
   version INTEGER NOT NULL,
@@ -54,23 +80,26 @@ const indexTable = `CREATE TABLE stream_index (
   places BLOB NOT NULL,
   PRIMARY KEY (stream, revision)
 ) STRICT, WITHOUT ROWID`
+/** `key` is that of the ids' hashes. */
 const markTable = `CREATE TABLE indexed (
-  position INTEGER NOT NULL
+  position INTEGER NOT NULL,
+  key BLOB NOT NULL
 ) STRICT`
-const firstMark = "insert into indexed (position) values (0)"
 
 /**
- * Names of streams are stored once. `data` is the text whose hash is in the chain, never rewritten. Snapshots
+ * Names of streams are stored once. `fact` is the `factText` that is hashed, never rewritten. Snapshots
  * are not in the chain, facts are the truth, so each carries a hash of its own.
  */
-export const tables = [streamsTable, eventsTable, snapshotsTable, indexTable, markTable]
+export const tables = [streamsTable, eventsTable, snapshotsTable, indexTable, markTable, factsView]
 
-/** Version 1 had SQLite keep the index of streams, at every commit. */
-const eventsTableOfVersion1 = `CREATE TABLE events (${eventsColumns},
+/** Up to version 3 each member of a fact had a column. Version 1 had SQLite keep the index of streams, at every commit. */
+const eventsTableOfVersion3 = `CREATE TABLE events (${oldColumns}
+) STRICT`
+const eventsTableOfVersion1 = `CREATE TABLE events (${oldColumns},
   UNIQUE (stream, revision),
   UNIQUE (stream, id)
 ) STRICT`
-/** Whose files are taken over, as those of version 2. */
+/** Whose files are taken over, as those of versions 2 and 3. */
 export const tablesOfVersion1 = [streamsTable, eventsTableOfVersion1, snapshotsTable]
 
 /** Version 2 had a row of its own for each fact in the index of streams, and another for its id. */
@@ -88,13 +117,48 @@ const indexTablesOfVersion2 = [
   PRIMARY KEY (stream, id)
 ) STRICT, WITHOUT ROWID`
 ]
+const markTableOfVersion3 = `CREATE TABLE indexed (
+  position INTEGER NOT NULL
+) STRICT`
 export const tablesOfVersion2 = [
   streamsTable,
-  eventsTable,
+  eventsTableOfVersion3,
   snapshotsTable,
   ...indexTablesOfVersion2,
-  markTable
+  markTableOfVersion3
 ]
+/** Version 3 had the index of streams as it is now, but for the hashes, which had no key. */
+export const tablesOfVersion3 = [
+  streamsTable,
+  eventsTableOfVersion3,
+  snapshotsTable,
+  indexTable,
+  markTableOfVersion3
+]
+/** Which of them are made anew. */
+const indexesOf: Readonly<Record<number, ReadonlyArray<string>>> = {
+  1: [],
+  2: ["by_revision", "by_id", "indexed"],
+  3: ["stream_index", "indexed"]
+}
+
+/** The `factText` of a row as it was up to version 3. */
+const factOfOldRow = `fact_text(id, type, version, time_ms, correlation, causation, principal_kind, principal_name,
+  node, answers, data)`
+const oldRows = (table: string) =>
+  `(select position, stream, revision, ${factOfOldRow} as fact, hash from ${table})`
+
+/** What has the columns of the table of facts, in a file of any version. */
+export function factsIn(database: DatabaseSync): string {
+  if (versionOf(database) === schemaVersion) return "events"
+  defineFactText(database)
+  return oldRows("events")
+}
+
+function defineFactText(database: DatabaseSync): void {
+  const options = { deterministic: true, directOnly: true, varargs: true }
+  database.function("fact_text", options, (...members) => JSON.stringify(members))
+}
 
 export interface FileSettings {
   /** Where the store lies, absolute and free of symbolic links. */
@@ -132,18 +196,24 @@ function create(database: DatabaseSync): void {
   database.exec(`pragma application_id = ${applicationId}`)
   database.exec(`pragma user_version = ${schemaVersion}`)
   for (const table of tables) database.exec(table)
-  database.exec(firstMark)
+  writeFirstMark(database)
   database.exec("commit")
 }
 
-const versionOf = (database: DatabaseSync): number =>
-  Number(database.prepare("pragma user_version").get()?.["user_version"])
+function writeFirstMark(database: DatabaseSync): void {
+  database.prepare("insert into indexed (position, key) values (0, ?)").run(randomBytes(keyBytes))
+}
+
+function versionOf(database: DatabaseSync): number {
+  return Number(database.prepare("pragma user_version").get()?.["user_version"])
+}
 
 function checkSchema(database: DatabaseSync, path: string): StoreUnsupported | StoreDamaged | null {
   const version = versionOf(database)
   const wanted = new Map([
     [1, tablesOfVersion1],
     [2, tablesOfVersion2],
+    [3, tablesOfVersion3],
     [schemaVersion, tables]
   ]).get(version)
   if (wanted === undefined)
@@ -160,22 +230,22 @@ function checkSchema(database: DatabaseSync, path: string): StoreUnsupported | S
 }
 
 /**
- * Bring a file of an older version, already checked, to this one, in one transaction; of version 1 it needs as much room again. No
- * fact is changed, so the chain stays what it was. Throws SQLite's errors; the file is then as before.
+ * Bring a file of an older version, already checked, to this one, in one transaction; it needs as much room again. What a fact
+ * says is not changed, so the chain stays what it was. Throws SQLite's errors; the file is then as before.
  */
 export function upgrade(database: DatabaseSync): void {
   const version = versionOf(database)
   if (version === schemaVersion) return
+  defineFactText(database)
   database.exec("begin immediate")
   try {
-    if (version === 1) {
-      database.exec("alter table events rename to events_of_version_1")
-      database.exec(eventsTable)
-      database.exec("insert into events select * from events_of_version_1 order by position")
-      database.exec("drop table events_of_version_1")
-    } else for (const table of ["by_revision", "by_id", "indexed"]) database.exec(`drop table ${table}`)
-    for (const table of [indexTable, markTable]) database.exec(table)
-    database.exec(firstMark)
+    database.exec("alter table events rename to old_events")
+    database.exec(eventsTable)
+    database.exec(`insert into events select * from ${oldRows("old_events")} order by position`)
+    database.exec("drop table old_events")
+    for (const table of indexesOf[version] ?? []) database.exec(`drop table ${table}`)
+    for (const table of [indexTable, markTable, factsView]) database.exec(table)
+    writeFirstMark(database)
     writeWholeIndex(database)
     database.exec(`pragma user_version = ${schemaVersion}`)
     database.exec("commit")

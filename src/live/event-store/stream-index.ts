@@ -11,17 +11,19 @@
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite"
 import { StoreDamaged, StoreFailure } from "../../kernel/ports/event-store.ts"
-import { hashOf, IdFilter } from "./id-filter.ts"
+import { idHash, IdFilter, keyBytes } from "./id-filter.ts"
+import type { IdHash } from "./id-filter.ts"
 import type { IntegritySource } from "./integrity.ts"
 import { PartReader, PartWriter, RecentPart, writeAllParts } from "./parts.ts"
 import type { Part, StoredPart } from "./parts.ts"
+import { idOf } from "./rows.ts"
 
 const chunkFacts = 1000
 /** Some tenths of a millisecond. */
 const learntAtOnce = 4096
 const beforeAll: { readonly stream: number; readonly revision: number } = { stream: -1, revision: 0 }
-const factAt = "select stream, revision, id from events where position = ?"
-type FactAt = readonly [stream: number, revision: number, id: string]
+const factAt = "select stream, revision, fact from events where position = ?"
+type FactAt = readonly [stream: number, revision: number, text: string]
 
 interface Range {
   readonly from: number
@@ -34,6 +36,12 @@ interface Range {
 const readMark = (database: DatabaseSync): number =>
   Number(database.prepare("select position from indexed").get()?.["position"] ?? Number.NaN)
 
+/** By the file's own key; null when that is damaged. */
+function readHash(database: DatabaseSync): IdHash | null {
+  const key = database.prepare("select key from indexed").get()?.["key"]
+  return key instanceof Uint8Array && key.length === keyBytes ? idHash(key) : null
+}
+
 /** Every fact that there is has its entry. */
 function markAll(database: DatabaseSync): void {
   const last = database.prepare("select max(position) as position from events").get()
@@ -42,7 +50,7 @@ function markAll(database: DatabaseSync): void {
 
 /** Within a transaction of the caller: the whole index of a file that has none. */
 export function writeWholeIndex(database: DatabaseSync): void {
-  writeAllParts(database)
+  writeAllParts(database, readHash(database) as IdHash)
   markAll(database)
 }
 
@@ -52,6 +60,7 @@ export class StreamIndex {
   readonly #writer: PartWriter
   readonly #writtenAfterFacts: number
   readonly #factAt: StatementSync
+  readonly #idHash: IdHash
   /** By stream, its facts behind the mark. */
   readonly #recents = new Map<number, RecentPart>()
   /** Where the open transaction's facts were added, in order, to be taken back when it fails. */
@@ -66,9 +75,10 @@ export class StreamIndex {
   #hashed = { stream: -1, id: "", hash: 0 }
 
   /** Knows no facts behind the mark yet, which is at `mark`: see `openIndex`. */
-  constructor(source: IntegritySource, mark: number, writtenAfterFacts: number) {
+  constructor(source: IntegritySource, hashOf: IdHash, mark: number, writtenAfterFacts: number) {
     const { database } = source
     this.#source = source
+    this.#idHash = hashOf
     this.#parts = new PartReader(database)
     this.#writer = new PartWriter(database)
     this.#writtenAfterFacts = writtenAfterFacts
@@ -201,7 +211,7 @@ export class StreamIndex {
   #hashOf(stream: number, id: string): number {
     const { stream: of, id: hashed, hash } = this.#hashed
     if (of === stream && hashed === id) return hash
-    this.#hashed = { stream, id, hash: hashOf(stream, id) }
+    this.#hashed = { stream, id, hash: this.#idHash(stream, id) }
     return this.#hashed.hash
   }
 
@@ -215,7 +225,7 @@ export class StreamIndex {
           operation: "append",
           reason: `${this.#source.path}: the fact at ${position} is not what the index of streams says: the store is damaged`
         })
-      if (fact[2] === id) return position
+      if (idOf(fact[2]) === id) return position
     }
     return null
   }
@@ -228,23 +238,38 @@ function addAll(filter: IdFilter, part: Part): void {
 const damaged = (source: IntegritySource, position: number, reason: string): StoreDamaged =>
   new StoreDamaged({ path: source.path, position, reason })
 
-/** Where a row of the index says that this fact is; null when none has it. */
-function indexedAt(database: DatabaseSync, position: number): number | null {
-  const fact = database.prepare("select stream, revision from events where position = ?").get(position)
-  if (fact === undefined) return null
-  const revision = Number(fact["revision"])
-  for (const part of new PartReader(database).backwards(Number(fact["stream"]), revision))
-    return revision - part.firstRevision < part.count ? part.positionAt(revision - part.firstRevision) : null
+/** Where a row of the index says that this fact is, and what it has for its id; null when none has it. */
+function indexedAt(database: DatabaseSync, { stream, revision }: Place) {
+  for (const part of new PartReader(database).backwards(stream, revision)) {
+    const place = revision - part.firstRevision
+    return place < part.count ? { position: part.positionAt(place), hash: part.hashAt(place) } : null
+  }
   return null
 }
 
-/** The mark says what is written and what isn't: it is looked at from both sides. */
-function checkMark({ database }: IntegritySource, mark: number, head: number): string | null {
+interface Place {
+  readonly stream: number
+  readonly revision: number
+  readonly id: string
+}
+
+function placeOf(database: DatabaseSync, position: number): Place | null {
+  const fact = database.prepare(factAt).get(position)
+  if (fact === undefined) return null
+  const { stream, revision, fact: text } = fact
+  return { stream: Number(stream), revision: Number(revision), id: idOf(String(text)) ?? "" }
+}
+
+/** The mark says what is written and what isn't: it is looked at from both sides, and whether the key is the one it was. */
+function checkMark({ database }: IntegritySource, hashOf: IdHash, mark: number, head: number): string | null {
   if (!Number.isSafeInteger(mark) || mark < 0 || mark > head)
     return `the index of streams ends at ${mark}, allowed is 0 to ${head}`
-  if (mark > 0 && indexedAt(database, mark) !== mark)
-    return "the index of streams should have it, and has not"
-  return mark < head && indexedAt(database, mark + 1) !== null
+  const [last, next] = [placeOf(database, mark), placeOf(database, mark + 1)]
+  const found = last === null ? null : indexedAt(database, last)
+  if (mark > 0 && found?.position !== mark) return "the index of streams should have it, and has not"
+  if (last !== null && found?.hash !== hashOf(last.stream, last.id))
+    return "the index of streams has another hash of its id"
+  return next !== null && indexedAt(database, next) !== null
     ? `the index of streams has the fact at ${mark + 1}, which it should not`
     : null
 }
@@ -257,15 +282,19 @@ export function openIndex(
 ): StreamIndex | StoreDamaged {
   const { database } = source
   const mark = readMark(database)
-  const problem = checkMark(source, mark, head)
+  const hashOf = readHash(database)
+  if (hashOf === null) return damaged(source, 0, "the key of the index of streams is damaged")
+  const problem = checkMark(source, hashOf, mark, head)
   if (problem !== null) return damaged(source, Number.isSafeInteger(mark) ? mark : 0, problem)
-  const index = new StreamIndex(source, mark, writtenAfterFacts)
+  const index = new StreamIndex(source, hashOf, mark, writtenAfterFacts)
   const behind = database.prepare(
-    "select stream, revision, id, position from events where position > ? order by position"
+    "select stream, revision, fact, position from events where position > ? order by position"
   )
   behind.setReturnArrays(true)
   const rows = behind.iterate(mark) as unknown as Iterable<readonly [number, number, string, number]>
-  for (const [stream, revision, id, position] of rows) {
+  for (const [stream, revision, text, position] of rows) {
+    const id = idOf(text)
+    if (id === null) return damaged(source, position, "its content is damaged")
     const next = index.lastRevision(stream) + 1
     if (revision !== next)
       return damaged(source, position, `its revision is ${revision}, the next of its stream is ${next}`)
@@ -280,6 +309,7 @@ export class IndexWalk {
   readonly #source: IntegritySource
   readonly #parts: PartReader
   readonly #factAt: StatementSync
+  readonly #hashOf: IdHash | null
   #after = beforeAll
   /** The revision that comes next in the stream of the last row. */
   #nextRevision = 0
@@ -289,6 +319,7 @@ export class IndexWalk {
     const { database } = source
     this.#source = source
     this.#parts = new PartReader(database)
+    this.#hashOf = readHash(database)
     this.#factAt = database.prepare(factAt)
     this.#factAt.setReturnArrays(true)
   }
@@ -318,7 +349,7 @@ export class IndexWalk {
       const position = part.positionAt(at)
       const fact = this.#factAt.get(position) as unknown as FactAt | undefined
       const isThere = fact?.[0] === stream && fact[1] === firstRevision + at
-      if (!isThere || hashOf(stream, fact[2]) !== part.hashAt(at))
+      if (!isThere || this.#hashOf?.(stream, idOf(fact[2]) ?? "") !== part.hashAt(at))
         return damaged(this.#source, position, "the index of streams does not lead to it")
     }
     this.#after = { stream, revision: firstRevision }
