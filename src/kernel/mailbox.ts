@@ -60,6 +60,9 @@ const batchDefault_max = 256
 /** One is written while the next is decided; more only make the batches smaller. */
 const underWay_max = 2
 
+/** Half of so many callers are worth a sync of their own. */
+const crowd_min = 32
+
 type Store = EventStore["Service"]
 
 class Line {
@@ -75,8 +78,12 @@ class Line {
   /** All that waits is for actors under way. */
   isBlocked = false
   batchesUnderWay = 0
+  /** Inputs in those. */
+  inputsUnderWay = 0
   /** Inputs in the batch that was begun last. */
   lastBatchSize = 0
+  /** As many inputs as were in line and under way at once of late, at the end of a batch: so many callers there seem to be. */
+  crowd = 0
   onRequests: RequestsTaker = () => {}
   lastMs = 0
 
@@ -141,7 +148,7 @@ class Line {
 
   /** Takes the next inputs out of the line: those whose actors are not under way, in order. */
   private nextBatch(): ReadonlyArray<Waiting> {
-    const batch_max = this.options.batch_max ?? batchDefault_max
+    const batch_max = this.batchMax()
     const batch: Array<Waiting> = []
     const others: Array<Waiting> = []
     for (const one of this.waiting) {
@@ -154,13 +161,17 @@ class Line {
     for (const { input } of batch) this.busy.add(input.stream)
     if (batch.length > 0) {
       this.batchesUnderWay++
+      this.inputsUnderWay += batch.length
       this.lastBatchSize = batch.length
     }
     return batch
   }
 
   private end(batch: ReadonlyArray<Waiting>, exit: Exit.Exit<void, StoreFailure>): void {
+    // Who is back already, within his answer, counts twice: nothing of him is left to do beside a sync, and he is best served by one for all.
+    this.crowd = Math.max(this.waiting.length + this.inputsUnderWay, Math.floor(this.crowd * 0.94))
     this.batchesUnderWay--
+    this.inputsUnderWay -= batch.length
     tellFailed(batch, exit)
     for (const { input } of batch) {
       this.busy.delete(input.stream)
@@ -177,7 +188,19 @@ class Line {
    */
   private isDue(): boolean {
     if (this.waiting.length === 0 || this.isBlocked) return false
-    return this.batchesUnderWay === 0 || this.waiting.length >= this.lastBatchSize
+    return this.batchesUnderWay === 0 || this.waiting.length >= (this.half() ?? this.lastBatchSize)
+  }
+
+  /**
+   * Of many callers one half is answered, read and decided while the other half's facts are on their way to the disk. When a batch
+   * takes all that are there, a small and a large one take turns, and the large one's sync has nothing beside it. Null while there are few.
+   */
+  private half(): number | null {
+    return this.crowd < crowd_min ? null : Math.ceil(this.crowd / 2)
+  }
+
+  private batchMax(): number {
+    return Math.min(this.options.batch_max ?? batchDefault_max, this.half() ?? Number.POSITIVE_INFINITY)
   }
 
   /** Lets `run` go on when it has something to do. */

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { Clock, Deferred, Effect, Exit, Result, Scheduler, Stream } from "effect"
+import { Clock, Deferred, Effect, Exit, Result, Scheduler, Semaphore, Stream } from "effect"
 import * as fc from "fast-check"
 import type { Draft } from "../../src/events/envelope.ts"
 import { AgentUnreachable } from "../../src/kernel/ports/agents.ts"
@@ -118,6 +118,40 @@ test("beside a batch only one as large is begun; a smaller one waits for more, o
   await release(2)
   await Promise.all(all)
   await world.close()
+})
+
+/** Sizes of the batches while 64 callers give 12 commands each, and need `awayMs` to come back when they are answered. */
+async function batchesOf(awayMs: number): Promise<ReadonlyArray<number>> {
+  const world = await World.open()
+  // One after the other, as a disk syncs.
+  const disk = Semaphore.makeUnsafe(1)
+  world.beforeAppend = disk.withPermit(Effect.sleep(5))
+  const away = awayMs === 0 ? Effect.void : Effect.sleep(awayMs)
+  const one = (caller: number) =>
+    Effect.forEach(
+      Array.from({ length: 12 }, (_, n) => `${caller}-${n}`),
+      (id) => Effect.andThen(world.command(`lamp/l${caller}`, light(), id), away),
+      { discard: true }
+    )
+  const callers = Array.from({ length: 64 }, (_, caller) => one(caller))
+  const all = world.run(Effect.all(callers, { concurrency: "unbounded" }))
+  for (let ms = 0; ms < 200; ms++) await world.pass(1)
+  await all
+  const sizes = world.appends.map((batch) => batch.length)
+  await world.close()
+  return sizes
+}
+
+test("of many callers one half is decided while the other half's facts are written, unless they are back at once", async () => {
+  // Nobody has come before the first.
+  const [first, ...others] = await batchesOf(1)
+  assert.equal(first, 64)
+  assert.ok(others.length >= 22 && others.length <= 25, others.join())
+  assert.ok(others.filter((size) => size >= 30 && size <= 32).length >= 20, others.join())
+  assert.deepEqual(
+    await batchesOf(0),
+    Array.from({ length: 12 }, () => 64)
+  )
 })
 
 test("a later time never stands before an earlier one, whichever batch is decided first", async () => {
