@@ -73,8 +73,10 @@ class Line {
   /** Open when `run` has something to do. */
   readonly due = Latch.makeUnsafe(false)
   waiting: Array<Waiting> = []
-  /** The actors of inputs that are under way. */
-  readonly busy = new Set<string>()
+  /** The actors of inputs that are under way, and the number of the batch that has them. */
+  readonly busy = new Map<string, number>()
+  /** Of the batch that was begun last. */
+  lastBatch = 0
   /** All that waits is for actors under way. */
   isBlocked = false
   batchesUnderWay = 0
@@ -148,17 +150,24 @@ class Line {
 
   /** Takes the next inputs out of the line: those whose actors are not under way, in order. */
   private nextBatch(): ReadonlyArray<Waiting> {
-    const batch_max = this.batchMax()
+    const batch_max = this.options.batch_max ?? batchDefault_max
+    const share = Math.min(batch_max, this.half() ?? batch_max)
+    const number = ++this.lastBatch
     const batch: Array<Waiting> = []
     const others: Array<Waiting> = []
     for (const one of this.waiting) {
-      const isTaken = batch.length < batch_max && !this.busy.has(one.input.stream)
-      ;(isTaken ? batch : others).push(one)
+      const { stream } = one.input
+      const by = this.busy.get(stream)
+      // Inputs of an actor that is in this batch can't go beside it: they come along.
+      const isTaken = by === undefined ? batch.length < share : by === number && batch.length < batch_max
+      if (isTaken) {
+        batch.push(one)
+        this.busy.set(stream, number)
+      } else others.push(one)
     }
     this.waiting = others
     // What is left is of actors under way, or too much: then there is a next batch at once.
-    this.isBlocked = batch.length < batch_max
-    for (const { input } of batch) this.busy.add(input.stream)
+    this.isBlocked = batch.length < share
     if (batch.length > 0) {
       this.batchesUnderWay++
       this.inputsUnderWay += batch.length
@@ -197,10 +206,6 @@ class Line {
    */
   private half(): number | null {
     return this.crowd < crowd_min ? null : Math.ceil(this.crowd / 2)
-  }
-
-  private batchMax(): number {
-    return Math.min(this.options.batch_max ?? batchDefault_max, this.half() ?? Number.POSITIVE_INFINITY)
   }
 
   /** Lets `run` go on when it has something to do. */

@@ -124,7 +124,7 @@ test("beside a batch only one as large is begun; a smaller one waits for more, o
  * Sizes of the batches of 64 callers over 120 ms, on a disk that takes 5 ms for each. The first 17 begin, and the others when those are under way.
  * Whoever is answered is back at the next millisecond, with all others who were, or at once.
  */
-async function batchesOf(back: "later" | "at once"): Promise<ReadonlyArray<number>> {
+async function batchesOf(back: "later" | "at once", actors = 64): Promise<ReadonlyArray<number>> {
   const world = await World.open()
   const disk = Semaphore.makeUnsafe(1)
   world.beforeAppend = disk.withPermit(Effect.sleep(5))
@@ -134,7 +134,7 @@ async function batchesOf(back: "later" | "at once"): Promise<ReadonlyArray<numbe
   let isOpen = true
   const ask = (caller: number): void => {
     const command = {
-      stream: `lamp/l${caller}`,
+      stream: `lamp/l${caller % actors}`,
       message: light(),
       id: `${id}`,
       correlation: `${id++}`,
@@ -153,7 +153,7 @@ async function batchesOf(back: "later" | "at once"): Promise<ReadonlyArray<numbe
     await world.pass(1)
     for (const caller of away.splice(0)) ask(caller)
   }
-  const sizes = world.appends.map((batch) => batch.length)
+  const sizes = world.appends.map((batch) => batch.flatMap(({ facts }) => facts).length)
   isOpen = false
   await world.pass(20)
   await world.close()
@@ -166,6 +166,12 @@ test("of many callers one half is decided while the other half's facts are writt
   const settled = sizes.slice(5)
   assert.ok(settled.length > 10 && settled.every((size) => size === 32), sizes.join())
   const atOnce = await batchesOf("at once")
+  // With one actor nothing can be decided beside what is under way.
+  const ofOne = await batchesOf("later", 1)
+  assert.ok(
+    ofOne.slice(2).every((size, place) => size === (place % 2 === 0 ? 17 : 47)),
+    ofOne.join()
+  )
   assert.ok(
     atOnce.slice(8).every((size) => size === 64),
     atOnce.join()

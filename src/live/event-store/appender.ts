@@ -203,7 +203,10 @@ export class Appender {
       if (position === null) throw conflictOrRepetition(append, entry.revision)
       // The index has looked whose it is.
       const row = this.#findFact.get(position) as unknown as Row
-      recorded.push(decode(row, entry.name, position === 1 ? genesisHash : (row[5] as string)))
+      const previousHash = position === 1 ? genesisHash : row[5]
+      if (typeof previousHash !== "string")
+        throw new StoreFailure({ operation: "append", reason: `the fact at ${position - 1} is missing` })
+      recorded.push(decode(row, entry.name, previousHash))
     }
   }
 
