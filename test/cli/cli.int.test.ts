@@ -212,8 +212,10 @@ test("a data folder is verified and replayed without its node, and its damage is
 
   const bytes = await readFile(path)
   let places = 0
-  for (let at = bytes.indexOf('"driver":"sim"'); at >= 0; at = bytes.indexOf('"driver":"sim"', at + 1)) {
-    bytes.write('"driver":"sin"', at)
+  // A fact's data is text within text.
+  const driver = String.raw`\"driver\":\"sim\"`
+  for (let at = bytes.indexOf(driver); at >= 0; at = bytes.indexOf(driver, at + 1)) {
+    bytes.write(driver.replace("sim", "sin"), at)
     places += 1
   }
   assert.ok(places > 0)
