@@ -73,7 +73,10 @@ class Line {
   /** Open when `run` has something to do. */
   readonly due = Latch.makeUnsafe(false)
   waiting: Array<Waiting> = []
-  /** The actors of inputs that are under way, and the number of the batch that has them. */
+  /**
+   * The actors of inputs that are under way, and the number of the batch that has them. Not the batch: the tables that a map leaves behind as
+   * it shrinks and grows would hold it, and all its requests, until the whole heap is looked at.
+   */
   readonly busy = new Map<string, number>()
   /** Of the batch that was begun last. */
   lastBatch = 0
@@ -84,7 +87,7 @@ class Line {
   inputsUnderWay = 0
   /** Inputs in the batch that was begun last. */
   lastBatchSize = 0
-  /** As many inputs as were in line and under way at once of late, at the end of a batch: so many callers there seem to be. */
+  /** As many inputs as were in line and under way when the last batch ended: so many callers there seem to be. */
   crowd = 0
   onRequests: RequestsTaker = () => {}
   lastMs = 0
@@ -178,7 +181,7 @@ class Line {
 
   private end(batch: ReadonlyArray<Waiting>, exit: Exit.Exit<void, StoreFailure>): void {
     // Who is back already, within his answer, counts twice: nothing of him is left to do beside a sync, and he is best served by one for all.
-    this.crowd = Math.max(this.waiting.length + this.inputsUnderWay, Math.floor(this.crowd * 0.94))
+    this.crowd = this.waiting.length + this.inputsUnderWay
     this.batchesUnderWay--
     this.inputsUnderWay -= batch.length
     tellFailed(batch, exit)

@@ -116,18 +116,19 @@ for (const version of [1, 2, 3] as const)
     })
   })
 
-test("a file of version 1 for which there is no room stays as it is, and says so", async () => {
-  await withPath(async (path) => {
-    await within(placeAt(path), fill)
-    const old = `${path}.old`
-    writeOld(1, path, old)
-    const before = readFileSync(old)
-    const opening = within(placeAt(old, { sizeBytesMax: before.length }), () => Effect.void)
-    await assert.rejects(opening, (error) => error instanceof StoreFailure && /full/.test(error.reason))
-    assert.equal(versionOf(old), 1)
-    assert.equal((await within(placeAt(old), (store) => store.verify)).position, 28)
+for (const version of [1, 2, 3] as const)
+  test(`a file of version ${version} for which there is no room stays as it is, and says so`, async () => {
+    await withPath(async (path) => {
+      await within(placeAt(path), fill)
+      const old = `${path}.old`
+      writeOld(version, path, old)
+      const before = readFileSync(old)
+      const opening = within(placeAt(old, { sizeBytesMax: before.length }), () => Effect.void)
+      await assert.rejects(opening, (error) => error instanceof StoreFailure && /full/.test(error.reason))
+      assert.equal(versionOf(old), version)
+      assert.equal((await within(placeAt(old), (store) => store.verify)).position, 28)
+    })
   })
-})
 
 /** Of the row of this stream, which has so many facts: how far behind its position one is, or the hash of its id. */
 const entry = (stream: number, count: number, place: number, part: "offset" | "hash", hex: string) => {

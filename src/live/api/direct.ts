@@ -152,18 +152,18 @@ function destinations(table: Table): (method: string, url: string) => Destinatio
 
 /** What is known of a connection, of which its next requests make use. */
 class Connection {
-  authorization: string | undefined = undefined
-  principal: Principal | null = null
+  #authorization: string | undefined = undefined
+  #principal: Principal | null = null
   /** Nearly always one, and more where a client does not wait. */
   readonly #unanswered: Array<Direct> = []
 
   /** A connection that shows again what it was let in with is not asked to prove it again. */
   callerOf(authenticate: Authenticate, authorization: string | undefined): Principal | null {
-    if (this.principal !== null && this.authorization === authorization) return this.principal
+    if (this.#principal !== null && this.#authorization === authorization) return this.#principal
     const principal = authenticate(authorization)
     if (principal !== null) {
-      this.authorization = authorization
-      this.principal = principal
+      this.#authorization = authorization
+      this.#principal = principal
     }
     return principal
   }

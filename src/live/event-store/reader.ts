@@ -68,11 +68,11 @@ export class Reader {
       return rows.slice(0, limit).map((row, place) => this.#decodeAfter(rows[place + 1], row))
     }
     const before = Math.max(1, from) - 1
-    const skipped = before === 0 ? 0 : 1
-    const rows = this.#rowsFrom(before + 1 - skipped, this.#forwards.all(before, last, limit + 1))
+    const begin = before === 0 ? 0 : 1
+    const rows = this.#rowsFrom(before + 1 - begin, this.#forwards.all(before, last, limit + 1))
     return rows
-      .slice(skipped, skipped + limit)
-      .map((row, place) => this.#decodeAfter(rows[skipped + place - 1], row))
+      .slice(begin, begin + limit)
+      .map((row, place) => this.#decodeAfter(rows[begin + place - 1], row))
   }
 
   /** What was found, of which the first stands there. */
