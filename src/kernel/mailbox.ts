@@ -63,6 +63,9 @@ const underWay_max = 2
 /** Half of so many callers are worth a sync of their own. */
 const crowd_min = 32
 
+/** Of so many actors it is kept that they are not under way. */
+const idle_max = 4096
+
 type Store = EventStore["Service"]
 
 class Line {
@@ -74,8 +77,8 @@ class Line {
   readonly due = Latch.makeUnsafe(false)
   waiting: Array<Waiting> = []
   /**
-   * The actors of inputs that are under way, and the number of the batch that has them. Not the batch: the tables that a map leaves behind as
-   * it shrinks and grows would hold it, and all its requests, until the whole heap is looked at.
+   * The number of the batch that has an actor's inputs under way, and 0 when there is none any more. Those stay, up to a number: a map that
+   * shrinks and grows leaves its tables behind, which are collected with the whole heap only. Not the batch itself, which would go with them.
    */
   readonly busy = new Map<string, number>()
   /** Of the batch that was begun last. */
@@ -105,8 +108,12 @@ class Line {
     if (this.waiting.length >= waiting_max && input.answers === null)
       return answered(Exit.fail(new Overloaded({ waiting: this.waiting.length, waiting_max })))
     this.waiting.push({ input, answered })
-    if (!this.busy.has(input.stream)) this.isBlocked = false
+    if (!this.isBusy(input.stream)) this.isBlocked = false
     this.look()
+  }
+
+  private isBusy(stream: string): boolean {
+    return (this.busy.get(stream) ?? 0) !== 0
   }
 
   /** The actor as it is now, from memory or from the store. */
@@ -160,9 +167,9 @@ class Line {
     const others: Array<Waiting> = []
     for (const one of this.waiting) {
       const { stream } = one.input
-      const by = this.busy.get(stream)
+      const by = this.busy.get(stream) ?? 0
       // Inputs of an actor that is in this batch can't go beside it: they come along.
-      const isTaken = by === undefined ? batch.length < share : by === number && batch.length < batch_max
+      const isTaken = by === 0 ? batch.length < share : by === number && batch.length < batch_max
       if (isTaken) {
         batch.push(one)
         this.busy.set(stream, number)
@@ -186,7 +193,8 @@ class Line {
     this.inputsUnderWay -= batch.length
     tellFailed(batch, exit)
     for (const { input } of batch) {
-      this.busy.delete(input.stream)
+      if (this.busy.size > idle_max) this.busy.delete(input.stream)
+      else this.busy.set(input.stream, 0)
       // Names that were only asked for, and refused, must not fill the memory.
       if (this.residents.get(input.stream)?.revision === -1) this.residents.delete(input.stream)
     }

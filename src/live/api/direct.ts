@@ -17,6 +17,7 @@ import type { Answered, makeCommands, Said } from "./commands.ts"
 import { headersDecoder, payloadDecoder, strictly } from "./decoding.ts"
 import type { Decode, PayloadDecoder } from "./decoding.ts"
 import type { TakeHandlers } from "./handlers.ts"
+import { answerJson, Request } from "./messages.ts"
 import { Caller, invalidOf, problemOfFailure, render } from "./gate.ts"
 import type { ObserveRequest, Slot, Slots } from "./gate.ts"
 import { Internal } from "./problems.ts"
@@ -267,30 +268,19 @@ function payload({ entry }: Direct, text: string): Exit.Exit<unknown, Schema.Sch
   return entry.payload.decode(value)
 }
 
-type Headers = Readonly<Record<string, string | number>>
-
-function write(
-  config: DirectOptions,
-  direct: Direct,
-  status: number,
-  headers: Headers,
-  body: string | Uint8Array
-) {
+/** Frees its slot and counts it. Says whether it can still be answered. */
+function isOpen(config: DirectOptions, direct: Direct, status: number): boolean {
   const { connection, response, request, route, startedMs } = direct
   connection.answered(direct)
   config.observe(request.method ?? "", route, status, (performance.now() - startedMs) / 1000)
-  if (response.destroyed || response.headersSent) return
-  response.writeHead(status, headers)
-  // What is of ASCII alone is the same in both, and node copies Latin-1 as it lies.
-  const isAscii = typeof body === "string" && headers["content-length"] === body.length
-  response.end(body, isAscii ? "latin1" : "utf8")
+  return !response.destroyed && !response.headersSent
 }
 
 function send(config: DirectOptions, direct: Direct, answer: Response): void {
   const { body, status, headers } = answer
   // No command is answered with a stream; one that were would be a mistake of ours.
   if (body._tag !== "Uint8Array") return send(config, direct, render(new Internal({})))
-  write(config, direct, status, headers, body.text ?? body.body)
+  if (isOpen(config, direct, status)) direct.response.writeHead(status, headers).end(body.text ?? body.body)
 }
 
 /** The command and its answer by calls alone: a fiber's life costs more than all of an actor's turn. */
@@ -298,14 +288,10 @@ function say(config: DirectOptions, direct: Direct, offer: NonNullable<Entry["of
   offer(direct.asked, direct.principal, (exit) => {
     const { url = "" } = direct.request
     if (Exit.isFailure(exit)) return follow(config, direct, problemOfFailure(exit.cause, url))
-    const body = JSON.stringify(exit.value)
-    const headers = {
-      location: locationOf(exit.value),
-      "content-type": "application/json",
-      "content-length": Buffer.byteLength(body)
-    }
     try {
-      write(config, direct, statusOf(exit.value), headers, body)
+      const body = JSON.stringify(exit.value)
+      const status = statusOf(exit.value)
+      if (isOpen(config, direct, status)) answerJson(direct.response, status, locationOf(exit.value), body)
     } catch (defect) {
       // This is called among the answers of others.
       follow(config, direct, problemOfFailure(Cause.die(defect), url))
@@ -350,20 +336,12 @@ export const makeDirect = Effect.fnUntraced(function* (options: DirectOptions) {
     config.scope,
     Effect.sync(() => connections.destroyWaiting())
   )
+  const take = (direct: Direct, body: string) => run(config, direct, body)
   return (request: IncomingMessage, response: ServerResponse): boolean => {
+    if (!(request instanceof Request)) return false
     const direct = accept(config, request, response)
     if (direct === null) return false
-    if (Number(request.headers["content-length"] ?? 0) === 0) {
-      run(config, direct, "")
-      return true
-    }
-    const chunks: Array<Buffer> = []
-    const textOf = () =>
-      (chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks)).toString("utf8")
-    // Its body may never come to its end.
-    request.on("error", () => response.destroy())
-    request.on("data", (chunk: Buffer) => chunks.push(chunk))
-    request.on("end", () => run(config, direct, textOf()))
+    request.handOver(direct, take)
     return true
   }
 })

@@ -23,6 +23,7 @@ import { makeEvents } from "./events.ts"
 import { gate, Slots } from "./gate.ts"
 import type { ObserveRequest } from "./gate.ts"
 import { groups } from "./handlers.ts"
+import { keepAliveMs, Request } from "./messages.ts"
 import { makeOperations } from "./operations.ts"
 import { Reads } from "./reads.ts"
 
@@ -55,6 +56,8 @@ export function isLoopback(host: string): boolean {
 
 function makeServer(options: ApiServerOptions) {
   const limits = {
+    IncomingMessage: Request,
+    keepAliveTimeout: keepAliveMs,
     maxHeaderSize: headerBytes_max,
     headersTimeout: headersTimeoutMs,
     requestTimeout: requestTimeoutMs
