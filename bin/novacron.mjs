@@ -9,6 +9,7 @@ import { createRequire } from "node:module"
 import { constants } from "node:os"
 import { dirname, join } from "node:path"
 import { fileURLToPath, pathToFileURL } from "node:url"
+import { useCompileCache } from "./compile-cache.mjs"
 
 const nodeMajorMin = 24
 const root = dirname(dirname(realpathSync(fileURLToPath(import.meta.url))))
@@ -43,6 +44,7 @@ function runOn(node) {
   })
 }
 
+useCompileCache()
 if (Number(process.versions.node.split(".")[0]) >= nodeMajorMin) {
   process.argv[1] = entry
   await import(pathToFileURL(entry).href)

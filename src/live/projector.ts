@@ -10,7 +10,7 @@ import type { Exit, Scope } from "effect"
 import type { Recorded } from "../events/envelope.ts"
 import { EventStore, StoreFailure } from "../kernel/ports/event-store.ts"
 import type { AnyProjection, Projection } from "../projections/projection.ts"
-import { firstOf, openRun } from "./projector/open-run.ts"
+import { openRun } from "./projector/open-run.ts"
 import { Run } from "./projector/run.ts"
 import { openViewsFile } from "./projector/views-file.ts"
 import type { ViewsFile } from "./projector/views-file.ts"
@@ -265,7 +265,7 @@ const build = ({ store, projecting, batch_max }: Parts, entry: Entry) =>
   Effect.gen(function* () {
     const { projection } = entry.run
     const target = () => Math.max(entry.run.position, projecting.fedTo)
-    const run = Run.begin(projection, projecting.freshRun(), firstOf(projection, target()))
+    const run = Run.begin(projection, projecting.freshRun())
     entry.building = run
     let unsaved: StoreFailure | null = null
     const arrived = () => {

@@ -4,7 +4,7 @@ import type { Recorded } from "../events/envelope.ts"
 import { EventStore } from "../kernel/ports/event-store.ts"
 import type { StoreFailure } from "../kernel/ports/event-store.ts"
 import { Views } from "../kernel/ports/views.ts"
-import { audit, causeOf, entryOf, latestOf, matches } from "../projections/audit.ts"
+import { causeOf, entryOf, matches } from "../projections/audit.ts"
 import type { AuditEntry, AuditFilter } from "../projections/audit.ts"
 import { hostViewsOf, inventory } from "../projections/inventory.ts"
 import type { HostRow, VmRow } from "../projections/inventory.ts"
@@ -21,8 +21,7 @@ import { Projector } from "./projector.ts"
 export const allProjections: ReadonlyArray<AnyProjection> = [
   inventory,
   placement,
-  migrations,
-  audit
+  migrations
 ] as ReadonlyArray<AnyProjection>
 
 export interface MigrationFilter {
@@ -97,33 +96,30 @@ const byName = <Row extends { readonly name: string }>(rows: Iterable<Row>): Rea
 /** Entries from `from` downwards: those in memory first, then the store's, until the page is full. */
 const auditPage = Effect.fn("Queries.audit")(function* (
   store: EventStore["Service"],
-  latest: ReadonlyArray<AuditEntry>,
   query: AuditQuery
 ): Effect.fn.Return<AuditPage, StoreFailure> {
   const limit = limitOf(query.limit)
   const found: Array<AuditEntry> = []
-  const lastKnown = latest.at(-1)?.position ?? 0
-  const oldestKnown = latest[0]?.position ?? 1
-  let next = Math.min(query.from ?? lastKnown, lastKnown)
+  let from = query.from
   let left = scanned_max
-  /** Whether there is to be more. */
-  const take = (entry: AuditEntry): boolean => {
-    next = entry.position - 1
-    left -= 1
-    if (matches(entry, query)) found.push(entry)
-    return found.length < limit && left > 0 && next > 0
-  }
-  let isMore = next > 0
-  for (let index = next - oldestKnown; index >= 0 && isMore; index--) {
-    const entry = latest[index]
-    isMore = entry !== undefined && take(entry)
-  }
-  while (isMore) {
-    const older = yield* store.readAll({ from: next, direction: "backwards", limit: page_max })
-    isMore = older.length > 0 && older.every((fact) => take(entryOf(fact)))
+  // Where every fact is wanted the first look is enough.
+  for (let size = limit; left > 0 && from !== 0; size = page_max) {
+    const facts: ReadonlyArray<Recorded> = yield* store.readAll({
+      direction: "backwards",
+      limit: Math.min(size, left),
+      ...(from === undefined ? {} : { from })
+    })
+    for (const fact of facts) {
+      from = fact.position - 1
+      left -= 1
+      const entry = entryOf(fact)
+      if (matches(entry, query)) found.push(entry)
+      if (found.length === limit) return { entries: found, next: from > 0 ? from : null }
+    }
+    if (facts.length === 0) break
     yield* Effect.yieldNow
   }
-  return { entries: found, next: next > 0 ? next : null }
+  return { entries: found, next: from !== undefined && from > 0 && left === 0 ? from : null }
 })
 
 /** A stream has its own index in the store, so all of it is in reach at once. */
@@ -205,9 +201,7 @@ const makeQueries = Effect.gen(function* () {
         ...(direction === undefined ? {} : { direction })
       }),
     audit: (query = {}) =>
-      query.stream === undefined
-        ? auditPage(store, latestOf(state(audit)), query)
-        : auditOfStream(store, query.stream, query),
+      query.stream === undefined ? auditPage(store, query) : auditOfStream(store, query.stream, query),
     causes: (position) => causesOf(store, position)
   })
 })

@@ -1,10 +1,9 @@
 /**
- * Who did what, why, caused by what, and how it ended. Keeps the latest facts' entries; older ones are made from
- * the journal by whoever asks for them, with the same `entryOf`.
+ * Who did what, why, caused by what, and how it ended: of each fact one entry, from the fact alone. So nothing is kept; who asks for
+ * entries has them made from the journal's facts.
  */
 import type { Principal, Recorded } from "../events/envelope.ts"
 import { withoutPrefix } from "../events/envelope.ts"
-import type { Projection } from "./projection.ts"
 
 export interface AuditEntry {
   readonly position: number
@@ -90,29 +89,3 @@ export const matches = (entry: AuditEntry, filter: AuditFilter): boolean =>
   (filter.who === undefined || entry.who.name === filter.who) &&
   (filter.fromMs === undefined || entry.timeMs >= filter.fromMs) &&
   (filter.toMs === undefined || entry.timeMs <= filter.toMs)
-
-export const auditLatest_max = 10_000
-
-/** Entries of consecutive facts, oldest first. */
-export interface Audit {
-  readonly entries: Array<AuditEntry>
-}
-
-export const audit: Projection<Audit> = {
-  name: "audit",
-  version: 1,
-  continues: [],
-  windowFacts: auditLatest_max,
-  initial: () => ({ entries: [] }),
-  apply: (state, fact) => {
-    const { entries } = state
-    entries.push(entryOf(fact))
-    // Cut back by halves, so that a fact costs the same on average however many are kept.
-    if (entries.length >= 2 * auditLatest_max) entries.splice(0, entries.length - auditLatest_max)
-    return state
-  },
-  tables: () => ({})
-}
-
-/** The latest entries, oldest first, at most `auditLatest_max` whatever the fold began with. */
-export const latestOf = ({ entries }: Audit): ReadonlyArray<AuditEntry> => entries.slice(-auditLatest_max)

@@ -300,7 +300,6 @@ export const inventory: Projection<Inventory> = {
   name: "inventory",
   version: 2,
   continues: [],
-  windowFacts: null,
   initial: () => ({ vms: new Table(), hosts: new Table() }),
   apply: (state, fact) => foldHost(foldVm(state, fact), fact),
   tables: ({ vms, hosts }) => ({ vms, hosts })

@@ -186,7 +186,6 @@ export const migrations: Projection<Migrations> = {
   name: "migrations",
   version: 1,
   continues: [],
-  windowFacts: null,
   initial: () => ({ migrations: new Table() }),
   apply: fold,
   tables: (state) => ({ migrations: state.migrations })

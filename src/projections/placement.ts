@@ -126,7 +126,6 @@ export const placement: Projection<Placement> = {
   name: "placement",
   version: 1,
   continues: [],
-  windowFacts: null,
   initial: () => ({ decisions: new Table(), byVm: new Table() }),
   apply: fold,
   tables: ({ decisions, byVm }) => ({ decisions, byVm })

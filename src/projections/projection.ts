@@ -15,8 +15,6 @@ export interface Projection<State> {
   readonly version: number
   /** Older versions whose state may be served, and gone on from, while this one is rebuilt beside it. */
   readonly continues: ReadonlyArray<number>
-  /** Its state depends on this many latest facts only and is not stored; null when it depends on all of them. */
-  readonly windowFacts: number | null
   initial(): State
   /** Facts of types it does not know change nothing. */
   apply(state: State, fact: Recorded): State

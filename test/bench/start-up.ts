@@ -12,7 +12,7 @@ import { turnsToRun, writeLives } from "./lives.ts"
 import { figure, hashOf, inFolder } from "./measure.ts"
 import type { Figure, Options, Round } from "./measure.ts"
 
-const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
+const command = fileURLToPath(new URL("../../bin/novacron.mjs", import.meta.url))
 const giveUpMs = 30_000
 
 /** 0 while nobody answers. */
@@ -43,7 +43,11 @@ async function msToReady(folder: string): Promise<number> {
   const file = join(folder, "config.yaml")
   writeFileSync(file, JSON.stringify(config), { mode: 0o600 })
   const began = performance.now()
-  const child = spawn(process.execPath, [main, "up", "--config", file], { stdio: "ignore" })
+  const child = spawn(process.execPath, [command, "up", "--config", file], {
+    stdio: "ignore",
+    // Where the first of the rounds puts its compiled code.
+    env: { ...process.env, CACHE_DIRECTORY: join(folder, "cache") }
+  })
   try {
     while ((await statusOf(config.api.socket, join(folder, "api-token"))) !== 200) {
       if (child.exitCode !== null || performance.now() - began > giveUpMs)

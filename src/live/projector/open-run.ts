@@ -38,10 +38,6 @@ function restored(projection: AnyProjection, stored: StoredRun, file: ViewsFile)
   }
 }
 
-/** The position from which a projection can be built whole. */
-export const firstOf = (projection: AnyProjection, headPosition: number): number =>
-  projection.windowFacts === null ? 0 : Math.max(0, headPosition - projection.windowFacts)
-
 export const openRun = Effect.fnUntraced(function* (
   store: Store,
   file: ViewsFile,
@@ -49,11 +45,8 @@ export const openRun = Effect.fnUntraced(function* (
   head: Head,
   freshRun: () => number
 ): Effect.fn.Return<OpenedRun, StoreFailure> {
-  const begin = () => ({
-    run: Run.begin(projection, freshRun(), firstOf(projection, head.position)),
-    outdated: false
-  })
-  const stored = projection.windowFacts === null ? file.servingRun(projection.name) : null
+  const begin = () => ({ run: Run.begin(projection, freshRun()), outdated: false })
+  const stored = file.servingRun(projection.name)
   if (stored === null) return begin()
   const current = stored.version === projection.version
   if (!current && !projection.continues.includes(stored.version)) {

@@ -25,9 +25,9 @@ export class Run {
     this.state = projection.initial()
   }
 
-  /** A run that begins after `position`. */
-  static begin(projection: AnyProjection, run: number, position: number): Run {
-    return new Run(projection, { run, version: projection.version, position, hash: genesisHash })
+  /** A run that begins with the first fact. */
+  static begin(projection: AnyProjection, run: number): Run {
+    return new Run(projection, { run, version: projection.version, position: 0, hash: genesisHash })
   }
 
   get tables(): Readonly<Record<string, Table<unknown>>> {
@@ -60,9 +60,9 @@ export class Run {
     return null
   }
 
-  /** Whether its state is kept in the file, and fit to be. */
+  /** Whether its state is fit to be kept in the file. */
   get isStored(): boolean {
-    return this.projection.windowFacts === null && this.failed === null
+    return this.failed === null
   }
 
   checkpoint(serving: boolean): RunCheckpoint {
