@@ -8,7 +8,7 @@ import { makeMailbox } from "./mailbox.ts"
 import type { Mailbox } from "./mailbox.ts"
 import { makePerformer } from "./perform.ts"
 import { EventStore } from "./ports/event-store.ts"
-import { replay, saveCheckpoint } from "./replay.ts"
+import { checkpointPosition, replay, saveCheckpoint } from "./replay.ts"
 
 export interface KernelOptions {
   readonly kinds: ReadonlyArray<ActorKind>
@@ -63,7 +63,8 @@ const makeKernel = Effect.fn("Kernel.make")(function* (options: KernelOptions) {
   })
   performer.recover()
 
-  const saved = yield* Ref.make(0)
+  // What is in snapshots already is not saved again.
+  const saved = yield* Ref.make(yield* checkpointPosition(store, options.kinds))
   const checkpoint = Effect.gen(function* () {
     const since = yield* Ref.get(saved)
     const changed = [...mailbox.resident().values()].filter((actor) => actor.position > since)

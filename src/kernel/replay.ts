@@ -20,9 +20,22 @@ export const load = Effect.fnUntraced(function* (
   stream: string
 ): Effect.fn.Return<ActorState, StoreFailure> {
   const snapshot = yield* store.loadSnapshot(stream, kind.snapshotVersion)
-  let actor = snapshot ? deserialize(kind, stream, snapshot.state) : emptyActor(kind, stream)
+  return yield* goOn(
+    store,
+    kind,
+    snapshot ? deserialize(kind, stream, snapshot.state) : emptyActor(kind, stream)
+  )
+})
+
+/** The actor with the facts after it. */
+const goOn = Effect.fnUntraced(function* (
+  store: Store,
+  kind: ActorKind,
+  from: ActorState
+): Effect.fn.Return<ActorState, StoreFailure> {
+  let actor = from
   for (;;) {
-    const facts = yield* store.readStream(stream, { from: actor.revision + 1, limit: page })
+    const facts = yield* store.readStream(from.stream, { from: actor.revision + 1, limit: page })
     for (const fact of facts) actor = apply(kind, actor, fact, fact.revision, fact.position).actor
     if (facts.length < page) return actor
   }
@@ -79,21 +92,32 @@ export const replay = Effect.fn("replay")(function* (
   }
 })
 
+/** Up to which position every actor has a snapshot; 0 when that is not known of these kinds. */
+export const checkpointPosition = (
+  store: Store,
+  kinds: ReadonlyArray<ActorKind>
+): Effect.Effect<number, StoreFailure> =>
+  Effect.map(store.loadSnapshot(checkpointStream, checkpointVersion(kinds)), (found) => found?.position ?? 0)
+
 const resumeFromCheckpoint = Effect.fnUntraced(function* (
   store: Store,
   kinds: ReadonlyArray<ActorKind>,
   known: ReadonlyMap<string, ActorKind>,
   actors: Map<string, ActorState>
 ) {
-  const checkpoint = yield* store.loadSnapshot(checkpointStream, checkpointVersion(kinds))
-  if (!checkpoint) return 0
+  const position = yield* checkpointPosition(store, kinds)
+  if (position === 0) return 0
   for (const stream of yield* store.streams("")) {
     const kind = known.get(stream.slice(0, stream.indexOf("/")))
     if (!kind) continue
     const snapshot = yield* store.loadSnapshot(stream, kind.snapshotVersion)
-    if (snapshot) actors.set(stream, deserialize(kind, stream, snapshot.state))
+    // Without one, as when it is damaged, its facts before the checkpoint count too.
+    const actor = snapshot
+      ? deserialize(kind, stream, snapshot.state)
+      : yield* goOn(store, kind, emptyActor(kind, stream))
+    actors.set(stream, actor)
   }
-  return checkpoint.position
+  return position
 })
 
 /**

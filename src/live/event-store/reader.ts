@@ -55,7 +55,10 @@ export class Reader {
          state = excluded.state, hash = excluded.hash
        where excluded.revision >= snapshots.revision`
     )
-    this.#readSnapshot = database.prepare("select * from snapshots where stream = ? and version = ?")
+    this.#readSnapshot = arrays(
+      database,
+      "select revision, position, state, hash from snapshots where stream = ? and version = ?"
+    )
   }
 
   /** Nothing behind the position `last`. */
@@ -118,15 +121,15 @@ export class Reader {
   }
 
   readSnapshot(stream: string, version: number): StoredSnapshot | null {
-    const row = this.#readSnapshot.get(stream, version)
+    const row = this.#readSnapshot.get(stream, version) as unknown as Row | undefined
     if (row === undefined) return null
     return {
-      stream: row["stream"] as string,
-      revision: row["revision"] as number,
-      position: row["position"] as number,
-      version: row["version"] as number,
-      state: row["state"] as string,
-      hash: row["hash"] as string
+      stream,
+      version,
+      revision: row[0] as number,
+      position: row[1] as number,
+      state: row[2] as string,
+      hash: row[3] as string
     }
   }
 
