@@ -238,12 +238,15 @@ async function movePlain(
   })
   await source.ask("migrate", { uri: `tcp:127.0.0.1:${memoryAt}` })
   let info: Info = { status: "none" }
+  // QEMU may go on saying that it waits for a moment after it was told not to.
+  let isTold = false
   await until(
     "the migration is completed",
     async () => {
       info = await source.ask<Info>("query-migrate")
       if (info.status === "failed") throw new Error("QEMU's migration failed")
-      if (info.status === "pre-switchover") {
+      if (info.status === "pre-switchover" && !isTold) {
+        isTold = true
         if (disks > 0) {
           await source.ask("block-job-cancel", { device: "m" })
           await until("the mirror ends", async () => (await jobs(source)) === "concluded", 1)
