@@ -268,8 +268,8 @@ function payload({ entry }: Direct, text: string): Exit.Exit<unknown, Schema.Sch
   return entry.payload.decode(value)
 }
 
-/** Frees its slot and counts it. Says whether it can still be answered. */
-function isOpen(config: DirectOptions, direct: Direct, status: number): boolean {
+/** Frees its slot and counts its answer. Says whether there is still somebody to be answered. */
+function leave(config: DirectOptions, direct: Direct, status: number): boolean {
   const { connection, response, request, route, startedMs } = direct
   connection.answered(direct)
   config.observe(request.method ?? "", route, status, (performance.now() - startedMs) / 1000)
@@ -280,7 +280,7 @@ function send(config: DirectOptions, direct: Direct, answer: Response): void {
   const { body, status, headers } = answer
   // No command is answered with a stream; one that were would be a mistake of ours.
   if (body._tag !== "Uint8Array") return send(config, direct, render(new Internal({})))
-  if (isOpen(config, direct, status)) direct.response.writeHead(status, headers).end(body.text ?? body.body)
+  if (leave(config, direct, status)) direct.response.writeHead(status, headers).end(body.text ?? body.body)
 }
 
 /** The command and its answer by calls alone: a fiber's life costs more than all of an actor's turn. */
@@ -291,7 +291,7 @@ function say(config: DirectOptions, direct: Direct, offer: NonNullable<Entry["of
     try {
       const body = JSON.stringify(exit.value)
       const status = statusOf(exit.value)
-      if (isOpen(config, direct, status)) answerJson(direct.response, status, locationOf(exit.value), body)
+      if (leave(config, direct, status)) answerJson(direct.response, status, locationOf(exit.value), body)
     } catch (defect) {
       // This is called among the answers of others.
       follow(config, direct, problemOfFailure(Cause.die(defect), url))
