@@ -8,7 +8,7 @@ import { makeMailbox } from "./mailbox.ts"
 import type { Mailbox } from "./mailbox.ts"
 import { makePerformer } from "./perform.ts"
 import { EventStore } from "./ports/event-store.ts"
-import { checkpointPosition, replay, saveCheckpoint } from "./replay.ts"
+import { resume, saveCheckpoint } from "./replay.ts"
 
 export interface KernelOptions {
   readonly kinds: ReadonlyArray<ActorKind>
@@ -50,11 +50,11 @@ export class Kernel extends Context.Service<
 
 const makeKernel = Effect.fn("Kernel.make")(function* (options: KernelOptions) {
   const store = yield* EventStore
-  const residents = yield* replay(store, options.kinds, { snapshots: true })
+  const { actors, savedTo } = yield* resume(store, options.kinds)
   const mailbox = yield* makeMailbox({
     kinds: options.kinds,
     node: options.node,
-    residents,
+    residents: actors,
     ...(options.waiting_max === undefined ? {} : { waiting_max: options.waiting_max }),
     ...(options.takeTurn === undefined ? {} : { takeTurn: options.takeTurn })
   })
@@ -63,8 +63,8 @@ const makeKernel = Effect.fn("Kernel.make")(function* (options: KernelOptions) {
   })
   performer.recover()
 
-  // What is in snapshots already is not saved again.
-  const saved = yield* Ref.make(yield* checkpointPosition(store, options.kinds))
+  // What is in snapshots already is not saved again; when one of them is lost all are, which mends it.
+  const saved = yield* Ref.make(savedTo)
   const checkpoint = Effect.gen(function* () {
     const since = yield* Ref.get(saved)
     const changed = [...mailbox.resident().values()].filter((actor) => actor.position > since)

@@ -70,16 +70,26 @@ export interface Until {
  * All actors, as of `until` (the head unless told). With `snapshots: false` every fact is folded again from the
  * first: what `novacron replay` and the determinism tests do.
  */
-export const replay = Effect.fn("replay")(function* (
+export const replay = (
   store: Store,
   kinds: ReadonlyArray<ActorKind>,
   options: { readonly snapshots: boolean; readonly until?: Until }
+): Effect.Effect<Map<string, ActorState>, StoreFailure> =>
+  options.snapshots
+    ? Effect.map(resume(store, kinds), ({ actors }) => actors)
+    : replayAfter(store, byKind(kinds), { actors: new Map(), position: 0 }, options.until)
+
+/** The facts after `position`, folded into the actors as they were there. */
+const replayAfter = Effect.fn("replay")(function* (
+  store: Store,
+  known: ReadonlyMap<string, ActorKind>,
+  from: { readonly actors: Map<string, ActorState>; readonly position: number },
+  until: Until = { position: Number.MAX_SAFE_INTEGER, timeMs: null }
 ): Effect.fn.Return<Map<string, ActorState>, StoreFailure> {
-  const known = byKind(kinds)
-  const actors = new Map<string, ActorState>()
-  const { position: last, timeMs } = options.until ?? { position: Number.MAX_SAFE_INTEGER, timeMs: null }
-  const isWanted = (fact: Recorded) => fact.position <= last && (timeMs === null || fact.timeMs <= timeMs)
-  let position = options.snapshots ? yield* resumeFromCheckpoint(store, kinds, known, actors) : 0
+  const { actors } = from
+  let { position } = from
+  const isWanted = (fact: Recorded) =>
+    fact.position <= until.position && (until.timeMs === null || fact.timeMs <= until.timeMs)
   for (;;) {
     const facts = yield* store.readAll({ from: position + 1, limit: page })
     const latest = facts.at(-1)
@@ -92,32 +102,32 @@ export const replay = Effect.fn("replay")(function* (
   }
 })
 
-/** Up to which position every actor has a snapshot; 0 when that is not known of these kinds. */
-export const checkpointPosition = (
+/** All actors after a start, and up to which position all of them have a snapshot that can be used; 0 when one is lost. */
+export const resume = Effect.fn("resume")(function* (
   store: Store,
   kinds: ReadonlyArray<ActorKind>
-): Effect.Effect<number, StoreFailure> =>
-  Effect.map(store.loadSnapshot(checkpointStream, checkpointVersion(kinds)), (found) => found?.position ?? 0)
-
-const resumeFromCheckpoint = Effect.fnUntraced(function* (
-  store: Store,
-  kinds: ReadonlyArray<ActorKind>,
-  known: ReadonlyMap<string, ActorKind>,
-  actors: Map<string, ActorState>
-) {
-  const position = yield* checkpointPosition(store, kinds)
-  if (position === 0) return 0
-  for (const stream of yield* store.streams("")) {
+): Effect.fn.Return<{ readonly actors: Map<string, ActorState>; readonly savedTo: number }, StoreFailure> {
+  const known = byKind(kinds)
+  const checkpoint = yield* store.loadSnapshot(checkpointStream, checkpointVersion(kinds))
+  const position = checkpoint?.position ?? 0
+  const actors = new Map<string, ActorState>()
+  let isWhole = true
+  for (const stream of position === 0 ? [] : yield* store.streams("")) {
     const kind = known.get(stream.slice(0, stream.indexOf("/")))
     if (!kind) continue
     const snapshot = yield* store.loadSnapshot(stream, kind.snapshotVersion)
-    // Without one, as when it is damaged, its facts before the checkpoint count too.
-    const actor = snapshot
-      ? deserialize(kind, stream, snapshot.state)
-      : yield* goOn(store, kind, emptyActor(kind, stream))
-    actors.set(stream, actor)
+    if (snapshot) actors.set(stream, deserialize(kind, stream, snapshot.state))
+    else {
+      const [first] = yield* store.readStream(stream, { limit: 1 })
+      // It began after the checkpoint.
+      if (first === undefined || first.position > position) continue
+      // Its snapshot is damaged: its facts before the checkpoint count too.
+      isWhole = false
+      actors.set(stream, yield* goOn(store, kind, emptyActor(kind, stream)))
+    }
   }
-  return position
+  yield* replayAfter(store, known, { actors, position })
+  return { actors, savedTo: isWhole ? position : 0 }
 })
 
 /**

@@ -93,7 +93,7 @@ const limitOf = (limit: number | undefined): number =>
 const byName = <Row extends { readonly name: string }>(rows: Iterable<Row>): ReadonlyArray<Row> =>
   [...rows].sort((a, b) => (a.name < b.name ? -1 : 1))
 
-/** Entries from `from` downwards: those in memory first, then the store's, until the page is full. */
+/** Entries from `from` downwards, until the page is full or enough facts were looked at. */
 const auditPage = Effect.fn("Queries.audit")(function* (
   store: EventStore["Service"],
   query: AuditQuery

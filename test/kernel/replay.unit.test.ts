@@ -71,3 +71,21 @@ test("what is in a checkpoint is not saved again after a start", async () => {
   assert.deepEqual(saved.map(([, { stream }]) => stream).sort(), ["kernel/checkpoint", "lamp/a"])
   await world.close()
 })
+
+test("a snapshot that is lost is saved again, and one that there can't be yet is not missed", async () => {
+  const world = await World.open({ checkpointEvery: 4 })
+  for (const name of ["a", "b", "c", "d"]) await world.run(world.command(`lamp/${name}`, look, name))
+  await world.pass(1000)
+  await world.run(world.kernel.checkpoint)
+  const kept = new Map(world.disk.snapshots)
+  await world.run(world.command("lamp/late", look, "late"))
+  await world.restart()
+  await world.pass(20_000)
+  assert.deepEqual(new Map(world.disk.snapshots), kept)
+  const [key] = [...kept].find(([, { stream }]) => stream === "lamp/b") ?? [""]
+  assert.ok(world.disk.snapshots.delete(key))
+  await world.restart()
+  await world.pass(1000)
+  assert.deepEqual(world.disk.snapshots.get(key), kept.get(key))
+  await world.close()
+})

@@ -178,6 +178,9 @@ test("the audit pages back through all facts without gaps, by stream, time and p
         })
       const expected = Array.from({ length }, (_, index) => length - index)
       assert.deepEqual(yield* all({ limit: 1000 }), expected)
+      // A page that is full with the first fact is the last one.
+      assert.equal((yield* queries.audit({ from: 900, limit: 900 })).next, null)
+      assert.equal((yield* queries.audit({ from: 901, limit: 900 })).next, 1)
       assert.deepEqual(
         yield* all({ who: "grace", limit: 3 }),
         expected.filter((position) => (position - 1) % 1000 === 0)
