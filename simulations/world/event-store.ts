@@ -119,7 +119,10 @@ class Memory {
     })
   }
 
-  append(batch: ReadonlyArray<StreamAppend>): ReadonlyArray<Recorded> | RevisionConflict | StoreFailure {
+  append(
+    batch: ReadonlyArray<StreamAppend>,
+    mark: Snapshot | undefined
+  ): ReadonlyArray<Recorded> | RevisionConflict | StoreFailure {
     const before = this.#disk.facts.length
     let kept = false
     try {
@@ -130,12 +133,18 @@ class Memory {
         recorded.push(...result)
       }
       const returned = recorded.map(toRecorded)
+      const refused = mark === undefined ? null : this.saveSnapshots([mark])
+      if (refused !== null) return refused
       kept = true
       if (this.#disk.facts.length > before) this.#wakeAll()
       return returned
     } finally {
       if (!kept) this.#takeBack(before)
     }
+  }
+
+  holds({ stream, id }: { readonly stream: string; readonly id: string }): boolean {
+    return this.#streams.get(stream)?.byId.has(id) ?? false
   }
 
   #takeBack(length: number): void {
@@ -280,14 +289,16 @@ function read(
 
 function service(memory: Memory): EventStore["Service"] {
   return EventStore.of({
-    append: (batch) =>
+    append: (batch, mark) =>
       Effect.flatMap(
-        memory.attempt("append", () => memory.append(batch)),
+        memory.attempt("append", () => memory.append(batch, mark)),
         (result) =>
           result instanceof RevisionConflict || result instanceof StoreFailure
             ? Effect.fail(result)
             : Effect.succeed(result)
       ),
+    holds: (facts) => memory.attempt("append", () => facts.map((fact) => memory.holds(fact))),
+    sync: memory.attempt("append", () => undefined),
     readStream: (stream, options = {}) =>
       memory.attempt("readStream", () => memory.readStream(stream, options)),
     readAll: (options = {}) => memory.attempt("readAll", () => memory.readAll(options)),

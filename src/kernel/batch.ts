@@ -60,14 +60,21 @@ export interface Staged {
   readonly taken: ReadonlyArray<Taken>
 }
 
-/** Take the turns in order; each sees what the earlier ones of the batch made of its actor. */
+const noInputs: ReadonlySet<Input> = new Set()
+const repetition: Turn = { outcome: "duplicate" }
+
+/**
+ * Take the turns in order; each sees what the earlier ones of the batch made of its actor. Those in `repeated` are known to have
+ * been recorded before, longer ago than their actors remember.
+ */
 export function stageBatch(
   batch: ReadonlyArray<Waiting>,
-  residents: ReadonlyMap<string, ActorState>,
+  residents: Pick<ReadonlyMap<string, ActorState>, "get">,
   kinds: Kinds,
   timeMs: number,
   node: string,
-  take: typeof takeTurn
+  take: typeof takeTurn,
+  repeated: ReadonlySet<Input> = noInputs
 ): Staged {
   const states = new Map<string, ActorState>()
   const appends = new Map<string, Append>()
@@ -81,7 +88,7 @@ export function stageBatch(
     }
     const actor = states.get(stream) ?? residents.get(stream) ?? emptyActor(kind, stream)
     try {
-      const turn = take(kind, actor, one.input, timeMs, node)
+      const turn = repeated.has(one.input) ? repetition : take(kind, actor, one.input, timeMs, node)
       if (turn.outcome !== "record") {
         taken.push({ one, turn, append: null, from: 0 })
         continue

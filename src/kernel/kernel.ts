@@ -3,10 +3,13 @@ import { Context, Effect, Layer, Ref, Schedule } from "effect"
 import type { Message, Principal } from "../events/envelope.ts"
 import type { ActorKind } from "./actor.ts"
 import type { Answered } from "./batch.ts"
-import type { takeTurn } from "./turn.ts"
+import type { ActorState, takeTurn } from "./turn.ts"
 import { makeMailbox } from "./mailbox.ts"
 import type { Mailbox } from "./mailbox.ts"
+import { makeOrderedMailbox } from "./ordered-mailbox.ts"
 import { makePerformer } from "./perform.ts"
+import { Consensus } from "./ports/consensus.ts"
+import type { Unavailable } from "./ports/consensus.ts"
 import { EventStore } from "./ports/event-store.ts"
 import { resume, saveCheckpoint } from "./replay.ts"
 
@@ -19,6 +22,11 @@ export interface KernelOptions {
   readonly takeTurn?: typeof takeTurn
   /** Facts between two checkpoints; they bound the time of the next start. */
   readonly checkpointEvery?: number
+  /** In a group: see `OrderedOptions`. */
+  readonly patienceMs?: number
+  readonly compactEvery?: number
+  /** Told when this kernel begins to perform what its actors ask, and when it ends: in a group only the leader does. */
+  readonly performs?: (isPerforming: boolean) => void
 }
 
 export interface Command {
@@ -43,6 +51,8 @@ export class Kernel extends Context.Service<
     readonly waiting: Mailbox["Service"]["waiting"]
     readonly kinds: ReadonlyArray<ActorKind>
     readonly checkpoint: Effect.Effect<void>
+    /** Ends when what is read here is not older than the moment of asking; at once where there is one kernel. */
+    readonly fresh: Effect.Effect<void, Unavailable>
   }
 >()("novacron/kernel/Kernel") {
   static readonly layer = (options: KernelOptions) => Layer.effect(Kernel, makeKernel(options))
@@ -51,17 +61,19 @@ export class Kernel extends Context.Service<
 const makeKernel = Effect.fn("Kernel.make")(function* (options: KernelOptions) {
   const store = yield* EventStore
   const { actors, savedTo } = yield* resume(store, options.kinds)
-  const mailbox = yield* makeMailbox({
-    kinds: options.kinds,
-    node: options.node,
-    residents: actors,
-    ...(options.waiting_max === undefined ? {} : { waiting_max: options.waiting_max }),
-    ...(options.takeTurn === undefined ? {} : { takeTurn: options.takeTurn })
-  })
+  let perform = (_isPerforming: boolean): void => {}
+  const { mailbox, fresh, isAlone } = yield* doorOf({ ...options, residents: actors }, (isLeading) =>
+    perform(isLeading)
+  )
   const performer = yield* makePerformer(mailbox, {
     ...(options.unreachableMs === undefined ? {} : { unreachableMs: options.unreachableMs })
   })
-  performer.recover()
+  perform = (isPerforming) => {
+    if (isPerforming) performer.start()
+    else performer.stop()
+    options.performs?.(isPerforming)
+  }
+  if (isAlone) perform(true)
 
   // What is in snapshots already is not saved again; when one of them is lost all are, which mends it.
   const saved = yield* Ref.make(savedTo)
@@ -90,6 +102,32 @@ const makeKernel = Effect.fn("Kernel.make")(function* (options: KernelOptions) {
     resident: mailbox.resident,
     waiting: mailbox.waiting,
     kinds: options.kinds,
-    checkpoint
+    checkpoint,
+    fresh
   })
+})
+
+/** One kernel decides at once; of a group each applies what all have ordered. */
+const doorOf = Effect.fnUntraced(function* (
+  options: KernelOptions & { readonly residents: Map<string, ActorState> },
+  leads: (isLeading: boolean) => void
+) {
+  const { kinds, node, residents, waiting_max, takeTurn } = options
+  const own = {
+    kinds,
+    node,
+    residents,
+    ...(waiting_max === undefined ? {} : { waiting_max }),
+    ...(takeTurn === undefined ? {} : { takeTurn })
+  }
+  const order = yield* Effect.serviceOption(Consensus)
+  if (order._tag === "None") return { mailbox: yield* makeMailbox(own), fresh: Effect.void, isAlone: true }
+  const { patienceMs, compactEvery } = options
+  const ordered = makeOrderedMailbox({
+    ...own,
+    ...(patienceMs === undefined ? {} : { patienceMs }),
+    ...(compactEvery === undefined ? {} : { compactEvery }),
+    leads
+  })
+  return { ...(yield* Effect.provideService(ordered, Consensus, order.value)), isAlone: false }
 })

@@ -2,7 +2,8 @@
  * Requests go to ports, their answers come back as reports. Every request runs in a fiber of its own under its
  * idempotency key; after a restart the outstanding ones are performed again with the same keys.
  */
-import { Clock, Effect, FiberMap, Schedule, Semaphore, Stream } from "effect"
+import { Clock, Effect, FiberSet, Schedule, Semaphore, Stream } from "effect"
+import type { Fiber } from "effect"
 import type { Message } from "../events/envelope.ts"
 import type { HypervisorReport, Report, Request } from "../events/requests.ts"
 import type { Mailbox } from "./mailbox.ts"
@@ -32,7 +33,8 @@ interface Performing {
   readonly unreachableMs: number
 }
 
-const mayPass = (error: SubmitError) => error._tag === "StoreFailure" || error._tag === "Overloaded"
+const mayPass = ({ _tag }: SubmitError) =>
+  _tag === "StoreFailure" || _tag === "Overloaded" || _tag === "Unavailable"
 
 /** Submit a report until the mailbox has it: an answer that is lost would leave its request open for ever. */
 const report = (
@@ -163,7 +165,10 @@ function workOf(
   }
 }
 
-/** Begin to perform what the mailbox hands on. `recover` performs again what was outstanding at the start. */
+/**
+ * Performs what the mailbox hands on, from `start` on, with what was outstanding then, until `stop`. What hosts were asked for goes on
+ * there; whoever performs next asks again under the same keys.
+ */
 export const makePerformer = Effect.fn("Performer.make")(function* (
   mailbox: Mailbox["Service"],
   options: PerformOptions = {}
@@ -176,19 +181,33 @@ export const makePerformer = Effect.fn("Performer.make")(function* (
     places: Semaphore.makeUnsafe(options.concurrent_max ?? 256),
     unreachableMs: options.unreachableMs ?? 30_000
   }
-  const run = yield* FiberMap.runtime(yield* FiberMap.make<string>())<never>()
+  const fork = yield* FiberSet.makeRuntime<never, void, never>()
+  const running = new Map<string, Fiber.Fiber<void>>()
+  let isPerforming = false
   const perform = (stream: string, asked: Outstanding): void => {
     const [name, work] = workOf(performing, stream, asked)
-    run(name, work)
+    running.get(name)?.interruptUnsafe()
+    const fiber = fork(work)
+    running.set(name, fiber)
+    fiber.addObserver(() => {
+      if (running.get(name) === fiber) running.delete(name)
+    })
   }
   mailbox.onRequests((stream, asked) => {
-    for (const one of asked) perform(stream, one)
+    if (isPerforming) for (const one of asked) perform(stream, one)
   })
   return {
-    recover: () => {
+    start: () => {
+      isPerforming = true
       for (const actor of mailbox.resident().values()) {
         for (const asked of actor.outstanding) perform(actor.stream, asked)
       }
+    },
+    stop: () => {
+      isPerforming = false
+      const all = [...running.values()]
+      running.clear()
+      for (const fiber of all) fiber.interruptUnsafe()
     }
   }
 })

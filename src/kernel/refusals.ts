@@ -1,6 +1,7 @@
 /** How a command ends at the kernel's door: accepted, or with one of these errors. */
 import { Schema } from "effect"
 import type { Recorded } from "../events/envelope.ts"
+import type { Unavailable } from "./ports/consensus.ts"
 import type { RevisionConflict, StoreFailure } from "./ports/event-store.ts"
 
 /** The actor is not in a state for this command. `allowed` and `unmet` are read from its chart. */
@@ -49,4 +50,5 @@ export interface Accepted {
   readonly duplicate: boolean
 }
 
-export type SubmitError = CommandRefused | Overloaded | UnknownKind | StoreFailure | RevisionConflict
+export type SubmitError =
+  CommandRefused | Overloaded | UnknownKind | Unavailable | StoreFailure | RevisionConflict

@@ -46,9 +46,10 @@ export interface SqliteOptions {
   readonly path: string
   /**
    * `full` (the default) answers an append when it is synced. `normal` may lose the last commits in a power failure, which the
-   * next opening may report as damage: they were acknowledged.
+   * next opening may report as damage: they were acknowledged. `behind` is for a journal whose facts another log has too: an
+   * append is answered before it is synced, a power failure may take the last ones, and only what `sync` has seen is acknowledged.
    */
-  readonly durability?: "full" | "normal"
+  readonly durability?: "full" | "normal" | "behind"
   /** How long to wait for another program that has the file in use, 5000 unless told. */
   readonly busyTimeoutMs?: number
   /** Appends fail when the file would become larger; as large as the disk unless told. */
@@ -73,6 +74,7 @@ interface Opened {
   readonly lock: WriterLock
   readonly headFile: HeadFile
   readonly head: Head
+  readonly durability: "full" | "normal" | "behind"
   /** Null with durability `normal`. */
   readonly log: LogSync | null
 }
@@ -98,6 +100,7 @@ function openLocked(
 ) {
   const state = checkHeader(path)
   if (state instanceof StoreUnsupported) return state
+  const durability = options.durability ?? "full"
   const headFile = openHeadFile(`${path}.head`, sha256)
   let database: DatabaseSync | undefined
   const refuse = <E>(error: E): E => {
@@ -140,7 +143,8 @@ function openLocked(
       lock,
       headFile,
       head,
-      log: (options.durability ?? "full") === "full" ? new LogSync(`${path}-wal`) : null
+      durability,
+      log: durability === "normal" ? null : new LogSync(`${path}-wal`)
     }
   } catch (error) {
     return refuse(openError(path, error))
@@ -195,7 +199,7 @@ class Store {
     this.#appender = new Appender(database, index, sha256, opened.head)
     this.#checkpointer = new Checkpointer({ path, busyTimeoutMs: opened.busyTimeoutMs }, warn)
     this.#head = opened.head
-    this.#writeHead()
+    this.#writeHead(opened.head)
   }
 
   async close(): Promise<void> {
@@ -221,9 +225,9 @@ class Store {
     })
   }
 
-  #writeHead(): void {
+  #writeHead(head: Head): void {
     try {
-      this.#opened.headFile.write(this.#head)
+      this.#opened.headFile.write(head)
     } catch (error) {
       // The facts are committed; an older acknowledged head only makes the next opening check less.
       if (!isSystemError(error)) throw error
@@ -237,14 +241,14 @@ class Store {
     // Repeated facts come back with their old positions, and others may have come between; then the disk is read.
     this.#latest = recorded.length === appended ? recorded : []
     this.#head = head
-    this.#writeHead()
+    if (this.#opened.durability !== "behind") this.#writeHead(head)
     this.#waiters.wakeAll()
   }
 
   /** In one transaction. A conflict is an answer here: it must not undo what others wait for. */
-  #commit(batch: ReadonlyArray<StreamAppend>): Appended {
+  #commit(batch: ReadonlyArray<StreamAppend>, mark: Snapshot | undefined): Appended {
     try {
-      return this.#appender.append(batch)
+      return this.#appender.append(batch, mark === undefined ? null : () => this.#reader.writeSnapshot(mark))
     } catch (error) {
       if (error instanceof RevisionConflict) return error
       throw error
@@ -259,7 +263,8 @@ class Store {
 
   /** Commits at once; ends when the commit is on the disk. What was committed stays so when nobody waits any more. */
   #append(
-    batch: ReadonlyArray<StreamAppend>
+    batch: ReadonlyArray<StreamAppend>,
+    mark: Snapshot | undefined
   ): Effect.Effect<ReadonlyArray<Recorded>, RevisionConflict | StoreFailure> {
     return Effect.callback((resume) => {
       const fail = (error: unknown) => {
@@ -271,16 +276,17 @@ class Store {
       }
       try {
         if (this.#closed) throw new StoreFailure({ operation: "append", reason: `${this.#path} is closed` })
-        const recorded = this.#commit(batch)
+        const recorded = this.#commit(batch, mark)
         if (recorded instanceof RevisionConflict) return resume(Effect.fail(recorded))
         const { head } = this.#appender
         const synced = () => {
           this.#publish(head, recorded)
           resume(Effect.succeed(recorded))
         }
-        const { log } = this.#opened
+        const { durability, log } = this.#opened
         // Facts that are stored already may still wait for their sync, as the first who appended them does.
-        if (log === null || head.position === this.#head.position) {
+        const isKnown = mark === undefined && head.position === this.#head.position
+        if (log === null || durability === "behind" || isKnown) {
           synced()
           return this.#tend()
         }
@@ -296,6 +302,27 @@ class Store {
       }
     })
   }
+
+  /** The head that is acknowledged then is the one of now. */
+  readonly #sync: Effect.Effect<void, StoreFailure> = Effect.callback((resume) => {
+    const { durability, log } = this.#opened
+    const head = this.#appender.head
+    const fail = (error: unknown) => resume(Effect.fail(failureOf("sync", this.#path, error)))
+    if (this.#closed) return fail(new Error("it is closed"))
+    if (log === null) return resume(Effect.void)
+    try {
+      log.request((error) => {
+        if (error !== null) {
+          this.#appender.breakOff(error)
+          return fail(error)
+        }
+        if (durability === "behind") this.#writeHead(head)
+        resume(Effect.void)
+      })
+    } catch (error) {
+      fail(error)
+    }
+  })
 
   #saveSnapshots(snapshots: ReadonlyArray<Snapshot>): void {
     if (snapshots.length === 0) return
@@ -389,7 +416,10 @@ class Store {
 
   service(): EventStore["Service"] {
     return EventStore.of({
-      append: (batch) => this.#append(batch),
+      append: (batch, mark) => this.#append(batch, mark),
+      holds: (facts) =>
+        this.#attempt("holds", () => facts.map(({ stream, id }) => this.#appender.holds(stream, id))),
+      sync: this.#sync,
       readStream: (stream, options = {}) =>
         this.#attempt("readStream", () => this.#reader.readStream(stream, options, this.#head.position)),
       readAll: (options = {}) =>

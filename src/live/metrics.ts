@@ -406,10 +406,10 @@ export const measureAppends = (
 ): EventStore["Service"] =>
   EventStore.of({
     ...store,
-    append: (batch) =>
+    append: (batch, mark) =>
       Effect.suspend(() => {
         const startedMs = performance.now()
-        return Effect.onExit(store.append(batch), () =>
+        return Effect.onExit(store.append(batch, mark), () =>
           Effect.sync(() => metrics.append((performance.now() - startedMs) / 1000))
         )
       })

@@ -62,6 +62,7 @@ export function eventStoreConformance(world: string, makePlace: () => StorePlace
   describe(`event store in ${world}: reading`, () => reading(behaves))
   describe(`event store in ${world}: subscribing`, () => subscribing(behaves))
   describe(`event store in ${world}: snapshots`, () => snapshots(behaves))
+  describe(`event store in ${world}: marks`, () => marks(behaves, makePlace))
   describe(`event store in ${world}: opening again`, () => {
     test("everything is there, and the chain goes on", async () => {
       const place = makePlace()
@@ -383,4 +384,58 @@ function snapshots(behaves: Behaves): void {
       assert.equal(yield* store.loadSnapshot("vm/a", 1), null)
     })
   )
+}
+
+const marked = (revision: number) => ({
+  stream: "kernel/applied",
+  revision,
+  position: 0,
+  version: 1,
+  state: JSON.stringify({ index: revision })
+})
+
+function marks(behaves: Behaves, makePlace: () => StorePlace): void {
+  behaves("a mark is there with its facts, and not when they are refused", (store) =>
+    Effect.gen(function* () {
+      const first = [{ stream: "vm/a", expectedRevision: -1, facts: drafts("a", 2) }]
+      yield* store.append(first, marked(7))
+      assert.equal((yield* store.loadSnapshot("kernel/applied", 1))?.revision, 7)
+      const conflict = [{ stream: "vm/a", expectedRevision: 5, facts: drafts("b", 1) }]
+      assert.ok((yield* Effect.flip(store.append(conflict, marked(8)))) instanceof RevisionConflict)
+      assert.equal((yield* store.loadSnapshot("kernel/applied", 1))?.revision, 7)
+      const unstorable = { ...marked(9), state: "\0" }
+      const second = [{ stream: "vm/a", expectedRevision: 1, facts: drafts("c", 1) }]
+      assert.ok((yield* Effect.flip(store.append(second, unstorable))) instanceof StoreFailure)
+      assert.equal((yield* store.head).position, 2, "nor the facts without their mark")
+      yield* store.append([], marked(10))
+      yield* store.sync
+      assert.equal((yield* store.loadSnapshot("kernel/applied", 1))?.revision, 10)
+    })
+  )
+  behaves("which ids a stream holds", (store) =>
+    Effect.gen(function* () {
+      yield* store.append([{ stream: "vm/a", expectedRevision: -1, facts: drafts("a", 2) }])
+      const looked = [
+        { stream: "vm/a", id: "a#1" },
+        { stream: "vm/a", id: "a#2" },
+        { stream: "vm/b", id: "a#1" }
+      ]
+      assert.deepEqual(yield* store.holds(looked), [true, false, false])
+    })
+  )
+  test("they are there again", async () => {
+    const place = makePlace()
+    try {
+      const append = [{ stream: "vm/a", expectedRevision: -1, facts: drafts("a", 1) }]
+      await within(place, (store) => Effect.andThen(store.append(append, marked(3)), store.sync))
+      await within(place, (store) =>
+        Effect.gen(function* () {
+          assert.deepEqual(yield* store.loadSnapshot("kernel/applied", 1), marked(3))
+          assert.deepEqual(yield* store.holds([{ stream: "vm/a", id: "a#0" }]), [true])
+        })
+      )
+    } finally {
+      place.remove()
+    }
+  })
 }

@@ -157,10 +157,10 @@ export class World {
       Effect.map(EventStore, (one) =>
         EventStore.of({
           ...one,
-          append: (batch) =>
+          append: (batch, mark) =>
             Effect.suspend(() => {
               this.appends.push(batch)
-              return Effect.andThen(this.beforeAppend, one.append(batch))
+              return Effect.andThen(this.beforeAppend, one.append(batch, mark))
             })
         })
       )

@@ -19,3 +19,4 @@ const conformance = (world: string, options: Omit<SqliteOptions, "path">) =>
 
 conformance("the live world", {})
 conformance("the live world, its index written again and again", { indexAfterFacts: 2 })
+conformance("the live world, behind another log", { durability: "behind" })

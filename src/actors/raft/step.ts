@@ -152,6 +152,17 @@ export function keep(before: Durable, fact: KeptFact): Durable {
   }
 }
 
+/** Few facts that stand for all that were kept: folded from the beginning they give the same. */
+export function keptAs({ term, vote, log, history }: Durable): ReadonlyArray<KeptFact> {
+  const members = history[0]?.members ?? noMembers
+  const entries = log.slice(log.base + 1)
+  return [
+    { type: "raft.installed", index: log.base, term: log.baseTerm, members },
+    { type: "raft.voted", term, vote },
+    ...(entries.length === 0 ? [] : [{ type: "raft.appended" as const, entries }])
+  ]
+}
+
 type Draft = { -readonly [Key in keyof Volatile]: Volatile[Key] }
 
 const factOf = {

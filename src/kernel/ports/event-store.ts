@@ -71,10 +71,19 @@ export class EventStore extends Context.Service<
      * Append to one or more streams, all or nothing, durable when it returns. A fact whose id is already stored
      * in that stream is not stored again: when every fact of a `StreamAppend` is already there, its stored form
      * is returned; when only some are, that is a `RevisionConflict`. One fact comes back for each that was given, in order.
+     * `mark` is saved with the facts, both or neither. A store that was opened to be behind another log answers before
+     * anything is durable, and keeps a beginning of what it was given; `sync` says up to where.
      */
     readonly append: (
-      batch: ReadonlyArray<StreamAppend>
+      batch: ReadonlyArray<StreamAppend>,
+      mark?: Snapshot
     ) => Effect.Effect<ReadonlyArray<Recorded>, RevisionConflict | StoreFailure>
+    /** For each of these whether its stream has a fact with this id. */
+    readonly holds: (
+      facts: ReadonlyArray<{ readonly stream: string; readonly id: string }>
+    ) => Effect.Effect<ReadonlyArray<boolean>, StoreFailure>
+    /** Ends when everything that was appended before is durable. */
+    readonly sync: Effect.Effect<void, StoreFailure>
     readonly readStream: (
       stream: string,
       options?: ReadOptions

@@ -9,7 +9,15 @@ import type { Command, Kernel } from "../../kernel/kernel.ts"
 import type { DryRun, Operation } from "./bodies.ts"
 import { makePreview } from "./preview.ts"
 import type { PreviewPorts } from "./preview.ts"
-import { Conflict, KeyReused, NotFound, Overloaded, Refused, StoreUnavailable } from "./problems.ts"
+import {
+  Conflict,
+  KeyReused,
+  NotFound,
+  Overloaded,
+  Refused,
+  StoreUnavailable,
+  Unavailable
+} from "./problems.ts"
 import type { Operations } from "./operations.ts"
 
 /** A command as somebody says it. */
@@ -24,7 +32,8 @@ export interface Asked extends Said {
   readonly query: { readonly wait?: number; readonly dryRun?: "true" | "false" }
 }
 
-export type CommandProblem = NotFound | Refused | KeyReused | Conflict | Overloaded | StoreUnavailable
+export type CommandProblem =
+  NotFound | Refused | KeyReused | Conflict | Overloaded | StoreUnavailable | Unavailable
 
 /** Told once what became of a command. */
 export type Answered = (exit: Exit.Exit<Operation, CommandProblem>) => void
@@ -161,6 +170,10 @@ export function problemOf(error: SubmitError): CommandProblem {
       return overloaded(`${error.waiting} commands are waiting, at most ${error.waiting_max} may`)
     case "StoreFailure":
       return new StoreUnavailable({ detail: `${error.operation}: ${error.reason}` })
+    case "Unavailable": {
+      const { node, mayHappen, reason: detail } = error
+      return new Unavailable({ node, mayHappen, retryAfterSeconds: 1, detail })
+    }
     case "RevisionConflict":
       return new Conflict({ detail: `${error.stream} changed again and again` })
   }

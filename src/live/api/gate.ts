@@ -7,7 +7,7 @@ import { HttpApiError } from "effect/http-api"
 import type { Principal } from "../../events/envelope.ts"
 import { issuesOf } from "../config/issues.ts"
 import type { Authenticate } from "./authentication.ts"
-import { BodyTooLarge, Internal, InvalidRequest, NotFound, Overloaded } from "./problems.ts"
+import { BodyTooLarge, Internal, InvalidRequest, NotFound, Overloaded, Unavailable } from "./problems.ts"
 import { isProblem, Unauthenticated, UnsupportedMediaType, UpgradeRequired } from "./problems.ts"
 import type { Problem } from "./problems.ts"
 import { routeOf } from "./routes.ts"
@@ -64,7 +64,8 @@ type App = Effect.Effect<Response, unknown, HttpServerRequest.HttpServerRequest 
 export const render = (problem: Problem): Response => {
   const { type, title, status, detail, ...rest } = Object.fromEntries(Object.entries(problem))
   const extra: Record<string, string> = {}
-  if (problem instanceof Overloaded) extra["retry-after"] = String(problem.retryAfterSeconds)
+  if (problem instanceof Overloaded || problem instanceof Unavailable)
+    extra["retry-after"] = String(problem.retryAfterSeconds)
   if (problem instanceof Unauthenticated) extra["www-authenticate"] = 'Bearer realm="novacron"'
   if (problem instanceof UpgradeRequired) extra["upgrade"] = problem.protocol
   const members = { type, title, status, ...(detail === undefined ? {} : { detail }), ...rest }

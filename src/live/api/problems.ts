@@ -95,6 +95,18 @@ export class StoreUnavailable extends HttpApiError.Problem<StoreUnavailable>()("
   title: "The event store can't do its work"
 }) {}
 
+/** No majority of the cluster, or no leader, can be asked now. The same command may be sent again, here or at another node. */
+export class Unavailable extends HttpApiError.Problem<Unavailable>()(
+  "Unavailable",
+  { type: urn("unavailable"), status: 503, title: "The cluster can't decide now; send it again" },
+  {
+    node: Schema.String,
+    /** Whether it may have taken effect: then the same idempotency key gets that answer. */
+    mayHappen: Schema.Boolean,
+    retryAfterSeconds: Schema.Int
+  }
+) {}
+
 export class Internal extends HttpApiError.Problem<Internal>()("Internal", {
   type: urn("internal"),
   status: 500,
@@ -102,7 +114,14 @@ export class Internal extends HttpApiError.Problem<Internal>()("Internal", {
 }) {}
 
 /** Every endpoint may answer with these. */
-export const everywhere = [InvalidRequest, Unauthenticated, Overloaded, StoreUnavailable, Internal] as const
+export const everywhere = [
+  InvalidRequest,
+  Unauthenticated,
+  Overloaded,
+  StoreUnavailable,
+  Unavailable,
+  Internal
+] as const
 /** Those that ask something of an actor, with these too. */
 export const onCommand = [
   ...everywhere,
@@ -126,6 +145,7 @@ const problems = [
   UpgradeRequired,
   Overloaded,
   StoreUnavailable,
+  Unavailable,
   Internal
 ] as const
 

@@ -74,14 +74,18 @@ export class Appender {
     this.#lastStreamId = Number(database.prepare("select max(id) as id from streams").get()?.["id"] ?? 0)
   }
 
-  /** See the port. Throws `RevisionConflict`, `StoreFailure` and SQLite's errors; nothing is kept then. */
-  append(batch: ReadonlyArray<StreamAppend>): ReadonlyArray<Recorded> {
+  /**
+   * See the port; `beside` writes in the same transaction. Throws `RevisionConflict`, `StoreFailure` and SQLite's errors; nothing
+   * is kept then.
+   */
+  append(batch: ReadonlyArray<StreamAppend>, beside: (() => void) | null): ReadonlyArray<Recorded> {
     this.#checkWritable()
     if (this.#streams.size > cachedStreamsMax) this.#streams.clear()
     const recorded: Array<Recorded> = []
     try {
       this.#begin.run()
       for (const append of batch) this.#appendToStream(append, recorded)
+      beside?.()
       this.#commit.run()
     } catch (error) {
       this.#rollback(error)
@@ -92,6 +96,12 @@ export class Appender {
     this.#index.commit()
     if (this.#position !== this.head.position) this.head = { position: this.#position, hash: this.#hash }
     return recorded
+  }
+
+  /** Whether this stream has a fact with this id. */
+  holds(stream: string, id: string): boolean {
+    const known = this.#streams.get(stream)?.id ?? this.#findStream.get(stream)?.["id"]
+    return known !== undefined && this.#index.find(Number(known), id) !== null
   }
 
   /** About so many bytes of data were written since the last call. */

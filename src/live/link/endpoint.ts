@@ -1,6 +1,6 @@
 /**
  * The node's one door: a TLS 1.3 listener and dialler with the node's certificate. The application protocol
- * (ALPN, RFC 7301) says what a connection is for: `novacron-link/1`, `novacron-stream/1`, `novacron-join/1`.
+ * (ALPN, RFC 7301) says what a connection is for: `novacron-link/1`, `novacron-stream/1`, `novacron-group/1`, `novacron-join/1`.
  * Only for the last one may the dialler come without a certificate.
  */
 import { X509Certificate } from "node:crypto"
@@ -17,6 +17,7 @@ import { parseAddress } from "./address.ts"
 export const protocols = {
   link: "novacron-link/1",
   stream: "novacron-stream/1",
+  group: "novacron-group/1",
   join: "novacron-join/1"
 } as const
 export type Protocol = (typeof protocols)[keyof typeof protocols]
@@ -41,7 +42,7 @@ export interface Accepted {
 export type Route =
   | { readonly protocol: "novacron-join/1"; readonly take: (socket: TLSSocket) => void }
   | {
-      readonly protocol: "novacron-link/1" | "novacron-stream/1"
+      readonly protocol: "novacron-link/1" | "novacron-stream/1" | "novacron-group/1"
       readonly take: (accepted: Accepted) => void
     }
 

@@ -1,0 +1,207 @@
+/**
+ * What was offered at this node and is to be ordered by the group: proposed in batches, proposed again where it lost its place,
+ * and told when nobody knows in time what became of it.
+ */
+import { Effect, Exit, Latch } from "effect"
+import type { Clock } from "effect"
+import type { Answered, Waiting } from "./batch.ts"
+import type { MailboxOptions } from "./mailbox.ts"
+import { batchText, inputText } from "./ordered.ts"
+import type { Decided, Mark } from "./ordered.ts"
+import { Unavailable } from "./ports/consensus.ts"
+import type { Consensus, Proposed } from "./ports/consensus.ts"
+import type { EventStore, Head, StoreFailure } from "./ports/event-store.ts"
+import { Overloaded } from "./refusals.ts"
+import type { ActorState, Input } from "./turn.ts"
+
+export interface OrderedOptions extends MailboxOptions {
+  readonly residents: Map<string, ActorState>
+  /** Who waits is told after so long that it is not known what became of the command; 10 s unless told. */
+  readonly patienceMs?: number
+  /** Entries that are applied before the log is told again what it may forget; 5,000 unless told. */
+  readonly compactEvery?: number
+  /** Told when this node begins to lead, with everything applied that was decided before, and when it ends. */
+  readonly leads: (isLeading: boolean) => void
+}
+
+const patienceDefaultMs = 10_000
+export const sweepEveryMs = 100
+const waitingDefault_max = 10_000
+/** Inputs of one proposal, and so many characters of them; one that is longer goes alone. */
+const batchInputs_max = 256
+const batchChars_max = 256 * 1024
+/** Proposals of this node that are not decided yet. */
+const underWay_max = 8
+/** A proposal that was declined is tried again after a pause, for as long as its callers have patience. */
+const declinedPauseMs = 20
+interface Offered extends Waiting {
+  readonly sinceMs: number
+  /** An earlier proposal of it may have been decided. */
+  mayHappen: boolean
+}
+
+interface UnderWay {
+  readonly offered: ReadonlyArray<Offered>
+  /** In which it was proposed. */
+  term: number
+}
+
+export interface Parts {
+  readonly store: EventStore["Service"]
+  readonly order: Consensus["Service"]
+  readonly clock: Clock.Clock
+  readonly options: OrderedOptions
+  /** Drawn for this process. */
+  readonly life: string
+  readonly mark: Mark
+  readonly head: Head
+  readonly lastMs: number
+}
+
+export class Proposals {
+  readonly due = Latch.makeUnsafe(false)
+  readonly #parts: Parts
+  #offered: Array<Offered> = []
+  readonly #underWay = new Map<number, UnderWay>()
+  #batches = 0
+  #pausedMs = 0
+  #declined = "no leader is known"
+  /** Why nothing is taken any more; null while it is. */
+  #stopped: StoreFailure | null = null
+
+  constructor(parts: Parts) {
+    this.#parts = parts
+  }
+
+  get waiting(): number {
+    let waiting = this.#offered.length
+    for (const { offered } of this.#underWay.values()) waiting += offered.length
+    return waiting
+  }
+
+  offer(input: Input, answered: Answered): void {
+    if (this.#stopped !== null) return answered(Exit.fail(this.#stopped))
+    const waiting_max = this.#parts.options.waiting_max ?? waitingDefault_max
+    // Answers to our own requests are never turned away: the requests that bring them are bounded.
+    if (this.#offered.length >= waiting_max && input.answers === null)
+      return answered(Exit.fail(new Overloaded({ waiting: this.#offered.length, waiting_max })))
+    const sinceMs = this.#parts.clock.currentTimeMillisUnsafe()
+    this.#offered.push({ input, answered, sinceMs, mayHappen: false })
+    this.#look()
+  }
+
+  #look(): void {
+    if (this.#offered.length > 0 && this.#underWay.size < underWay_max) this.due.openUnsafe()
+    else this.due.closeUnsafe()
+  }
+
+  /** Never ends. */
+  readonly run = Effect.fnUntraced(function* (this: Proposals) {
+    for (;;) {
+      yield* this.due.await
+      const pauseMs = this.#pausedMs - this.#parts.clock.currentTimeMillisUnsafe()
+      if (pauseMs > 0) yield* Effect.sleep(pauseMs)
+      // One turn of the scheduler lets the others who are about to offer join this batch.
+      yield* Effect.yieldNow
+      if (this.#offered.length > 0 && this.#underWay.size < underWay_max) this.#propose()
+      this.#look()
+    }
+  })
+
+  #propose(): void {
+    const { node } = this.#parts.options
+    const texts: Array<string> = []
+    let chars = 0
+    for (const { input } of this.#offered) {
+      const text = inputText(input)
+      chars += text.length
+      if (texts.length > 0 && (texts.length >= batchInputs_max || chars > batchChars_max)) break
+      texts.push(text)
+    }
+    const underWay: UnderWay = { offered: this.#offered.splice(0, texts.length), term: 0 }
+    const number = ++this.#batches
+    this.#underWay.set(number, underWay)
+    const text = batchText({ node, life: this.#parts.life, number }, texts)
+    underWay.term = this.#parts.order.propose(text, (proposed) => this.#proposed(number, proposed))
+  }
+
+  #proposed(number: number, proposed: Proposed): void {
+    const underWay = this.#underWay.get(number)
+    if (underWay === undefined || proposed.outcome === "placed") return
+    this.#underWay.delete(number)
+    // Who waits is answered by the proposal of now: an earlier one can't be decided after it.
+    if (proposed.outcome === "unknown") for (const one of underWay.offered) one.mayHappen = true
+    this.#again(underWay.offered, proposed.reason)
+    this.#look()
+  }
+
+  #again(offered: ReadonlyArray<Offered>, reason: string): void {
+    this.#declined = reason
+    this.#pausedMs = this.#parts.clock.currentTimeMillisUnsafe() + declinedPauseMs
+    this.#offered.unshift(...offered)
+  }
+
+  #fail(offered: ReadonlyArray<Offered>, isUnderWay: boolean, why: string): void {
+    const { node } = this.#parts.options
+    const reason = why.slice(0, 500)
+    for (const { answered, mayHappen } of offered)
+      answered(Exit.fail(new Unavailable({ node, mayHappen: isUnderWay || mayHappen, reason })))
+  }
+
+  /** Who has waited for too long is told so. */
+  sweep(): void {
+    const now = this.#parts.clock.currentTimeMillisUnsafe()
+    const patienceMs = this.#parts.options.patienceMs ?? patienceDefaultMs
+    const isOver = ({ sinceMs }: Offered) => now - sinceMs >= patienceMs
+    const over = this.#offered.filter(isOver)
+    if (over.length > 0) {
+      this.#offered = this.#offered.filter((one) => !isOver(one))
+      this.#fail(over, false, this.#declined)
+    }
+    for (const [number, { offered }] of this.#underWay) {
+      if (!offered.every(isOver)) continue
+      this.#underWay.delete(number)
+      this.#fail(offered, true, "nobody has said in time that it was decided")
+    }
+    this.#look()
+  }
+
+  /** Who waits for the inputs of this entry. */
+  waitingFor({ batch }: Decided): ReadonlyArray<Waiting> {
+    if (batch === null) return []
+    const { options, life } = this.#parts
+    const isOwn = batch.node === options.node && batch.life === life
+    const own = isOwn ? this.#underWay.get(batch.number)?.offered : undefined
+    if (own !== undefined) {
+      this.#underWay.delete(batch.number)
+      this.#look()
+    }
+    return batch.inputs.map((input, at) => ({ input, answered: own?.[at]?.answered ?? nobody }))
+  }
+
+  /**
+   * What was decided last and applied is of this term: what was proposed in an earlier one, and not decided before, never will
+   * be, unless it was among entries that were passed over, whose facts came with a snapshot.
+   */
+  reached(term: number, isSeen: boolean): void {
+    if (this.#underWay.size === 0) return
+    for (const [number, underWay] of this.#underWay) {
+      if (underWay.term >= term && isSeen) continue
+      this.#underWay.delete(number)
+      if (!isSeen) for (const one of underWay.offered) one.mayHappen = true
+      this.#again(underWay.offered, "the leader that it was proposed to leads no more")
+    }
+    this.#look()
+  }
+
+  /** The journal can't be written any more. */
+  stop(failure: StoreFailure): void {
+    this.#stopped = failure
+    const all = [...this.#offered, ...[...this.#underWay.values()].flatMap(({ offered }) => offered)]
+    this.#offered = []
+    this.#underWay.clear()
+    for (const { answered } of all) answered(Exit.fail(failure))
+  }
+}
+
+const nobody: Answered = () => {}
