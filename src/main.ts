@@ -2,10 +2,10 @@
  * The composition root. Every command is parsed in one tree; `up` and `lab` only say what is to be run, and run here
  * after the parsing, with their own answer to signals and without having loaded a server for anyone's `--help`.
  */
-import { Effect, Logger, References } from "effect"
+import { Effect, Logger, Option, References } from "effect"
 import { Command, Flag } from "effect/cli"
-import { loadedConfig } from "./cli/connection.ts"
-import { exitCodes } from "./cli/exit.ts"
+import { loadedConfigWith } from "./cli/connection.ts"
+import { exitCodes, failure } from "./cli/exit.ts"
 import { runCli, version } from "./cli/main.ts"
 import type { Loaded } from "./live/config.ts"
 
@@ -30,7 +30,8 @@ const runUp =
       const node = yield* Effect.raceFirst(up(loaded, version()), Effect.as(asked, null))
       if (node === null) return
       yield* notify("--ready")
-      yield* node.stop(yield* asked)
+      const reason = yield* Effect.raceFirst(asked, node.broken)
+      yield* node.stop(reason)
       yield* notify("--stopping")
     }).pipe(
       Effect.scoped,
@@ -41,7 +42,7 @@ const runUp =
   }
 
 const runLab =
-  (once: boolean, driver: "qemu" | "sim"): Server =>
+  (once: boolean, driver: "qemu" | "sim", nodes: number): Server =>
   async (signal) => {
     const { lab } = await import("./cli/lab.ts")
     const terminal = process.stdout.isTTY
@@ -54,6 +55,7 @@ const runLab =
       {
         once,
         driver,
+        nodes,
         environment: process.env,
         print: (line) => {
           clearLine()
@@ -70,9 +72,34 @@ const runLab =
     )
   }
 
-const upCommand = Command.make("up", {}, () =>
-  Effect.map(loadedConfig, (loaded) => {
-    server = runUp(loaded)
+const upCommand = Command.make(
+  "up",
+  {
+    join: Flag.String("join").pipe(
+      Flag.withDescription("Node to join, [node@]host:port, instead of cluster.join"),
+      Flag.withMetavar("ADDRESS"),
+      Flag.optional
+    ),
+    joinTokenFile: Flag.String("join-token-file").pipe(
+      Flag.withDescription(
+        "File with the join token that the other node gave out, instead of cluster.join_token_file"
+      ),
+      Flag.withMetavar("FILE"),
+      Flag.optional
+    ),
+    voter: Flag.Boolean("voter").pipe(
+      Flag.withDescription("Take part in deciding, instead of cluster.voter"),
+      Flag.optional
+    )
+  },
+  Effect.fnUntraced(function* ({ join, joinTokenFile, voter }) {
+    const given = [
+      ["NOVACRON_CLUSTER_JOIN", join],
+      ["NOVACRON_CLUSTER_JOIN_TOKEN_FILE", joinTokenFile],
+      ["NOVACRON_CLUSTER_VOTER", Option.map(voter, String)]
+    ] as const
+    const set = given.flatMap(([name, value]) => (Option.isSome(value) ? [[name, value.value]] : []))
+    server = runUp(yield* loadedConfigWith(Object.fromEntries(set)))
   })
 ).pipe(Command.withDescription("Run a node: with a kernel of its own, or joined to another node's"))
 
@@ -86,13 +113,22 @@ const labCommand = Command.make(
     driver: Flag.Literals("driver", ["qemu", "sim"]).pipe(
       Flag.withDescription("sim: compute machines instead of running them; labelled as simulated"),
       Flag.withDefault("qemu")
+    ),
+    nodes: Flag.Int("nodes").pipe(
+      Flag.withDescription("How many nodes, 2 to 7; from 3 on all of them decide together (driver qemu)"),
+      Flag.withDefault(2)
     )
   },
-  ({ once, driver }) =>
-    Effect.sync(() => {
-      server = runLab(once, driver)
-    })
-).pipe(Command.withDescription("Two nodes on this machine, a guest, and its live move from one to the other"))
+  Effect.fnUntraced(function* ({ once, driver, nodes }) {
+    if (nodes < 2 || nodes > 7) return yield* failure("usage", `--nodes is ${nodes}: allowed is from 2 to 7`)
+    if (nodes > 2 && driver === "sim")
+      return yield* failure(
+        "usage",
+        "--nodes excludes --driver sim: simulated hosts live with their only kernel"
+      )
+    server = runLab(once, driver, nodes)
+  })
+).pipe(Command.withDescription("Nodes on this machine, a guest, and its live move from one to another"))
 
 /** Run it until it ends, or until a signal asks it to; a second signal does not wait. */
 async function serve(run: Server): Promise<number> {

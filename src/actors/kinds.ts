@@ -1,5 +1,6 @@
 /** Every kind of actor there is. */
 import type { ActorKind } from "../kernel/actor.ts"
+import { clusterActor } from "./cluster/chart.ts"
 import { hostActor } from "./host/chart.ts"
 import { migrationActor } from "./migration/chart.ts"
 import { modeActor } from "./mode/chart.ts"
@@ -13,5 +14,6 @@ export const actorKinds: ReadonlyArray<ActorKind> = [
   placementActor,
   migrationActor,
   modeActor,
-  nodeActor
+  nodeActor,
+  clusterActor
 ]

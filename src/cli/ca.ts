@@ -34,10 +34,15 @@ const token = Command.make(
   "token",
   {
     node: Flag.String("node").pipe(Flag.withDescription("Only this node may use it"), Flag.optional),
+    voter: Flag.Boolean("voter").pipe(
+      Flag.withDescription("Who joins with it may vote: it has a kernel of its own, with everything in it"),
+      Flag.withoutNegation,
+      Flag.withDefault(false)
+    ),
     lifetime: duration("lifetime", "How long it may be used", "1h"),
     dryRun: dryRunFlag
   },
-  Effect.fnUntraced(function* ({ node, lifetime, dryRun }) {
+  Effect.fnUntraced(function* ({ node, voter, lifetime, dryRun }) {
     const { caOpen } = yield* Effect.promise(() => import("../live/ca.ts"))
     const to = yield* output
     const told = Effect.mapError((error: { readonly path: string; readonly reason: string }) =>
@@ -47,10 +52,10 @@ const token = Command.make(
     const only = Option.getOrNull(node)
     if (dryRun) {
       yield* told(authority.checkToken(only))
-      const what = `make a token for ${only ?? "any new node"}`
-      return sayDryRun(to, what, { node: only, lifetimeMs: lifetime })
+      const what = `make a token for ${only ?? "any new node"}${voter ? ", which may vote" : ""}`
+      return sayDryRun(to, what, { node: only, votes: voter, lifetimeMs: lifetime })
     }
-    const options = { lifetimeMs: lifetime, ...(only === null ? {} : { node: only }) }
+    const options = { lifetimeMs: lifetime, votes: voter, ...(only === null ? {} : { node: only }) }
     const made = yield* told(authority.createToken(options))
     to.either(made, () => to.line(made.token))
   })

@@ -7,7 +7,7 @@ import type { Loaded } from "../live/config.ts"
 import type { ApiCalls, ApiClient } from "../live/api/client.ts"
 import { CliFailure, failure } from "./exit.ts"
 import type { ExitName } from "./exit.ts"
-import { Authority, ConfigFile, TokenFile, Url } from "./global.ts"
+import { Authority, ConfigFile, Stale, TokenFile, Url } from "./global.ts"
 import { Surroundings } from "./output.ts"
 
 /** `--config`, NOVACRON_CONFIG, or the standard file when it is there; null for none. */
@@ -20,9 +20,10 @@ export const configFile = Effect.gen(function* () {
   return existsSync(standard) ? standard : null
 })
 
-/** The configuration as `up` would see it. */
-export const loadedConfig = Effect.gen(function* () {
-  const { environment } = yield* Surroundings
+/** The configuration as `up` would see it; what is in `overrides` goes before the environment. */
+export const loadedConfigWith = Effect.fnUntraced(function* (overrides: Readonly<Record<string, string>>) {
+  const surroundings = yield* Surroundings
+  const environment = { ...surroundings.environment, ...overrides }
   const file = yield* configFile
   const { loadConfig } = yield* Effect.promise(() => import("../live/config.ts"))
   return yield* loadConfig(file, environment).pipe(
@@ -34,6 +35,8 @@ export const loadedConfig = Effect.gen(function* () {
     )
   )
 })
+
+export const loadedConfig = loadedConfigWith({})
 
 const readFile = (path: string, what: string) =>
   Effect.try({
@@ -95,7 +98,7 @@ export const connect = Effect.gen(function* () {
   const authority = yield* Authority
   const trusted = authority === "" ? {} : { authority: yield* readFile(authority, "the authority's file") }
   const { ApiClient } = yield* Effect.promise(() => import("../live/api/client.ts"))
-  const options = { ...target, ...trusted, token }
+  const options = { ...target, ...trusted, token, stale: yield* Stale }
   return { ApiClient, layer: ApiClient.layer(options), options, shown: target.socket ?? target.url }
 })
 
@@ -110,6 +113,7 @@ const exitOf: Readonly<Record<string, ExitName>> = {
 const hintOf: Readonly<Record<string, string>> = {
   unauthenticated: "name the node's token file with --token-file, or give NOVACRON_TOKEN",
   overloaded: "try again in a moment",
+  unavailable: "ask another node of the cluster, or see novacron cluster status; reads take --stale",
   internal: "the node's log has it"
 }
 

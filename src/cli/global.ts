@@ -50,4 +50,21 @@ export const Authority = GlobalFlag.Setting("ca")({
   flag: text("ca", "FILE", "PEM file of the authority that signed the API's certificate")
 })
 
-export const globalFlags = [Json, Plain, NoColor, NoInput, ConfigFile, Url, TokenFile, Authority] as const
+export const Stale = GlobalFlag.Setting("stale")({
+  flag: on(
+    "stale",
+    "Read what the node has, which may be old: also where no majority of the cluster is there"
+  )
+})
+
+export const globalFlags = [
+  Json,
+  Plain,
+  NoColor,
+  NoInput,
+  ConfigFile,
+  Url,
+  TokenFile,
+  Authority,
+  Stale
+] as const

@@ -50,7 +50,7 @@ const show = Command.make(
   { host: hostArgument },
   Effect.fnUntraced(function* ({ host }) {
     const to = yield* output
-    const row = yield* withApi((calls) => calls.hosts.show({ params: { name: host } }))
+    const row = yield* withApi((calls) => calls.hosts.show({ params: { name: host }, query: {} }))
     to.either(row, () => showRow(to, row))
   })
 ).pipe(Command.withDescription("Show everything about a host"))

@@ -62,7 +62,7 @@ export const why = Command.make(
   { vm: vmArgument },
   Effect.fnUntraced(function* ({ vm }) {
     const to = yield* output
-    const decisions = yield* withApi((calls) => calls.vms.why({ params: { name: vm } }))
+    const decisions = yield* withApi((calls) => calls.vms.why({ params: { name: vm }, query: {} }))
     to.either(decisions, () => {
       if (decisions.length === 0) to.note(`nothing was decided about vm ${vm} yet`)
       for (const decision of decisions) showDecision(to, decision)

@@ -52,6 +52,10 @@ export interface NodeOptions {
   readonly simulatedHosts?: number
   /** More of the configuration's section `cluster`. */
   readonly cluster?: Readonly<Record<string, unknown>>
+  /** Of the section `dwcp.consensus`. */
+  readonly consensus?: Readonly<Record<string, unknown>>
+  /** Of the section `network`: a free port unless told. */
+  readonly port?: number
 }
 
 /** Start a node in the background and wait until it is ready. Its log is `<folder>/<name>.log`. */
@@ -67,7 +71,8 @@ export async function startNode(options: NodeOptions): Promise<LabNode> {
       ...(options.simulatedHosts ? { driver: "sim", sim_hosts: options.simulatedHosts } : {})
     },
     api: { port: 0 },
-    network: { bind_port: 0 },
+    network: { bind_port: options.port ?? 0 },
+    ...(options.consensus ? { dwcp: { consensus: options.consensus } } : {}),
     cluster: {
       ...(options.join ? { join: options.join.address, join_token_file: tokenFile } : {}),
       ...options.cluster
@@ -119,10 +124,10 @@ async function readyLine(logFile: string, logged: number, pid: number): Promise<
 
 const tail = (text: string) => text.trimEnd().split("\n").slice(-8).join("\n")
 
-/** A token that lets `node` join; made by the authority in the first node's folder. */
-export const joinToken = (dataDir: string, node: string): Promise<string> =>
+/** A token that lets `node` join, and vote; made by the authority in the first node's folder. */
+export const joinToken = (dataDir: string, node: string, votes = false): Promise<string> =>
   Effect.runPromise(
-    Effect.flatMap(caOpen(join(dataDir, "ca")), (authority) => authority.createToken({ node }))
+    Effect.flatMap(caOpen(join(dataDir, "ca")), (authority) => authority.createToken({ node, votes }))
   ).then(({ token }) => token)
 
 /** End every node and every machine that a lab in this folder has left, also after kill -9, and its files. */

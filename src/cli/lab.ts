@@ -18,6 +18,8 @@ import type { LabNode } from "./lab-nodes.ts"
 export interface LabOptions {
   readonly once: boolean
   readonly driver: "qemu" | "sim"
+  /** With three and more all of them decide together, by QEMU only. */
+  readonly nodes: number
   readonly environment: Readonly<Record<string, string | undefined>>
   readonly print: (line: string) => void
   /** Replace the last line; null where the output is no terminal. */
@@ -92,19 +94,25 @@ async function realTour(
   await needQemu()
   print("Preparing the guest: a Linux kernel and a shell that counts.")
   await buildLabGuest({ cacheDir: imageDir })
-  const first = await startNode({ name: "node-1", folder, imageDir })
-  const token = await joinToken(first.dataDir, "node-2")
-  const second = await startNode({
-    name: "node-2",
-    folder,
-    imageDir,
-    join: { address: `node-1@${first.linkAddress}`, token }
-  })
+  const votes = options.nodes >= 3
+  const cluster = votes ? { cluster: { voter: true } } : {}
+  const first = await startNode({ name: "node-1", folder, imageDir, ...cluster })
+  const others: Array<LabNode> = []
+  for (let number = 2; number <= options.nodes; number++) {
+    const name = `node-${number}`
+    const token = await joinToken(first.dataDir, name, votes)
+    const join = { address: `node-1@${first.linkAddress}`, token }
+    others.push(await startNode({ name, folder, imageDir, join, ...cluster }))
+  }
+  const second = others[0] as LabNode
   const api = await Api.at(first, signal)
-  const accelerator = await api.hosts(2)
+  if (votes) await api.voters(options.nodes)
+  const accelerator = await api.hosts(options.nodes)
+  const names = others.map(({ name }) => name).join(" and ")
   print(
-    `node-1 is ready after ${first.readySeconds.toFixed(1)} s, node-2 joined it; machines run by QEMU, ${accelerator}.`
+    `node-1 is ready after ${first.readySeconds.toFixed(1)} s, ${names} joined it; machines run by QEMU, ${accelerator}.`
   )
+  if (votes) print(`All ${options.nodes} decide together: end any one of them, and the others go on.`)
   await api.post("/v1/vms", { name: vm, host: "node-1", start: true, spec })
   const pulse = new Pulse()
   await pulse.listen("node-1", first.dataDir, signal)
@@ -291,6 +299,19 @@ class Api {
       await sleep(50)
     }
     throw new LabError(`${count} hosts were not up within 10 s`)
+  }
+
+  /** Wait until so many decide together. */
+  async voters(count: number): Promise<void> {
+    for (let tries = 0; tries < 600; tries++) {
+      const { voters, outgoing } = await this.get<{
+        voters: ReadonlyArray<string>
+        outgoing: ReadonlyArray<string>
+      }>("/v1/cluster")
+      if (voters.length >= count && outgoing.length === 0) return
+      await sleep(50)
+    }
+    throw new LabError(`${count} nodes did not decide together within 30 s`)
   }
 
   async migrate({ print, progress }: LabOptions, to: string): Promise<Migration> {

@@ -5,6 +5,7 @@ import { Cause, Console, Effect, Exit, Layer } from "effect"
 import { CliConfig, CliError, Command, GlobalFlag } from "effect/cli"
 import { ca } from "./ca.ts"
 import { makeCompletion } from "./completion.ts"
+import { cluster } from "./cluster.ts"
 import { config } from "./config.ts"
 import { doctor } from "./doctor.ts"
 import { CliFailure, exitCodes } from "./exit.ts"
@@ -30,6 +31,7 @@ const treeOf = (own: OwnCommands) => {
   const commands = [
     vm,
     host,
+    cluster,
     migrate,
     migration,
     why,

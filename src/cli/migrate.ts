@@ -78,7 +78,7 @@ const policyFlags = {
 }
 
 const progressOf = (calls: ApiCalls, operation: Operation) =>
-  calls.migrations.show({ params: { id: operation.stream.slice("migration/".length) } }).pipe(
+  calls.migrations.show({ params: { id: operation.stream.slice("migration/".length) }, query: {} }).pipe(
     Effect.map((row) => progressText(row)),
     Effect.orElseSucceed(() => "")
   )
@@ -187,7 +187,7 @@ const show = Command.make(
   { migration: idArgument },
   Effect.fnUntraced(function* ({ migration: id }) {
     const to = yield* output
-    const row = yield* withApi((calls) => calls.migrations.show({ params: { id } }))
+    const row = yield* withApi((calls) => calls.migrations.show({ params: { id }, query: {} }))
     to.either(row, () => showRow(to, row))
   })
 ).pipe(Command.withDescription("Show everything about a migration"))
@@ -234,7 +234,7 @@ const watch = Command.make(
     const last = yield* withApi((calls, client) =>
       Effect.gen(function* () {
         // Asked first: an unknown migration is an error and not an endless wait.
-        yield* calls.migrations.show({ params: { id } })
+        yield* calls.migrations.show({ params: { id }, query: {} })
         return yield* client.events({ stream: `migration/${id}`, after: 0 }).pipe(
           Stream.tap((fact) =>
             Effect.sync(() => {

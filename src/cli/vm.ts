@@ -46,7 +46,7 @@ const show = Command.make(
   { vm: vmArgument },
   Effect.fnUntraced(function* ({ vm }) {
     const to = yield* output
-    const row = yield* withApi((calls) => calls.vms.show({ params: { name: vm } }))
+    const row = yield* withApi((calls) => calls.vms.show({ params: { name: vm }, query: {} }))
     to.either(row, () => showRow(to, row))
   })
 ).pipe(Command.withDescription("Show everything about a machine"))

@@ -3,6 +3,7 @@
  * `stream@revision#n`; asking again with the same key is asking once.
  */
 import { Schema } from "effect"
+import { GroupReport, GroupRequest } from "./cluster.ts"
 import { Bytes, int, Milliseconds, Name, Stream, text, withDefault } from "./fields.ts"
 import { ComponentReport, ComponentRequest } from "./node.ts"
 import { Platform, VmSpec, VmState } from "./vm.ts"
@@ -79,6 +80,7 @@ export type HypervisorRequest = typeof HypervisorRequest.Type
 export const Request = Schema.Union([
   HypervisorRequest,
   ComponentRequest,
+  GroupRequest,
   Schema.Struct({
     port: Schema.tag("actor"),
     to: Stream,
@@ -158,6 +160,7 @@ export type HypervisorReport = typeof HypervisorReport.Type
 export const Report = Schema.Union([
   HypervisorReport,
   ComponentReport,
+  GroupReport,
   Schema.Struct({ type: Schema.tag("actor.accepted"), to: Stream, command: Schema.String }),
   Schema.Struct({
     type: Schema.tag("actor.refused"),

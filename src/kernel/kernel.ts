@@ -25,8 +25,6 @@ export interface KernelOptions {
   /** In a group: see `OrderedOptions`. */
   readonly patienceMs?: number
   readonly compactEvery?: number
-  /** Told when this kernel begins to perform what its actors ask, and when it ends: in a group only the leader does. */
-  readonly performs?: (isPerforming: boolean) => void
 }
 
 export interface Command {
@@ -51,6 +49,8 @@ export class Kernel extends Context.Service<
     readonly waiting: Mailbox["Service"]["waiting"]
     readonly kinds: ReadonlyArray<ActorKind>
     readonly checkpoint: Effect.Effect<void>
+    /** Whether it performs what its actors ask: in a group only the leader's does. */
+    readonly isPerforming: () => boolean
     /** Ends when what is read here is not older than the moment of asking; at once where there is one kernel. */
     readonly fresh: Effect.Effect<void, Unavailable>
   }
@@ -71,7 +71,6 @@ const makeKernel = Effect.fn("Kernel.make")(function* (options: KernelOptions) {
   perform = (isPerforming) => {
     if (isPerforming) performer.start()
     else performer.stop()
-    options.performs?.(isPerforming)
   }
   if (isAlone) perform(true)
 
@@ -103,6 +102,7 @@ const makeKernel = Effect.fn("Kernel.make")(function* (options: KernelOptions) {
     waiting: mailbox.waiting,
     kinds: options.kinds,
     checkpoint,
+    isPerforming: () => performer.isPerforming(),
     fresh
   })
 })

@@ -2,13 +2,15 @@
  * Requests go to ports, their answers come back as reports. Every request runs in a fiber of its own under its
  * idempotency key; after a restart the outstanding ones are performed again with the same keys.
  */
-import { Clock, Effect, FiberSet, Schedule, Semaphore, Stream } from "effect"
+import { Clock, Effect, FiberSet, Option, Schedule, Semaphore, Stream } from "effect"
 import type { Fiber } from "effect"
 import type { Message } from "../events/envelope.ts"
 import type { HypervisorReport, Report, Request } from "../events/requests.ts"
+import { changeGroup } from "./group-change.ts"
 import type { Mailbox } from "./mailbox.ts"
 import { Agents } from "./ports/agents.ts"
 import { Components } from "./ports/components.ts"
+import { Consensus } from "./ports/consensus.ts"
 import { Views } from "./ports/views.ts"
 import type { SubmitError } from "./refusals.ts"
 import type { Outstanding } from "./turn.ts"
@@ -29,6 +31,8 @@ interface Performing {
   readonly agents: Agents["Service"]
   readonly components: Components
   readonly views: Views["Service"]
+  /** Null where this kernel decides alone. */
+  readonly order: Consensus["Service"] | null
   readonly places: Semaphore.Semaphore
   readonly unreachableMs: number
 }
@@ -155,6 +159,13 @@ function workOf(
     }
     case "hypervisor":
       return [key, askHost(performing, stream, asked, request)]
+    case "group":
+      return [
+        key,
+        Effect.flatMap(changeGroup(performing.order, request), (answer) =>
+          report(performing, stream, asked, answer, true)
+        )
+      ]
     case "component":
       return [
         key,
@@ -178,6 +189,7 @@ export const makePerformer = Effect.fn("Performer.make")(function* (
     agents: yield* Agents,
     components: yield* Components,
     views: yield* Views,
+    order: Option.getOrNull(yield* Effect.serviceOption(Consensus)),
     places: Semaphore.makeUnsafe(options.concurrent_max ?? 256),
     unreachableMs: options.unreachableMs ?? 30_000
   }
@@ -197,6 +209,7 @@ export const makePerformer = Effect.fn("Performer.make")(function* (
     if (isPerforming) for (const one of asked) perform(stream, one)
   })
   return {
+    isPerforming: () => isPerforming,
     start: () => {
       isPerforming = true
       for (const actor of mailbox.resident().values()) {

@@ -35,13 +35,18 @@ export const agentsLayer = (own: string | null): Layer.Layer<Agents, never, Host
     })
   )
 
-/** Perform what the node with the kernel asks; only that node may. */
-export const serveAgent = Effect.fn("serveAgent")(function* (own: string, kernelNode: string) {
+/** Perform what a node with a kernel asks; only those may. */
+export const serveAgent = Effect.fn("serveAgent")(function* (
+  own: string,
+  kernels: () => ReadonlyArray<string>
+) {
   const agent = yield* HostAgent
   const link = yield* Link
   yield* link.serve(kind, (peer, payload) =>
-    peer !== kernelNode
-      ? Stream.fail(new HandlerFailed({ reason: `${peer} has no kernel; only ${kernelNode} may ask` }))
+    !kernels().includes(peer)
+      ? Stream.fail(
+          new HandlerFailed({ reason: `${peer} has no kernel; only ${kernels().join(", ")} may ask` })
+        )
       : Stream.unwrap(
           decodePayload(payload).pipe(
             Effect.mapError((error) => new HandlerFailed({ reason: error.message.slice(0, 2000) })),

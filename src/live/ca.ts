@@ -13,6 +13,7 @@ import { timingSafeEqual, X509Certificate } from "node:crypto"
 import type { KeyObject } from "node:crypto"
 import { join } from "node:path"
 import { Clock, Effect, Schema } from "effect"
+import { withDefault } from "../events/fields.ts"
 import * as certificates from "./ca/certificate.ts"
 import { CaError, createFile, makePrivateFolder, readText, replaceFile } from "./ca/files.ts"
 import { TokenStore, tokenLifetimeMs } from "./ca/tokens.ts"
@@ -26,16 +27,23 @@ export interface NodeIdentity {
 }
 
 const IssuedNode = Schema.fromJsonString(
-  Schema.Struct({ serial: Schema.String, spki: Schema.String, notAfterMs: Schema.Int })
+  Schema.Struct({
+    serial: Schema.String,
+    spki: Schema.String,
+    notAfterMs: Schema.Int,
+    /** Absent in what older releases wrote. */
+    votes: withDefault(Schema.Boolean, false)
+  })
 )
 
 export interface Authority {
   readonly certificate: string
   /** SHA-256 of the authority's public key, base64url. */
   readonly hash: string
-  /** The text of a new join token. `node`: only that node may use it. */
+  /** The text of a new join token. `node`: only that node may use it. `votes`: it may become a voter. */
   readonly createToken: (options?: {
     readonly lifetimeMs?: number
+    readonly votes?: boolean
     readonly node?: string
   }) => Effect.Effect<{ readonly token: string; readonly expiresMs: number }, CaError>
   /** Whether `createToken` would make one; changes nothing. */
@@ -96,14 +104,18 @@ function authority(folder: string, signer: Signer, tokens: TokenStore): Authorit
   const issueNodeCertificate = Effect.fn("ca.issueNodeCertificate")(function* (
     node: string,
     request: Buffer,
-    mayTakeOver: boolean
+    mayTakeOver: boolean,
+    /** Null keeps what the node had. */
+    granted: boolean | null
   ) {
     const nowMs = yield* Clock.currentTimeMillis
     const key = certificates.readSigningRequest(request, node)
     if (typeof key === "string") return yield* new CaError({ code: "invalid", path: "request", reason: key })
     const path = join(folder, "nodes", `${node}.json`)
-    const certificate = certificates.nodeCertificate(signer, node, key, nowMs)
-    yield* claimName(path, node, key, certificate, mayTakeOver, nowMs)
+    const known = yield* Effect.option(Effect.flatMap(readText(path), Schema.decodeUnknownEffect(IssuedNode)))
+    const votes = granted ?? (known._tag === "Some" && known.value.votes)
+    const certificate = certificates.nodeCertificate(signer, node, key, nowMs, { votes })
+    yield* claimName({ path, node, key, certificate, mayTakeOver, nowMs, votes })
     return certificate.toString()
   })
 
@@ -112,7 +124,11 @@ function authority(folder: string, signer: Signer, tokens: TokenStore): Authorit
     hash,
     createToken: Effect.fn("ca.createToken")(function* (options = {}) {
       const lifetimeMs = options.lifetimeMs ?? tokenLifetimeMs
-      const { secret, expiresMs } = yield* tokens.create({ lifetimeMs, node: options.node ?? null })
+      const { secret, expiresMs } = yield* tokens.create({
+        lifetimeMs,
+        node: options.node ?? null,
+        votes: options.votes ?? false
+      })
       return { token: `nct1.${secret}.${hash}`, expiresMs }
     }),
     checkToken: (node) => tokens.check(node),
@@ -121,28 +137,38 @@ function authority(folder: string, signer: Signer, tokens: TokenStore): Authorit
       if (typeof bad === "string")
         return yield* new CaError({ code: "invalid", path: "request", reason: bad })
       const token = yield* tokens.redeem(secret, node)
-      return yield* issueNodeCertificate(node, request, token.node === node)
+      return yield* issueNodeCertificate(node, request, token.node === node, token.votes)
     }),
-    renew: (node, request) => issueNodeCertificate(node, request, true),
+    renew: (node, request) => issueNodeCertificate(node, request, true, null),
     signSession: (exported) => certificates.signBytes(signer.keys, exported),
-    issue: (node, request) => issueNodeCertificate(node, request, false)
+    issue: (node, request) => issueNodeCertificate(node, request, false, true)
   }
 }
 
 /** Write down who has the name now; `name-taken` when another key holds it. */
-const claimName = Effect.fn("ca.claimName")(function* (
-  path: string,
-  node: string,
-  key: KeyObject,
-  certificate: X509Certificate,
-  mayTakeOver: boolean,
-  nowMs: number
-) {
+const claimName = Effect.fn("ca.claimName")(function* ({
+  path,
+  node,
+  key,
+  certificate,
+  mayTakeOver,
+  nowMs,
+  votes
+}: {
+  readonly path: string
+  readonly node: string
+  readonly key: KeyObject
+  readonly certificate: X509Certificate
+  readonly mayTakeOver: boolean
+  readonly nowMs: number
+  readonly votes: boolean
+}) {
   const spki = certificates.spkiHash(key)
   const entry = JSON.stringify({
     serial: certificate.serialNumber,
     spki,
-    notAfterMs: Date.parse(certificate.validTo)
+    notAfterMs: Date.parse(certificate.validTo),
+    votes
   })
   const created = yield* createFile(path, entry).pipe(
     Effect.as(true),
@@ -206,6 +232,20 @@ export const issueIdentity = Effect.fn("ca.issueIdentity")(function* (ca: Author
   const certificate = yield* ca.issue(node, certificates.signingRequest(keys, node))
   return yield* acceptCertificate(node, keys, certificate, ca.certificate)
 })
+
+/** The same node and key, with what this authority lets its own node do now. */
+export const reissueIdentity = Effect.fn("ca.reissueIdentity")(function* (
+  ca: Authority,
+  { node, key }: NodeIdentity
+) {
+  const keys = certificates.keysFromPem(key)
+  const certificate = yield* ca.issue(node, certificates.signingRequest(keys, node))
+  return yield* acceptCertificate(node, keys, certificate, ca.certificate)
+})
+
+/** Whether this identity may be a member of the group that decides. */
+export const identityVotes = ({ certificate }: NodeIdentity): boolean =>
+  certificates.mayVote(new X509Certificate(certificate))
 
 /** Keep an identity in `folder`. `node.pem` goes last: without it there is no identity. */
 export const saveIdentity = Effect.fn("ca.saveIdentity")(function* (folder: string, identity: NodeIdentity) {

@@ -291,6 +291,11 @@ function checkTogether(config: Config, resolved: Resolved): ReadonlyArray<Issue>
       allowed: "both of cluster.join and cluster.join_token_file, or none"
     })
   }
+  const { heartbeat_interval: heartbeatMs, election_timeout: electionMs } = config.dwcp.consensus
+  if (electionMs < 2 * heartbeatMs) {
+    const allowed = `at least twice dwcp.consensus.heartbeat_interval, ${2 * heartbeatMs}ms`
+    issues.push({ path: "dwcp.consensus.election_timeout", value: `${electionMs}ms`, allowed })
+  }
   if (!config.dwcp.enable_auto_detection && config.dwcp.forced_mode === "") {
     const allowed = "datacenter, internet or hybrid while dwcp.enable_auto_detection is false"
     issues.push({ path: "dwcp.forced_mode", value: "", allowed })

@@ -4,7 +4,7 @@
  */
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { Effect, Layer, Schema } from "effect"
+import { Context, Deferred, Effect, Layer, Schema } from "effect"
 import type { Scope } from "effect"
 import type { Message } from "../events/envelope.ts"
 import type { RaftSettings } from "../events/raft.ts"
@@ -14,6 +14,7 @@ import { loadMark, markSnapshot } from "../kernel/ordered.ts"
 import { Consensus } from "../kernel/ports/consensus.ts"
 import { EventStore } from "../kernel/ports/event-store.ts"
 import type { RevisionConflict, StoreFailure } from "../kernel/ports/event-store.ts"
+import { Directory } from "./consensus/directory.ts"
 import { LogDamaged, LogFile } from "./consensus/log-file.ts"
 import { makePeers } from "./consensus/peers.ts"
 import type { Peers } from "./consensus/peers.ts"
@@ -128,6 +129,7 @@ const belongTogether = Effect.fnUntraced(function* (
 class Shell {
   readonly #say: (message: string, error: unknown) => void
   #timer: NodeJS.Timeout | undefined
+  readonly broken = Deferred.makeUnsafe<string>()
   isOver = false
   isStarted = false
 
@@ -153,6 +155,10 @@ class Shell {
   fail(message: string, error: unknown): void {
     this.end()
     this.#say(message, error)
+    Deferred.doneUnsafe(
+      this.broken,
+      Effect.succeed(`${message}: ${error instanceof Error ? error.message : String(error)}`)
+    )
   }
 
   end(): void {
@@ -163,7 +169,7 @@ class Shell {
 
 const makeConsensus = Effect.fn("Consensus.make")(function* (
   options: ConsensusOptions
-): Effect.fn.Return<Consensus["Service"], StartError, Endpoint | EventStore | Scope.Scope> {
+): Effect.fn.Return<Context.Context<Consensus | Directory>, StartError, Endpoint | EventStore | Scope.Scope> {
   const { folder, node: id, settings, protocol } = options
   const store = yield* EventStore
   const context = yield* Effect.context<never>()
@@ -208,7 +214,14 @@ const makeConsensus = Effect.fn("Consensus.make")(function* (
     hereEveryMs: hereEveryMs
   })
   const service = node.service()
-  return Consensus.of({
+  const connections = peers
+  const directory = Directory.of({
+    members: () => (shell.isStarted ? everyone(node) : []),
+    connected: () => connections.connected(),
+    addressOf: (id) => connections.addressOf(id),
+    broken: Deferred.await(shell.broken)
+  })
+  const consensus = Consensus.of({
     ...service,
     follow: (follower) => {
       service.follow(follower)
@@ -216,6 +229,7 @@ const makeConsensus = Effect.fn("Consensus.make")(function* (
       shell.run(() => node.member.start(facts))
     }
   })
+  return Context.add(Context.make(Consensus, consensus), Directory, directory)
 })
 
 /** Often enough that a cut is seen before an election is due, and its end at once. */
@@ -227,8 +241,8 @@ const everyone = ({ member: { members } }: GroupNode): ReadonlyArray<string> => 
   ...members.learners
 ]
 
-/** The Consensus port, on this node's endpoint and beside its journal. */
+/** The Consensus port, on this node's endpoint and beside its journal, and who is in its group. */
 export const consensusLayer = (
   options: ConsensusOptions
-): Layer.Layer<Consensus, StartError, Endpoint | EventStore> =>
-  Layer.effect(Consensus, makeConsensus(options))
+): Layer.Layer<Consensus | Directory, StartError, Endpoint | EventStore> =>
+  Layer.effectContext(makeConsensus(options))

@@ -125,8 +125,8 @@ const linkOn = (place: ConsolePlace, socket: Socket): ConsoleLink => ({
     })
 })
 
-/** At a host without a kernel: carry consoles to the node that has it, and to no other. */
-export const serveConsoles = Effect.fn("serveConsoles")(function* (kernelNode: string) {
+/** Carry this host's consoles to other nodes that have a kernel, and to nobody else. */
+export const serveConsoles = Effect.fn("serveConsoles")(function* (kernels: () => ReadonlyArray<string>) {
   const hypervisor = yield* Hypervisor
   const link = yield* Link
   const transport = yield* Transport
@@ -137,8 +137,9 @@ export const serveConsoles = Effect.fn("serveConsoles")(function* (kernelNode: s
       Effect.ignore(transport.close(transfer))
     )
   const letIn = Effect.fnUntraced(function* (peer: string, payload: unknown) {
-    if (peer !== kernelNode) {
-      return yield* new HandlerFailed({ reason: `${peer} has no kernel; only ${kernelNode} may ask` })
+    if (!kernels().includes(peer)) {
+      const reason = `${peer} has no kernel; only ${kernels().join(", ")} may ask`
+      return yield* new HandlerFailed({ reason })
     }
     const failed = (error: { readonly message: string }) =>
       new HandlerFailed({ reason: error.message.slice(0, 2000) })

@@ -120,14 +120,22 @@ export const sayHere = Effect.fn("sayHere")(function* (node: string) {
   return say
 })
 
-/** Say it to the kernel's node over the link. */
-export const sayOver = Effect.fn("sayOver")(function* (kernelNode: string) {
+/** Say it over the link to a node with a kernel: to the first of them that takes it. */
+export const sayOver = Effect.fn("sayOver")(function* (kernels: () => ReadonlyArray<string>) {
   const link = yield* Link
-  const say: Say = (said) =>
-    link.call(kernelNode, kind, said).pipe(
+  const sayTo = (node: string, said: Said | Machines) =>
+    link.call(node, kind, said).pipe(
       Stream.runDrain,
       Effect.mapError((error) => ({ message: `${error.code}: ${error.reason}` }))
     )
+  const say: Say = (said) =>
+    Effect.suspend(() => {
+      const [first = "", ...others] = kernels()
+      return others.reduce(
+        (tried, node) => tried.pipe(Effect.catch(() => sayTo(node, said))),
+        sayTo(first, said)
+      )
+    })
   return say
 })
 
@@ -136,7 +144,7 @@ export interface RegisterOptions {
   readonly address: string
   readonly labels: Readonly<Record<string, string>>
   /** Changes when the link to the kernel's node is a new one; a constant where the kernel is in this process. */
-  readonly linkedSince: Effect.Effect<number | null>
+  readonly linkedSince: Effect.Effect<number | string | null>
 }
 
 const watchMs = 250
@@ -181,7 +189,7 @@ export const takePart = Effect.fn("takePart")(function* (say: Say, options: Regi
     Effect.catch((error) => Effect.logWarning(`what lies on ${options.host} was not told: ${error.message}`))
   )
   const register = Effect.gen(function* () {
-    let registeredFor: number | null = null
+    let registeredFor: number | string | null = null
     for (;;) {
       const since = yield* options.linkedSince
       if (since !== null && since !== registeredFor) {
@@ -199,7 +207,32 @@ export const takePart = Effect.fn("takePart")(function* (say: Say, options: Regi
   yield* Effect.all([register, forward], { concurrency: 2, discard: true })
 })
 
-/** At the node with the kernel: a registered host whose link is down for `lostAfterMs` is lost. */
+const registerKind = "agent.register"
+const backAfterMs = 2000
+
+const askToRegister = (link: Link["Service"], host: string): Effect.Effect<void> =>
+  Effect.ignore(Effect.timeout(Stream.runDrain(link.call(host, registerKind, {})), watchMs))
+
+/**
+ * At a host: whoever has a kernel may ask it to register again. Gives how often it was asked, which is to be a part of
+ * `linkedSince`.
+ */
+export const serveRegistering = Effect.fn("serveRegistering")(function* (
+  kernels: () => ReadonlyArray<string>
+) {
+  const link = yield* Link
+  let asked = 0
+  yield* link.serve(registerKind, (peer) =>
+    Stream.fromEffect(
+      kernels().includes(peer)
+        ? Effect.sync(() => ({ asked: ++asked }))
+        : Effect.fail(new HandlerFailed({ reason: `${peer} has no kernel` }))
+    )
+  )
+  return Effect.sync(() => asked)
+})
+
+/** At the node whose kernel performs: a registered host whose link is down for `lostAfterMs` is lost. */
 export const watchHosts = Effect.fn("watchHosts")(function* (
   node: string,
   own: ReadonlySet<string>,
@@ -208,7 +241,15 @@ export const watchHosts = Effect.fn("watchHosts")(function* (
   const kernel = yield* Kernel
   const link = yield* Link
   const downSince = new Map<string, number>()
+  const backSince = new Map<string, number>()
   for (;;) {
+    if (!kernel.isPerforming()) {
+      // Whoever performs next gives every host its time anew.
+      downSince.clear()
+      backSince.clear()
+      yield* Effect.sleep(watchMs)
+      continue
+    }
     const now = yield* Clock.currentTimeMillis
     const connected = new Set(
       (yield* link.peers).filter((peer) => peer.state === "connected").map((peer) => peer.node)
@@ -216,7 +257,15 @@ export const watchHosts = Effect.fn("watchHosts")(function* (
     for (const actor of kernel.resident().values()) {
       if (!actor.stream.startsWith("host/")) continue
       const host = actor.stream.slice("host/".length)
-      const gone = !own.has(host) && !connected.has(host) && actor.chart.value !== "lost"
+      const isLost = actor.chart.value === "lost"
+      const gone = !own.has(host) && !connected.has(host) && !isLost
+      // It registers by itself when its link is new. When somebody else had lost it, it does not know.
+      if (!isLost || !connected.has(host)) backSince.delete(host)
+      else if (!backSince.has(host)) backSince.set(host, now)
+      else if (now - (backSince.get(host) ?? now) >= backAfterMs) {
+        backSince.delete(host)
+        yield* askToRegister(link, host)
+      }
       if (!gone) downSince.delete(host)
       else if (!downSince.has(host)) downSince.set(host, now)
       else if (now - (downSince.get(host) ?? now) >= lostAfterMs) {

@@ -211,7 +211,11 @@ export const startUp = Effect.fn("startUp")(function* (
   )
   yield* Effect.forkIn(run, working)
   const stopped = Effect.flatMap(Deferred.await(live.stopAsked), (request) => failureOf(request, live))
-  const ready = Effect.flatMap(Deferred.await(live.announced), () => readyIsRecorded(boot, live))
+  // A voter's journal has only what its group has ordered: its start is in its own log, as that of a node without a kernel.
+  const isRecorded = components.some(({ gives }) => gives === "journal")
+  const ready = Effect.flatMap(Deferred.await(live.announced), () =>
+    isRecorded ? readyIsRecorded(boot, live) : Effect.void
+  )
   yield* Effect.raceAllFirst([ready, stopped, Deferred.await(broken)]).pipe(
     Effect.timeoutOrElse({
       duration: options.limitMs + graceMs,
@@ -221,21 +225,23 @@ export const startUp = Effect.fn("startUp")(function* (
   )
   const started: Started = {
     offered: live.offered(),
-    stop: (reason) => stopNode(live, steps, options.node, start, reason)
+    stop: (reason) =>
+      isRecorded
+        ? stopNode(live, steps, options.node, start, reason)
+        : Effect.asVoid(Queue.offer(steps, { message: stopCommand(reason), ticket: null }))
   }
   return started
 })
 
-/** Whoever is told that the node is ready may look it up: the fact is in the journal, where there is one. */
-const readyIsRecorded = (boot: Boot, live: LiveComponents): Effect.Effect<void, StoreFailure> => {
-  const journal = Context.getOption(live.offered(), EventStore)
-  if (journal._tag === "None") return Effect.void
-  return journal.value.subscribe(boot.openedAt).pipe(
-    Stream.filter((fact) => fact.correlation === boot.start && fact.type === readyType),
-    Stream.take(1),
-    Stream.runDrain
-  )
-}
+/** Whoever is told that the node is ready may look it up: the fact is in the journal. */
+const readyIsRecorded = (boot: Boot, live: LiveComponents): Effect.Effect<void, StoreFailure> =>
+  Context.get(live.offered(), EventStore)
+    .subscribe(boot.openedAt)
+    .pipe(
+      Stream.filter((fact) => fact.correlation === boot.start && fact.type === readyType),
+      Stream.take(1),
+      Stream.runDrain
+    )
 
 const failureOf = ({ component, phase, reason }: StopRequest, live: LiveComponents) => {
   const error = component === null ? null : live.errorOf(component)

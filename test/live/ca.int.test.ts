@@ -73,7 +73,7 @@ test(
       }
       const certificate = new X509Certificate(identity.certificate)
       assert.equal(nodeOf(certificate), "node-a")
-      assert.equal(certificate.subjectAltName, "URI:novacron://node/node-a")
+      assert.equal(certificate.subjectAltName, "URI:novacron://node/node-a, URI:novacron://role/voter")
       assert.equal(certificate.ca, false)
     })
   )

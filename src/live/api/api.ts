@@ -14,6 +14,8 @@ import {
   Facts,
   Health,
   HostRow,
+  consistencyQuery,
+  ClusterStatus,
   Kind,
   listQuery,
   MigrateVm,
@@ -47,7 +49,12 @@ const act = <const Id extends string>(id: Id) =>
 const vms = HttpApiGroup.make("vms").add(
   HttpApiEndpoint.get("list", "/v1/vms", { query: listQuery, success: Schema.Array(VmRow), ...listed }),
   HttpApiEndpoint.post("create", "/v1/vms", { ...command, query: commandQuery, payload: CreateVm }),
-  HttpApiEndpoint.get("show", "/v1/vms/:name", { params: vm, success: VmRow, ...found }),
+  HttpApiEndpoint.get("show", "/v1/vms/:name", {
+    params: vm,
+    query: consistencyQuery,
+    success: VmRow,
+    ...found
+  }),
   HttpApiEndpoint.delete("delete", "/v1/vms/:name", { ...command, params: vm, query: commandQuery }),
   act("start"),
   HttpApiEndpoint.post("stop", "/v1/vms/:name/stop", {
@@ -97,6 +104,7 @@ const vms = HttpApiGroup.make("vms").add(
   }),
   HttpApiEndpoint.get("why", "/v1/vms/:name/why", {
     params: vm,
+    query: consistencyQuery,
     success: Schema.Array(DecisionRow),
     ...found
   })
@@ -104,7 +112,12 @@ const vms = HttpApiGroup.make("vms").add(
 
 const hosts = HttpApiGroup.make("hosts").add(
   HttpApiEndpoint.get("list", "/v1/hosts", { query: listQuery, success: Schema.Array(HostRow), ...listed }),
-  HttpApiEndpoint.get("show", "/v1/hosts/:name", { params: vm, success: HostRow, ...found }),
+  HttpApiEndpoint.get("show", "/v1/hosts/:name", {
+    params: vm,
+    query: consistencyQuery,
+    success: HostRow,
+    ...found
+  }),
   HttpApiEndpoint.post("drain", "/v1/hosts/:name/drain", {
     ...command,
     params: vm,
@@ -130,6 +143,7 @@ const migrations = HttpApiGroup.make("migrations").add(
   }),
   HttpApiEndpoint.get("show", "/v1/migrations/:id", {
     params: { id: Name },
+    query: consistencyQuery,
     success: MigrationRow,
     ...found
   }),
@@ -146,6 +160,7 @@ const journal = HttpApiGroup.make("journal").add(
     params: { kind: Kind, name: StreamName },
     query: {
       ...pageQuery,
+      ...consistencyQuery,
       direction: Schema.optionalKey(Schema.Literals(["forwards", "backwards"])),
       /** A position, or a time as in RFC 3339: the state then instead of the facts. */
       at: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(64)))
@@ -158,7 +173,8 @@ const journal = HttpApiGroup.make("journal").add(
       /** A position, or a time as in RFC 3339; the head unless told. */
       at: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(64))),
       after: Schema.optionalKey(Stream),
-      limit: pageQuery.limit
+      limit: pageQuery.limit,
+      ...consistencyQuery
     },
     success: Replay,
     error: everywhere
@@ -188,6 +204,7 @@ const journal = HttpApiGroup.make("journal").add(
   HttpApiEndpoint.get("audit", "/v1/audit", {
     query: {
       ...pageQuery,
+      ...consistencyQuery,
       principal: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(256))),
       stream: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(160)))
     },
@@ -195,6 +212,23 @@ const journal = HttpApiGroup.make("journal").add(
     ...listed
   }),
   HttpApiEndpoint.post("verify", "/v1/audit/verify", { success: Verification, ...listed })
+)
+
+/** The nodes that decide. */
+const cluster = HttpApiGroup.make("cluster").add(
+  HttpApiEndpoint.get("status", "/v1/cluster", { success: ClusterStatus, ...listed }),
+  HttpApiEndpoint.post("remove", "/v1/cluster/nodes/:name/remove", {
+    ...command,
+    params: vm,
+    query: commandQuery,
+    payload: [Schema.Null, Reason]
+  }),
+  HttpApiEndpoint.post("lead", "/v1/cluster/nodes/:name/lead", {
+    ...command,
+    params: vm,
+    query: commandQuery,
+    payload: [Schema.Null, Reason]
+  })
 )
 
 const system = HttpApiGroup.make("system", { topLevel: true }).add(
@@ -215,7 +249,7 @@ const system = HttpApiGroup.make("system", { topLevel: true }).add(
 export const lenient = { errors: "all", reportInput: true } as const
 
 export const Api = HttpApi.make("novacron")
-  .add(vms, hosts, migrations, journal, system)
+  .add(vms, hosts, migrations, journal, cluster, system)
   .annotate(HttpApi.ParamsParseOptions, strict)
   .annotate(HttpApi.QueryParseOptions, strict)
   .annotate(HttpApi.PayloadParseOptions, strict)

@@ -101,8 +101,35 @@ export const pageQuery = {
     )
   )
 }
+/** `stale` reads what this node has; `linearizable`, the default, is never older than the request. */
+export const consistencyQuery = {
+  consistency: Schema.optionalKey(Schema.Literals(["linearizable", "stale"]))
+}
+
 /** Of a list whose rows have names. */
-export const listQuery = { after: Schema.optionalKey(Name), limit: pageQuery.limit }
+export const listQuery = { after: Schema.optionalKey(Name), limit: pageQuery.limit, ...consistencyQuery }
+/** How the group of nodes that decide stands, as this node knows it. */
+export const ClusterStatus = Schema.Struct({
+  node: Schema.String,
+  /** `alone` where there is no group. */
+  role: Schema.Literals(["alone", "follower", "poller", "candidate", "leader"]),
+  term: Schema.Int,
+  leader: Schema.NullOr(Schema.String),
+  voters: Schema.Array(Schema.String),
+  /** Voters of before, while a change of them is under way. */
+  outgoing: Schema.Array(Schema.String),
+  learners: Schema.Array(Schema.String),
+  /** Members that this node has a connection with, itself included. */
+  connected: Schema.Array(Schema.String),
+  /** Of the group's log: known to be decided, its last entry, and the one before its first. */
+  commit: Schema.Int,
+  last: Schema.Int,
+  base: Schema.Int,
+  /** The journal's last position here. */
+  position: Schema.Int
+})
+export type ClusterStatus = typeof ClusterStatus.Type
+
 export const Kind = Schema.String.check(
   Schema.isPattern(/^[a-z]{1,32}$/, { expected: "a kind of actor, vm" })
 )

@@ -1,10 +1,11 @@
 /** The API's client, typed from the same definition as the server, over TCP, TLS or a unix socket. */
 import { NodeHttpClient } from "@effect/platform-node"
-import { Context, Effect, Layer, Schema, Stream } from "effect"
+import { Context, Effect, Layer, Schedule, Schema, Stream } from "effect"
 import { HttpClient, HttpClientRequest } from "effect/http"
 import { HttpApiClient } from "effect/http-api"
 import { Recorded } from "../../events/envelope.ts"
 import { Api } from "./api.ts"
+import { sendAgainHeader } from "./problems.ts"
 
 export interface ClientOptions {
   /** `http://127.0.0.1:7070`; with a socket only its path matters. */
@@ -13,6 +14,8 @@ export interface ClientOptions {
   readonly token: string
   /** PEM text of the authority that signed the server's certificate, when it is none of the system's. */
   readonly authority?: string
+  /** Read what the node has, which may be old. */
+  readonly stale?: boolean
 }
 
 /** The link to the server broke and did not come back within the limit. */
@@ -38,9 +41,35 @@ export interface EventsOptions {
 const pauseMs = (failures: number) => Math.min(5000, 100 * 2 ** failures)
 
 const prepared = (options: ClientOptions) =>
-  HttpClient.mapRequest((request: HttpClientRequest.HttpClientRequest) =>
-    request.pipe(HttpClientRequest.prependUrl(options.url), HttpClientRequest.bearerToken(options.token))
-  )
+  HttpClient.mapRequest((request: HttpClientRequest.HttpClientRequest) => {
+    const asked = request.pipe(
+      HttpClientRequest.prependUrl(options.url),
+      HttpClientRequest.bearerToken(options.token)
+    )
+    const isRead = request.method === "GET" && /^\/v1\/(?!events|operations|cluster)/.test(request.url)
+    return options.stale === true && isRead
+      ? HttpClientRequest.setUrlParam(asked, "consistency", "stale")
+      : asked
+  })
+
+const againTimes_max = 20
+
+/**
+ * While a leader is chosen nobody decides: reads, and commands under their keys, are sent again for some twenty seconds, and then
+ * answered as the last time.
+ */
+const persistent = (http: HttpClient.HttpClient): HttpClient.HttpClient =>
+  HttpClient.transform(http, (sending, request) => {
+    const maySendAgain = request.method === "GET" || request.headers["idempotency-key"] !== undefined
+    if (!maySendAgain) return sending
+    return sending.pipe(
+      Effect.repeat({
+        schedule: Schedule.spaced("1 second"),
+        times: againTimes_max,
+        while: ({ headers }) => headers[sendAgainHeader] !== undefined
+      })
+    )
+  })
 
 /** The server speaks another version of the API; an argument that the API does not take is a `SchemaError`. */
 export class AnswerNotUnderstood extends Schema.TaggedError<AnswerNotUnderstood>()("AnswerNotUnderstood", {
@@ -54,7 +83,7 @@ export class AnswerNotUnderstood extends Schema.TaggedError<AnswerNotUnderstood>
 /** The typed client of every endpoint. */
 const typed = (options: ClientOptions) =>
   HttpApiClient.make(Api, {
-    transformClient: prepared(options),
+    transformClient: (http) => persistent(prepared(options)(http)),
     transformResponse: Effect.mapError((error) =>
       Schema.isSchemaError(error) ? new AnswerNotUnderstood({ reason: error.message }) : error
     )

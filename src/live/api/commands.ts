@@ -55,6 +55,8 @@ const operatorCommands: ReadonlySet<string> = new Set([
   ),
   "host.drain",
   "host.activate",
+  "cluster.remove",
+  "cluster.lead",
   "vm.openConsole",
   "migration.request",
   "migration.cancel"

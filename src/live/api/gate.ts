@@ -5,10 +5,12 @@ import { HttpServerError, HttpServerRequest, HttpServerResponse } from "effect/h
 import type { Scope } from "effect"
 import { HttpApiError } from "effect/http-api"
 import type { Principal } from "../../events/envelope.ts"
+import type { Unavailable as Unordered } from "../../kernel/ports/consensus.ts"
 import { issuesOf } from "../config/issues.ts"
 import type { Authenticate } from "./authentication.ts"
 import { BodyTooLarge, Internal, InvalidRequest, NotFound, Overloaded, Unavailable } from "./problems.ts"
 import { isProblem, Unauthenticated, UnsupportedMediaType, UpgradeRequired } from "./problems.ts"
+import { sendAgainHeader } from "./problems.ts"
 import type { Problem } from "./problems.ts"
 import { routeOf } from "./routes.ts"
 
@@ -66,6 +68,7 @@ export const render = (problem: Problem): Response => {
   const extra: Record<string, string> = {}
   if (problem instanceof Overloaded || problem instanceof Unavailable)
     extra["retry-after"] = String(problem.retryAfterSeconds)
+  if (problem instanceof Unavailable) extra[sendAgainHeader] = "true"
   if (problem instanceof Unauthenticated) extra["www-authenticate"] = 'Bearer realm="novacron"'
   if (problem instanceof UpgradeRequired) extra["upgrade"] = problem.protocol
   const members = { type, title, status, ...(detail === undefined ? {} : { detail }), ...rest }
@@ -133,13 +136,33 @@ export function problemOfFailure(cause: Cause.Cause<unknown>, url: string): Effe
 /** Told of every answer: the route's template and not its path, so that the values are few. */
 export type ObserveRequest = (method: string, route: string, status: number, seconds: number) => void
 
+export interface GateOptions extends GateLimits {
+  readonly authenticate: Authenticate
+  /** Ends when what is read here is not older than the moment of asking; null where it never is. */
+  readonly fresh: Effect.Effect<void, Unordered> | null
+  readonly observe: ObserveRequest
+}
+
+/** What happens, what a node took, and how its group stands are told as this node has them. */
+const ownViews = /^\/v1\/(events|operations|cluster)(\/|$)/
+const asksStale = /[?&]consistency=stale(&|$)/
+
+/** A read of a node that decides with others: as new as the request, or declared as it is. */
+const consistent =
+  (fresh: Effect.Effect<void, Unordered>, isStale: boolean) =>
+  (app: App): App => {
+    const declared = (response: Response) =>
+      HttpServerResponse.setHeader(response, "novacron-consistency", isStale ? "stale" : "linearizable")
+    if (isStale) return Effect.map(app, declared)
+    return Effect.matchEffect(fresh, {
+      onFailure: ({ node, mayHappen, reason: detail }) =>
+        Effect.succeed(render(new Unavailable({ node, mayHappen, retryAfterSeconds: 1, detail }))),
+      onSuccess: () => Effect.map(app, declared)
+    })
+  }
+
 /** Wrap the routes. Bodies are bounded here by their declared length and, by the server, by what really comes. */
-export function gate(
-  routes: App,
-  authenticate: Authenticate,
-  limits: GateLimits,
-  observe: ObserveRequest
-): App {
+export function gate(routes: App, { authenticate, fresh, observe, ...limits }: GateOptions): App {
   const onFailure = (cause: Cause.Cause<unknown>, url: string) => {
     if (Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
     const problem = problemOfCause(cause, limits, url)
@@ -170,7 +193,9 @@ export function gate(
         const detail = `${slots.taken} requests are being answered, at most ${slots.max} may be`
         return Effect.succeed(render(new Overloaded({ detail, retryAfterSeconds: 1 })))
       }
+      const isRead = request.method === "GET" && path.startsWith("/v1/") && !ownViews.test(path)
       return routes.pipe(
+        fresh !== null && isRead ? consistent(fresh, asksStale.test(request.url)) : (app) => app,
         principal === null ? (app) => app : Effect.provideService(Caller, principal),
         Effect.matchCauseEffect({ onFailure: (cause) => onFailure(cause, path), onSuccess }),
         Effect.ensuring(Effect.sync(() => slot.leave()))

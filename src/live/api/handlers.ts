@@ -4,13 +4,14 @@ import { Effect, Layer, Schema, Semaphore } from "effect"
 import type { Context } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
+import { clusterStream } from "../../events/cluster.ts"
 import type { Message } from "../../events/envelope.ts"
 import { MigrationPolicy } from "../../events/requests.ts"
 import type { Kernel } from "../../kernel/kernel.ts"
 import type { EventStore } from "../../kernel/ports/event-store.ts"
 import { describe } from "../../kernel/statechart.ts"
 import { Api } from "./api.ts"
-import type { MigrateVm } from "./bodies.ts"
+import type { ClusterStatus, MigrateVm } from "./bodies.ts"
 import type { Asked, CommandProblem, makeCommands, Said } from "./commands.ts"
 import type { makeEvents } from "./events.ts"
 import type { makeConsole } from "./console.ts"
@@ -38,6 +39,8 @@ export interface HandlerPorts {
   readonly console: ReturnType<typeof makeConsole>
   readonly node: string
   readonly version: string
+  /** Of the group that decides, as this node knows it. */
+  readonly clusterStatus: () => Omit<ClusterStatus, "position">
   /** False while the node is starting or stopping. */
   readonly ready: Effect.Effect<boolean>
   /** Told of the handlers that commands are answered by. */
@@ -132,6 +135,17 @@ const hostSayings = {
     message: { type: "host.drain", reason: payload?.reason ?? "" }
   }),
   activate: ({ params }: Named) => ({ stream: `host/${params.name}`, message: { type: "host.activate" } })
+}
+
+const clusterSayings = {
+  remove: ({ params, payload }: Named & Reasoned) => ({
+    stream: clusterStream,
+    message: { type: "cluster.remove", node: params.name, reason: payload?.reason ?? "" }
+  }),
+  lead: ({ params, payload }: Named & Reasoned) => ({
+    stream: clusterStream,
+    message: { type: "cluster.lead", node: params.name, reason: payload?.reason ?? "" }
+  })
 }
 
 interface Cancel extends Reasoned {
@@ -324,6 +338,22 @@ const migrations = (ports: HandlerPorts) => {
   )
 }
 
+const cluster = (ports: HandlerPorts) => {
+  const take = taken(ports, "cluster", clusterSayings)
+  return HttpApiBuilder.group(Api, "cluster", (handlers) =>
+    handlers.handleAll(
+      take({
+        status: () =>
+          Effect.map(ports.store.head.pipe(Effect.mapError(unavailable)), ({ position }) => ({
+            ...ports.clusterStatus(),
+            position
+          })),
+        ...submitting(ports, clusterSayings)
+      })
+    )
+  )
+}
+
 const invalid = (path: string, value: unknown, allowed: string) =>
   new InvalidRequest({ detail: `${path}: allowed: ${allowed}`, errors: [{ path, value, allowed }] })
 
@@ -405,4 +435,4 @@ const system = (ports: HandlerPorts) =>
   )
 
 export const groups = (ports: HandlerPorts) =>
-  Layer.mergeAll(vms(ports), hosts(ports), migrations(ports), journal(ports), system(ports))
+  Layer.mergeAll(vms(ports), hosts(ports), migrations(ports), journal(ports), cluster(ports), system(ports))

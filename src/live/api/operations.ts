@@ -27,6 +27,8 @@ const vm = (command: string, done: string, failed: ReadonlyArray<string> = []): 
 /** The guest ended by itself in the meantime; what was asked of it will not be answered any more. */
 const guestEnds = ["vm.crashed", "vm.stopped"]
 
+const groupEnds = { done: ["cluster.changed"], failed: ["cluster.unchanged"] }
+
 const endsByFirstFact: Readonly<Record<string, Ends>> = {
   "vm.startRequested": vm("start", "started", ["vm.crashed", "vm.notPlaced"]),
   "vm.stopRequested": vm("stop", "stopped"),
@@ -46,6 +48,8 @@ const endsByFirstFact: Readonly<Record<string, Ends>> = {
     done: ["migration.cancelled"],
     failed: ["migration.completed", "migration.failed"]
   },
+  "cluster.removalAsked": { command: "cluster.remove", ...groupEnds },
+  "cluster.leadAsked": { command: "cluster.lead", ...groupEnds },
   "host.drained": { command: "host.drain", done: [], failed: [] },
   "host.activated": { command: "host.activate", done: [], failed: [] }
 }

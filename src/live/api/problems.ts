@@ -113,6 +113,9 @@ export class Internal extends HttpApiError.Problem<Internal>()("Internal", {
   title: "An error in the program itself; the log has it"
 }) {}
 
+/** Of an `Unavailable`: the very same request may be sent again, and is best sent again soon. */
+export const sendAgainHeader = "novacron-send-again"
+
 /** Every endpoint may answer with these. */
 export const everywhere = [
   InvalidRequest,

@@ -10,11 +10,13 @@ import { HttpApiBuilder } from "effect/http-api"
 import { Kernel } from "../../kernel/kernel.ts"
 import { Agents } from "../../kernel/ports/agents.ts"
 import { Consoles } from "../../kernel/ports/consoles.ts"
+import type { Unavailable } from "../../kernel/ports/consensus.ts"
 import { EventStore } from "../../kernel/ports/event-store.ts"
 import { Views } from "../../kernel/ports/views.ts"
 import { ConsoleHub } from "../console/hub.ts"
 import { Api } from "./api.ts"
 import { authenticator } from "./authentication.ts"
+import type { ClusterStatus } from "./bodies.ts"
 import { makeCommands } from "./commands.ts"
 import { makeConsole } from "./console.ts"
 import { addGroup, goFirst, makeDirect } from "./direct.ts"
@@ -40,6 +42,12 @@ export interface ApiServerOptions {
   readonly subscribers_max?: number
   readonly heartbeatMs?: number
   readonly observe?: ObserveRequest
+  /** Of a node that decides with others. */
+  readonly group?: {
+    readonly status: () => Omit<ClusterStatus, "position">
+    /** Ends when what is read here is not older than the moment of asking. */
+    readonly fresh: Effect.Effect<void, Unavailable>
+  }
 }
 
 export const bodyBytes_max = 1024 * 1024
@@ -47,6 +55,21 @@ const headerBytes_max = 16 * 1024
 const headersTimeoutMs = 15_000
 const requestTimeoutMs = 60_000
 const shutdownMs = 5_000
+
+/** Of a node that decides by itself. */
+const alone = (node: string): Omit<ClusterStatus, "position"> => ({
+  node,
+  role: "alone",
+  term: 0,
+  leader: node,
+  voters: [node],
+  outgoing: [],
+  learners: [],
+  connected: [node],
+  commit: 0,
+  last: 0,
+  base: 0
+})
 
 /** `127.0.0.0/8`, `::1` and `localhost`. */
 export function isLoopback(host: string): boolean {
@@ -95,7 +118,9 @@ const routesOf = Effect.fn("ApiServer.routes")(function* (
   const console = makeConsole({ kernel, operations, commands, hub, stopping })
   const { node, version, ready = Effect.succeed(true) } = options
   const take = addGroup(table, commands.offer)
-  const ports = { kernel, store, reads, commands, operations, events, console, node, version, ready, take }
+  const clusterStatus = options.group?.status ?? (() => alone(node))
+  const own = { node, version, ready, clusterStatus, take }
+  const ports = { kernel, store, reads, commands, operations, events, console, ...own }
   return HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(Layer.provide(groups(ports)))
 })
 
@@ -105,9 +130,10 @@ const served = (options: ApiServerOptions, server: Server, stopping: Effect.Effe
     Effect.gen(function* () {
       const router = yield* HttpRouter.HttpRouter
       const limits = { slots: new Slots(options.inFlight_max ?? 1000), bodyBytes_max }
+      const fresh = options.group?.fresh ?? null
       const authenticate = authenticator(options.token)
       const observe = options.observe ?? (() => {})
-      const long = HttpServer.serve(gate(router.asHttpEffect(), authenticate, limits, observe))
+      const long = HttpServer.serve(gate(router.asHttpEffect(), { authenticate, fresh, ...limits, observe }))
       const short = Effect.gen(function* () {
         const context = yield* Effect.context<never>()
         const scope = yield* Effect.scope

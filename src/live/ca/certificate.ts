@@ -41,6 +41,8 @@ export const nodeLifetimeMs = 90 * dayMs
 
 const nodeName = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/
 const nodeUri = "novacron://node/"
+/** Of nodes that may be members of the group that decides. */
+const voterUri = "novacron://role/voter"
 
 export interface KeyPair {
   readonly privateKey: KeyObject
@@ -119,16 +121,23 @@ export function rootCertificate(keys: KeyPair, nowMs: number): X509Certificate {
   })
 }
 
+export interface NodeGrants {
+  /** Whether it may be a member of the group that decides. */
+  readonly votes: boolean
+  readonly lifetimeMs?: number
+}
+
 /** A certificate with which the holder of `publicKey` is the node `name`. */
 export function nodeCertificate(
   ca: { readonly keys: KeyPair; readonly certificate: X509Certificate },
   name: string,
   publicKey: KeyObject,
   nowMs: number,
-  lifetimeMs = nodeLifetimeMs
+  { votes, lifetimeMs = nodeLifetimeMs }: NodeGrants = { votes: false }
 ): X509Certificate {
   if (!nodeName.test(name)) throw new Error(`not a node's name: ${JSON.stringify(name)}`)
-  const uri = der.implicit(6, Buffer.from(nodeUri + name, "latin1"))
+  const uris = [nodeUri + name, ...(votes ? [voterUri] : [])]
+  const names = uris.map((uri) => der.implicit(6, Buffer.from(uri, "latin1")))
   const authority = der.implicit(0, keyIdentifier(ca.keys.publicKey))
   return signCertificate({
     subject: name,
@@ -145,7 +154,7 @@ export function nodeCertificate(
         false,
         der.sequence(der.objectIdentifier(oid.serverAuth), der.objectIdentifier(oid.clientAuth))
       ),
-      extension(oid.subjectAltName, false, der.sequence(uri)),
+      extension(oid.subjectAltName, false, der.sequence(...names)),
       extension(oid.subjectKeyIdentifier, false, der.octetString(keyIdentifier(publicKey))),
       extension(oid.authorityKeyIdentifier, false, der.sequence(authority))
     ]
@@ -188,8 +197,13 @@ export function readSigningRequest(input: Buffer, name: string): KeyObject | str
 export function nodeOf(certificate: X509Certificate): string | null {
   const name = /^CN=([a-z0-9-]+)$/.exec(certificate.subject)?.[1]
   if (name === undefined || !nodeName.test(name)) return null
-  return certificate.subjectAltName === `URI:${nodeUri}${name}` ? name : null
+  const named = `URI:${nodeUri}${name}`
+  return [named, `${named}, URI:${voterUri}`].includes(certificate.subjectAltName ?? "") ? name : null
 }
+
+/** Whether the node that this certificate names may be a member of the group that decides. */
+export const mayVote = (certificate: X509Certificate): boolean =>
+  certificate.subjectAltName?.endsWith(`, URI:${voterUri}`) === true
 
 /** Whether `certificate` was issued by `ca` and is in its time at `nowMs`. */
 export function isIssuedBy(certificate: X509Certificate, ca: X509Certificate, nowMs: number): boolean {

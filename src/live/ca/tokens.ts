@@ -10,14 +10,21 @@ import { createHash, randomBytes } from "node:crypto"
 import { readdir, unlink } from "node:fs/promises"
 import { join } from "node:path"
 import { Clock, Effect, Option, Schema } from "effect"
-import { Name } from "../../events/fields.ts"
+import { Name, withDefault } from "../../events/fields.ts"
 import { CaError, createFile, makePrivateFolder, moveFile, readText } from "./files.ts"
 
 export const tokenLifetimeMs = 3600 * 1000
 /** So many tokens may be open at once. */
 const openTokensMax = 1000
 
-const StoredToken = Schema.fromJsonString(Schema.Struct({ expiresMs: Schema.Int, node: Schema.NullOr(Name) }))
+const StoredToken = Schema.fromJsonString(
+  Schema.Struct({
+    expiresMs: Schema.Int,
+    node: Schema.NullOr(Name),
+    /** Whether who joins with it may vote; absent in tokens of older releases. */
+    votes: withDefault(Schema.Boolean, false)
+  })
+)
 export type StoredToken = typeof StoredToken.Type
 
 /** What a token's text says; null when it is not a token. */
@@ -53,13 +60,17 @@ export class TokenStore {
   }
 
   /** A new token's secret, good for `lifetimeMs`, for any new node or only for `node`. */
-  create(options: { readonly lifetimeMs: number; readonly node: string | null }) {
+  create(options: { readonly lifetimeMs: number; readonly node: string | null; readonly votes: boolean }) {
     return Effect.gen({ self: this }, function* () {
       yield* this.check(options.node)
       const nowMs = yield* Clock.currentTimeMillis
       yield* this.#sweep(nowMs, true)
       const secret = randomBytes(32).toString("base64url")
-      const stored: StoredToken = { expiresMs: nowMs + options.lifetimeMs, node: options.node }
+      const stored: StoredToken = {
+        expiresMs: nowMs + options.lifetimeMs,
+        node: options.node,
+        votes: options.votes
+      }
       yield* createFile(join(this.#open, fileOf(secret)), JSON.stringify(stored))
       return { secret, expiresMs: stored.expiresMs }
     })

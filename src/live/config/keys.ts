@@ -143,6 +143,10 @@ export const keys = {
 
   "cluster.join": endpoint('Node to join, by its link\'s address; "" starts a cluster of its own.'),
   "cluster.join_token_file": path("", "File with the join token that the other node gave out."),
+  "cluster.voter": boolean(
+    false,
+    "Take part in deciding: a kernel, a journal and an API here too. Without a node to join it founds a cluster that others can join so."
+  ),
   "cluster.advertise_address": endpoint(
     'Where others reach this node\'s link; "" is network.listen_address and bind_port.'
   ),
@@ -200,8 +204,12 @@ export const keys = {
     notBuilt
   ),
   "dwcp.consensus.protocol": choice(["raft", "epaxos", "pbft"], "raft", "Consensus of a cluster.", notBuilt),
-  "dwcp.consensus.heartbeat_interval": duration([10, hour], "500ms", "Time between heartbeats.", notBuilt),
-  "dwcp.consensus.election_timeout": duration([50, hour], "5s", "Silence before an election.", notBuilt),
+  "dwcp.consensus.heartbeat_interval": duration([10, hour], "500ms", "Time between heartbeats."),
+  "dwcp.consensus.election_timeout": duration(
+    [50, hour],
+    "5s",
+    "Silence after which voters choose another leader; each waits up to twice as long."
+  ),
   "dwcp.consensus.byzantine_tolerance": boolean(false, "Tolerate nodes that lie.", notBuilt),
 
   "network.listen_address": address("127.0.0.1", "Address of the link that other nodes connect to."),

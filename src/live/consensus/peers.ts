@@ -1,11 +1,12 @@
 /**
  * The nodes of a group as one of them reaches them. Each tells the others regularly that it is there, who the members are as it
  * knows them, and where they can be reached; so a node that was away for long learns of those that came meanwhile, from those that
- * it knows. Nobody else is listened to: a certificate of the authority alone makes no member.
+ * it knows. Nobody else is listened to: who speaks has a certificate with which it may vote, and is a member.
  */
 import { Effect, FiberSet } from "effect"
 import type { Scope } from "effect"
 import type { GroupMessage } from "../../kernel/group-node.ts"
+import { mayVote } from "../ca/certificate.ts"
 import { Endpoint, protocols } from "../link/endpoint.ts"
 import type { Accepted } from "../link/endpoint.ts"
 import { parseAddress } from "../link/address.ts"
@@ -37,6 +38,7 @@ interface Here {
 export interface Peers {
   readonly send: (to: string, message: GroupMessage) => boolean
   readonly connected: () => ReadonlyArray<string>
+  readonly addressOf: (id: string) => string | null
 }
 
 /** A connection on which nothing has come for so many of these is dead. */
@@ -79,8 +81,8 @@ class Group {
     return members.length === 0 && this.#trusted.has(peer)
   }
 
-  take({ socket, peer }: Accepted): void {
-    if (this.#isOver) return void socket.destroy()
+  take({ socket, peer, certificate }: Accepted): void {
+    if (this.#isOver || !mayVote(certificate)) return void socket.destroy()
     const connection: Connection = new Connection(
       socket,
       peer,
@@ -159,6 +161,10 @@ class Group {
     return [...this.#connections.keys()]
   }
 
+  addressOf(id: string): string | null {
+    return this.#addresses.get(id) ?? null
+  }
+
   /** Say that this node is there, end what is dead, and dial whom it wants and has no connection with. */
   tend(): void {
     for (const connection of this.#all) {
@@ -232,5 +238,9 @@ export const makePeers = Effect.fn("Peers.make")(function* (
   yield* Effect.addFinalizer(() => Effect.sync(() => group.close()))
   const tend = Effect.sync(() => group.tend())
   yield* Effect.forkScoped(Effect.forever(Effect.andThen(tend, Effect.sleep(options.hereEveryMs))))
-  return { send: (to, message) => group.send(to, message), connected: () => group.connected() }
+  return {
+    send: (to, message) => group.send(to, message),
+    connected: () => group.connected(),
+    addressOf: (id) => group.addressOf(id)
+  }
 })

@@ -1,0 +1,205 @@
+/** Three node processes that decide together, and a client that goes from one to the next as people's scripts do. */
+import { existsSync } from "node:fs"
+import { mkdir, mkdtemp, readFile } from "node:fs/promises"
+import { randomUUID } from "node:crypto"
+import { once } from "node:events"
+import { createServer } from "node:net"
+import type { AddressInfo } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
+import { Effect, Layer } from "effect"
+import { clear, joinToken, startNode } from "../../src/cli/lab-nodes.ts"
+import type { LabNode } from "../../src/cli/lab-nodes.ts"
+import { journalFile } from "../../src/cli/offline.ts"
+import { EventStore } from "../../src/kernel/ports/event-store.ts"
+import * as digest from "../../src/live/digest.ts"
+import * as eventStore from "../../src/live/event-store.ts"
+
+export interface Answer {
+  readonly status: number
+  readonly body: any
+  readonly headers: Headers
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer()
+  server.listen(0, "127.0.0.1")
+  await once(server, "listening")
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, "close")
+  return port
+}
+
+export class Cluster {
+  readonly folder: string
+  readonly nodes = new Map<string, LabNode>()
+  readonly #ports = new Map<string, number>()
+  readonly #consensus: Readonly<Record<string, unknown>>
+  #founder = ""
+
+  private constructor(folder: string, consensus: Readonly<Record<string, unknown>>) {
+    this.folder = folder
+    this.#consensus = consensus
+  }
+
+  static async start(
+    names: ReadonlyArray<string>,
+    consensus: Readonly<Record<string, unknown>>
+  ): Promise<Cluster> {
+    const folder = await mkdtemp(join(tmpdir(), "novacron-cluster-"))
+    await mkdir(join(folder, "images"))
+    const cluster = new Cluster(folder, consensus)
+    for (const name of names) {
+      await cluster.add(name)
+      await cluster.settled(cluster.nodes.size)
+    }
+    return cluster
+  }
+
+  /** A new node, or one that was ended, on what it has on its disk. `votes` is asked for with its first start only. */
+  async add(name: string, votes = true): Promise<LabNode> {
+    const port = this.#ports.get(name) ?? (await freePort())
+    this.#ports.set(name, port)
+    const isFounder = this.#founder === "" || this.#founder === name
+    if (isFounder) this.#founder = name
+    const founder = join(this.folder, this.#founder)
+    const isKnown = existsSync(join(this.folder, name, "identity"))
+    const token = isFounder || isKnown ? "used" : await joinToken(founder, name, votes)
+    const address = `${this.#founder}@127.0.0.1:${this.#ports.get(this.#founder)}`
+    const node = await startNode({
+      name,
+      folder: this.folder,
+      imageDir: join(this.folder, "images"),
+      cluster: { voter: votes },
+      consensus: this.#consensus,
+      port,
+      ...(isFounder ? {} : { join: { address, token } })
+    })
+    this.nodes.set(name, node)
+    return node
+  }
+
+  async kill(name: string): Promise<void> {
+    await this.#end(name, "SIGKILL")
+  }
+
+  async stop(name: string): Promise<void> {
+    await this.#end(name, "SIGTERM")
+  }
+
+  async #end(name: string, signal: NodeJS.Signals): Promise<void> {
+    const { pid } = this.node(name)
+    this.nodes.delete(name)
+    process.kill(pid, signal)
+    for (;;) {
+      try {
+        process.kill(pid, 0)
+      } catch {
+        return
+      }
+      await sleep(10)
+    }
+  }
+
+  node(name: string): LabNode {
+    const node = this.nodes.get(name)
+    if (node === undefined) throw new Error(`${name} is down`)
+    return node
+  }
+
+  async call(name: string, method: string, path: string, body?: unknown, key?: string): Promise<Answer> {
+    const node = this.node(name)
+    const token = (await readFile(join(node.dataDir, "api-token"), "utf8")).trim()
+    const answer = await fetch(`${node.url}${path}`, {
+      method,
+      signal: AbortSignal.timeout(30_000),
+      headers: {
+        authorization: `Bearer ${token}`,
+        "content-type": "application/json",
+        ...(key === undefined ? {} : { "idempotency-key": key })
+      },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) })
+    })
+    return { status: answer.status, body: JSON.parse(await answer.text()), headers: answer.headers }
+  }
+
+  /** Until some node takes it, always under the same key; the tries that it took. */
+  async command(
+    path: string,
+    body: unknown,
+    from = 0
+  ): Promise<{ readonly answer: Answer; readonly tries: number }> {
+    const key = randomUUID()
+    for (let tries = 1; ; tries++) {
+      const names = [...this.nodes.keys()]
+      const name = names[(from + tries) % names.length] ?? ""
+      try {
+        const answer = await this.call(name, "POST", path, body, key)
+        if (answer.status !== 503) return { answer, tries }
+      } catch {
+        // It was ended: the next one.
+      }
+      if (tries > 500) throw new Error(`${path}: nobody takes it`)
+      await sleep(20)
+    }
+  }
+
+  status = (name: string) => this.call(name, "GET", "/v1/cluster").then(({ body }) => body)
+
+  async leader(): Promise<string> {
+    for (;;) {
+      for (const name of this.nodes.keys()) {
+        const { role } = await this.status(name).catch(() => ({ role: "" }))
+        if (role === "leader") return name
+      }
+      await sleep(20)
+    }
+  }
+
+  /** Until so many vote, and no change of them is under way. */
+  async settled(voters: number): Promise<void> {
+    for (let tries = 0; tries < 1000; tries++) {
+      const [first = ""] = this.nodes.keys()
+      const said = await this.status(first)
+      if (said.voters.length === voters && said.outgoing.length === 0 && said.leader !== null) return
+      await sleep(20)
+    }
+    throw new Error(`${voters} voters did not come to be`)
+  }
+
+  /** The heads of all journals, when they stand still at one position. */
+  async heads(): Promise<ReadonlyArray<number>> {
+    for (let tries = 0; tries < 500; tries++) {
+      const all = await Promise.all([...this.nodes.keys()].map((name) => this.status(name)))
+      const positions = all.map(({ position }) => position as number)
+      if (positions.every((one) => one === positions[0])) {
+        await sleep(100)
+        const again = await Promise.all([...this.nodes.keys()].map((name) => this.status(name)))
+        if (again.every(({ position }) => position === positions[0])) return positions
+      }
+      await sleep(20)
+    }
+    throw new Error("the journals stay different")
+  }
+
+  /** End everybody, and read each journal: verified, its head. */
+  async journals(): Promise<ReadonlyArray<{ readonly position: number; readonly hash: string }>> {
+    const names = [...this.nodes.keys()]
+    for (const name of names) await this.stop(name)
+    const headOf = (name: string) =>
+      Effect.runPromise(
+        Effect.flatMap(EventStore, (store) => store.verify).pipe(
+          Effect.provide(
+            eventStore
+              .layer({ path: join(this.folder, name, journalFile), durability: "behind" })
+              .pipe(Layer.provide(digest.layer))
+          )
+        )
+      )
+    return Promise.all(names.map(headOf))
+  }
+
+  end = () => clear(this.folder)
+}

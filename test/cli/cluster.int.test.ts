@@ -1,0 +1,176 @@
+/** Three processes decide together: whoever is asked, whoever is killed, whoever is cut off. */
+import assert from "node:assert/strict"
+import { after, before, test } from "node:test"
+import { setTimeout as sleep } from "node:timers/promises"
+import { runCli } from "../../src/cli/main.ts"
+import { Cluster } from "./cluster-processes.ts"
+import { join } from "node:path"
+
+const consensus = { heartbeat_interval: "100ms", election_timeout: "600ms" }
+let cluster: Cluster
+before(async () => {
+  cluster = await Cluster.start(["n1", "n2", "n3"], consensus)
+})
+after(() => cluster.end())
+
+const spec = { cpus: 1, memoryMib: 16, disks: [], boot: { kernel: "none" }, network: { mode: "none" } }
+let made = 0
+
+/** Machines that are only written down: their definition fails, since there is no such kernel. */
+async function makeMachines(count: number, from = 0): Promise<ReadonlyArray<string>> {
+  const names = Array.from({ length: count }, () => `m${made++}`)
+  await Promise.all(
+    names.map(async (name, at) => {
+      const { answer } = await cluster.command("/v1/vms", { name, spec }, from + at)
+      assert.ok([200, 202].includes(answer.status), JSON.stringify(answer.body))
+    })
+  )
+  return names
+}
+
+const namesAt = async (node: string) =>
+  (await cluster.call(node, "GET", "/v1/vms")).body.map(({ name }: { name: string }) => name)
+
+test("every node takes commands, and a read at any of them sees what was answered before", async () => {
+  const names = await makeMachines(12)
+  for (const node of cluster.nodes.keys()) {
+    const answer = await cluster.call(node, "GET", "/v1/vms")
+    assert.equal(answer.headers.get("novacron-consistency"), "linearizable")
+    const found = answer.body.map(({ name }: { name: string }) => name)
+    for (const name of names) assert.ok(found.includes(name), `${name} at ${node}`)
+  }
+  const stale = await cluster.call("n2", "GET", "/v1/vms?consistency=stale")
+  assert.equal(stale.headers.get("novacron-consistency"), "stale")
+  const wrong = await cluster.call("n2", "GET", "/v1/vms?consistency=some")
+  assert.equal(wrong.status, 400)
+  const hosts = await cluster.call("n3", "GET", "/v1/hosts")
+  assert.deepEqual(
+    hosts.body.map(({ name, state }: { name: string; state: string }) => `${name} ${state}`),
+    ["n1 up", "n2 up", "n3 up"]
+  )
+  const history = await cluster.call("n1", "GET", "/v1/streams/cluster/voters/facts")
+  const types = history.body.facts.map(({ type, data }: any) => `${type} ${data.op ?? data.node}`)
+  assert.deepEqual(types, [
+    "novacron.cluster.admissionAsked n2",
+    "novacron.cluster.changed admit",
+    "novacron.cluster.admissionAsked n3",
+    "novacron.cluster.changed admit"
+  ])
+})
+
+test("kill -9 of the leader under load: others go on, nothing is lost and nothing happens twice", async () => {
+  for (let round = 0; round < 3; round++) {
+    const leader = await cluster.leader()
+    const busy = makeMachines(20, round)
+    await sleep(5 * round)
+    await cluster.kill(leader)
+    const names = await busy
+    const [other = ""] = cluster.nodes.keys()
+    const found = await namesAt(other)
+    for (const name of names) assert.equal(found.filter((one: string) => one === name).length, 1)
+    await cluster.add(leader)
+    await cluster.heads()
+  }
+})
+
+test("a rolling restart, the leader last and relieved before, fails no command", async () => {
+  const over = new AbortController()
+  let failed = 0
+  const working = (async () => {
+    while (!over.signal.aborted) {
+      await makeMachines(1).catch(() => failed++)
+      await sleep(30)
+    }
+  })()
+  const leader = await cluster.leader()
+  const others = [...cluster.nodes.keys()].filter((name) => name !== leader)
+  for (const name of [...others, leader]) {
+    if (name === leader) {
+      const [next = ""] = others
+      const { answer } = await cluster.command(`/v1/cluster/nodes/${next}/lead?wait=10s`, {
+        reason: "restart"
+      })
+      assert.equal(answer.body.state, "succeeded", JSON.stringify(answer.body))
+      assert.equal(await cluster.leader(), next)
+    }
+    await cluster.stop(name)
+    await cluster.add(name)
+    await cluster.settled(3)
+  }
+  over.abort()
+  await working
+  assert.equal(failed, 0)
+})
+
+test("a minority refuses to decide and to read, says so, and reads what it has when that is asked for", async () => {
+  const [one = "", two = "", three = ""] = cluster.nodes.keys()
+  await cluster.kill(two)
+  await cluster.kill(three)
+  await sleep(1500)
+  const refused = await cluster.call(one, "POST", "/v1/vms", { name: "alone", spec }, "alone-1")
+  assert.equal(refused.status, 503)
+  assert.equal(refused.body.type, "urn:novacron:problem:unavailable")
+  const read = await cluster.call(one, "GET", "/v1/vms")
+  assert.equal(read.status, 503)
+  const stale = await cluster.call(one, "GET", "/v1/vms?consistency=stale")
+  assert.equal(stale.status, 200)
+  let out = ""
+  const cli = (...argv: ReadonlyArray<string>) =>
+    runCli(
+      [
+        ...argv,
+        "--url",
+        cluster.node(one).url ?? "",
+        "--token-file",
+        join(cluster.node(one).dataDir, "api-token")
+      ],
+      {},
+      {
+        out: (text) => (out += text),
+        err: (text) => (out += text),
+        isOutTerminal: false,
+        isErrTerminal: false,
+        environment: {},
+        ask: null
+      }
+    )
+  assert.equal(await cli("vm", "list", "--stale", "--json"), 0, out)
+  out = ""
+  assert.equal(await cli("cluster", "status"), 0, out)
+  assert.match(out, new RegExp(`${two}\\s+voter\\s+-?\\s+no`))
+  await cluster.add(two)
+  const { answer } = await cluster.command("/v1/vms", { name: "alone", spec })
+  assert.ok([200, 202].includes(answer.status))
+  await cluster.add(three)
+  await cluster.heads()
+})
+
+test("a voter is replaced: a new one is taken in, the old one removed; a host without a kernel follows them", async () => {
+  await cluster.add("n4")
+  await cluster.settled(4)
+  // Not the founder, which has the authority that lets nodes join.
+  const leader = "n2"
+  await cluster.command(`/v1/cluster/nodes/${leader}/lead?wait=10s`, {})
+  const { answer } = await cluster.command(`/v1/cluster/nodes/${leader}/remove?wait=20s`, {
+    reason: "it is old"
+  })
+  assert.equal(answer.body.state, "succeeded", JSON.stringify(answer.body))
+  await cluster.kill(leader)
+  await cluster.settled(3)
+  await makeMachines(5)
+  const gone = await cluster.command(`/v1/cluster/nodes/${leader}/remove?wait=20s`, {})
+  assert.equal(gone.answer.body.state, "succeeded", "what is so already is done")
+  const never = await cluster.command(`/v1/cluster/nodes/nobody/lead?wait=20s`, {})
+  assert.equal(never.answer.body.state, "failed")
+  assert.match(never.answer.body.reason, /nobody is no voter/)
+})
+
+test("in the end all have the same journal", async () => {
+  await cluster.heads()
+  const heads = await cluster.journals()
+  assert.equal(heads.length, 3)
+  assert.deepEqual(
+    heads,
+    heads.map(() => heads[0])
+  )
+})
