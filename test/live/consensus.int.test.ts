@@ -3,7 +3,9 @@ import assert from "node:assert/strict"
 import { test } from "node:test"
 import { Effect, Fiber, Layer, References } from "effect"
 import type { Scope } from "effect"
+import { markSnapshot } from "../../src/kernel/ordered.ts"
 import { Unavailable } from "../../src/kernel/ports/consensus.ts"
+import { serialize } from "../../src/kernel/turn.ts"
 import { LiveNode, until } from "./group-nodes.ts"
 import type { GroupNodeOptions } from "./group-nodes.ts"
 import { newAuthority, scratchFolder } from "./link-nodes.ts"
@@ -151,5 +153,110 @@ test("a minority refuses, says why, and takes no effect", () =>
       assert.equal(again.stream, "lamp/a")
       yield* three.start()
       assert.equal(yield* equal(nodes), 2)
+    })
+  ))
+
+const compacting = { compactEvery: 20, keepEntries: 5, fileBytes_max: 4096 }
+
+test("who was away for longer than the log remembers fetches the journal, and goes on with that after a crash", () =>
+  run(
+    Effect.gen(function* () {
+      const nodes = yield* group(3, compacting)
+      const [one, two, three] = nodes as [LiveNode, LiveNode, LiveNode]
+      yield* three.stop()
+      for (let at = 0; at < 300; at++) yield* one.kernel.submit(lit(`l${at % 9}`, `c${at}`))
+      const { base, last } = one.consensus.status()
+      assert.ok(base > 200, `the log forgets: it begins behind ${base} of ${last}`)
+      yield* three.start()
+      assert.equal(yield* equal(nodes), 300)
+      yield* until("its log begins where the snapshot was", () => three.consensus.status().base > 200)
+      // As if it had been killed when half of the facts were there: at no entry at all, until all of them are.
+      yield* three.stop()
+      for (let at = 300; at < 600; at++) yield* two.kernel.submit(lit(`l${at % 9}`, `c${at}`))
+      const head = yield* one.store.head
+      const target = { index: one.consensus.status().commit, term: one.consensus.status().term, ...head }
+      yield* three.withStore((store) =>
+        Effect.gen(function* () {
+          const missing = yield* one.store.readAll({ from: 301, limit: 100 })
+          const appends = missing.map((fact) => ({
+            stream: fact.stream,
+            expectedRevision: fact.revision - 1,
+            facts: [fact]
+          }))
+          yield* store.append(appends, markSnapshot({ index: 0, term: 0, installing: target }))
+        })
+      )
+      yield* three.start()
+      yield* one.kernel.submit(lit("l0", "after"))
+      assert.equal(yield* equal(nodes), 601)
+      for (const node of nodes) yield* node.store.verify
+      const states = yield* Effect.forEach(nodes, (node) => node.kernel.state("lamp/l3"))
+      for (const state of states) assert.equal(serialize(state), serialize(states[0] as (typeof states)[0]))
+    })
+  ))
+
+test("a journal that is not the log's is refused at the start, with what is wrong", () =>
+  run(
+    Effect.gen(function* () {
+      const nodes = yield* group(1, compacting)
+      const [one] = nodes as [LiveNode]
+      for (let at = 0; at < 60; at++) yield* one.kernel.submit(lit("l", `c${at}`))
+      assert.ok(one.consensus.status().base > 20)
+      yield* one.stop()
+      one.loseJournal()
+      const refused = yield* Effect.flip(one.start())
+      assert.match(
+        String(refused),
+        /the log begins behind entry \d+, and the journal has entries up to 0 only/
+      )
+      yield* one.stop()
+    })
+  ))
+
+test("a node whose disk refuses its log takes no part any more, and the others go on", () =>
+  run(
+    Effect.gen(function* () {
+      const nodes = yield* group(3)
+      const leader = leaderOf(nodes) as LiveNode
+      const others = nodes.filter((node) => node !== leader)
+      yield* leader.kernel.submit(lit("a", "1"))
+      leader.refuseLog()
+      const working = yield* Effect.forkChild((others[0] as LiveNode).kernel.submit(lit("a", "2")))
+      const reason = yield* leader.directory.broken
+      assert.match(reason, /nothing is kept any more: .*(EBADF|bad file descriptor)/)
+      yield* Fiber.join(working)
+      assert.notEqual(leaderOf(others), undefined)
+      yield* leader.stop()
+      yield* leader.start()
+      assert.equal(yield* equal(nodes), 2)
+    })
+  ))
+
+test("only who may vote, and is a member, is listened to", () =>
+  run(
+    Effect.gen(function* () {
+      const nodes = yield* group(1)
+      const [one] = nodes as [LiveNode]
+      const agent = yield* one.strangerWith(false)
+      assert.equal(yield* agent.isClosed, true, "a host's agent may not vote")
+      const voter = yield* one.strangerWith(true)
+      const before = one.consensus.status().term
+      voter.say({
+        kind: "raft",
+        message: {
+          type: "append",
+          term: 99,
+          previousIndex: 1,
+          previousTerm: 1,
+          entries: [],
+          commit: 1,
+          round: 1
+        }
+      })
+      yield* Effect.sleep(100)
+      assert.equal(one.consensus.status().term, before, "who is no member changes nothing")
+      assert.equal(one.consensus.status().role, "leader")
+      voter.sayBytes(Buffer.from("this is no message"))
+      yield* until("it is cut off", () => voter.isOver())
     })
   ))

@@ -1,5 +1,5 @@
 /** Nodes of a group in this process: real endpoints on loopback, real files, the production kernel, and a small actor. */
-import { existsSync, rmSync } from "node:fs"
+import { closeSync, readdirSync, readlinkSync, realpathSync, rmSync } from "node:fs"
 import { join } from "node:path"
 import { Context, Effect, Exit, Layer, Scope, Stream } from "effect"
 import type { RaftSettings } from "../../src/events/raft.ts"
@@ -9,13 +9,17 @@ import { Agents } from "../../src/kernel/ports/agents.ts"
 import { Consensus } from "../../src/kernel/ports/consensus.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
 import { Views } from "../../src/kernel/ports/views.ts"
-import { issueIdentity } from "../../src/live/ca.ts"
+import type { GroupMessage } from "../../src/kernel/group-node.ts"
+import { acceptCertificate, issueIdentity } from "../../src/live/ca.ts"
 import type { Authority, NodeIdentity } from "../../src/live/ca.ts"
+import { generateKeys, signingRequest } from "../../src/live/ca/certificate.ts"
 import { consensusLayer } from "../../src/live/consensus.ts"
 import type { ConsensusOptions } from "../../src/live/consensus.ts"
+import { encodeMessage } from "../../src/live/consensus/codec.ts"
+import { Directory } from "../../src/live/consensus/directory.ts"
 import * as digest from "../../src/live/digest.ts"
 import * as eventStore from "../../src/live/event-store.ts"
-import { Endpoint } from "../../src/live/link/endpoint.ts"
+import { Endpoint, protocols } from "../../src/live/link/endpoint.ts"
 import { lamp } from "../kernel/lamp.ts"
 
 export const settings: RaftSettings = {
@@ -41,13 +45,21 @@ export class LiveNode {
   readonly folder: string
   readonly identity: NodeIdentity
   readonly options: GroupNodeOptions
+  readonly #ca: Authority
   /** Requests that this node's kernel performed. */
   readonly performed: Array<string> = []
   #scope: Scope.Closeable | null = null
-  #context: Context.Context<Kernel | EventStore | Consensus | Endpoint> | null = null
+  #context: Context.Context<Kernel | EventStore | Consensus | Directory | Endpoint> | null = null
   #port = 0
 
-  constructor(name: string, folder: string, identity: NodeIdentity, options: GroupNodeOptions) {
+  constructor(
+    ca: Authority,
+    name: string,
+    folder: string,
+    identity: NodeIdentity,
+    options: GroupNodeOptions
+  ) {
+    this.#ca = ca
     this.name = name
     this.folder = folder
     this.identity = identity
@@ -57,7 +69,7 @@ export class LiveNode {
   static make = (ca: Authority, name: string, folder: string, options: GroupNodeOptions = {}) =>
     Effect.map(
       issueIdentity(ca, name),
-      (identity) => new LiveNode(name, join(folder, name), identity, options)
+      (identity) => new LiveNode(ca, name, join(folder, name), identity, options)
     )
 
   get isUp(): boolean {
@@ -136,11 +148,76 @@ export class LiveNode {
     return this.#service(Consensus)
   }
 
-  /** As who comes from nowhere. */
-  wipe(): void {
-    if (existsSync(this.folder)) rmSync(this.folder, { recursive: true })
+  get directory(): Directory["Service"] {
+    return this.#service(Directory)
+  }
+
+  /** While it is down. */
+  withStore<A, E>(use: (store: EventStore["Service"]) => Effect.Effect<A, E>) {
+    const store = eventStore
+      .layer({ path: join(this.folder, "journal.db"), durability: "behind" })
+      .pipe(Layer.provide(digest.layer))
+    return Effect.flatMap(EventStore, use).pipe(Effect.provide(store))
+  }
+
+  /** While it is down. */
+  loseJournal(): void {
+    for (const name of readdirSync(this.folder))
+      if (name.startsWith("journal.db")) rmSync(join(this.folder, name))
+  }
+
+  /** The next write to its log fails: its file is closed under it, as a disk that is gone. */
+  refuseLog(): void {
+    const [name = ""] = readdirSync(join(this.folder, "consensus")).filter((one) => one.endsWith(".log"))
+    const path = realpathSync(join(this.folder, "consensus", name))
+    for (const descriptor of readdirSync("/proc/self/fd"))
+      if (targetOf(descriptor) === path) closeSync(Number(descriptor))
+  }
+
+  /** Somebody with a certificate of the authority, who is no member, on the group's protocol. */
+  readonly strangerWith = Effect.fnUntraced(function* (this: LiveNode, votes: boolean) {
+    const name = votes ? "stranger" : "agent"
+    const identity = yield* votes ? issueIdentity(this.#ca, name) : joined(this.#ca, name)
+    const context = yield* Layer.build(Endpoint.layer({ identity, host: "127.0.0.1", port: 0 }))
+    const endpoint = Context.get(context, Endpoint)
+    const { socket } = yield* endpoint.dial(this.address, protocols.group, this.name)
+    let isOver = false
+    socket.on("close", () => (isOver = true))
+    socket.resume()
+    const sayBytes = (bytes: Buffer) => {
+      const frame = Buffer.alloc(4 + bytes.length)
+      frame.writeUInt32LE(bytes.length)
+      bytes.copy(frame, 4)
+      socket.write(frame)
+    }
+    return {
+      isOver: () => isOver,
+      isClosed: Effect.delay(
+        Effect.sync(() => isOver),
+        200
+      ),
+      sayBytes,
+      say: (message: GroupMessage) => sayBytes(encodeMessage(message, 0))
+    }
+  })
+}
+
+const targetOf = (descriptor: string): string | null => {
+  try {
+    return readlinkSync(`/proc/self/fd/${descriptor}`)
+  } catch {
+    return null
   }
 }
+
+/** A node that has joined without being allowed to vote. */
+const joined = Effect.fnUntraced(function* (ca: Authority, name: string) {
+  const keys = generateKeys()
+  const { token } = yield* ca.createToken({ node: name })
+  const secret = token.split(".")[1] ?? ""
+  const certificate = yield* ca.join(secret, name, signingRequest(keys, name))
+  return yield* acceptCertificate(name, keys, certificate, ca.certificate)
+})
 
 /** Until it holds, or the limit is over: then it says what there was. */
 export const until = Effect.fnUntraced(function* (
