@@ -18,7 +18,7 @@ import { EventStore } from "../kernel/ports/event-store.ts"
 import { Hypervisor } from "../kernel/ports/hypervisor.ts"
 import { Link } from "../kernel/ports/link.ts"
 import { describe } from "../kernel/statechart.ts"
-import { agentsLayer, serveAgent } from "../live/agents.ts"
+import { agentsLayer, serveAgent, tellTerm } from "../live/agents.ts"
 import { readOrMakeToken } from "../live/api/authentication.ts"
 import { apiServer } from "../live/api/server.ts"
 import { renewHandler, renewKind, serveJoins } from "../live/ca/join.ts"
@@ -188,6 +188,22 @@ const servedAlone = Effect.fnUntraced(function* (parts: Parts) {
   return Effect.succeed(0)
 })
 
+const termEveryMs = 250
+
+/** Never ends: whenever this node begins to lead, the hosts hear of it. */
+const tellTerms = Effect.gen(function* () {
+  const kernel = yield* Kernel
+  const order = yield* Consensus
+  for (let told = 0; ;) {
+    const { term } = order.status()
+    if (kernel.isPerforming() && term !== told) {
+      yield* tellTerm(term)
+      told = term
+    }
+    yield* Effect.sleep(termEveryMs)
+  }
+})
+
 /** Whom this node joined, as soon as it is there. A voter that is in the group does not need it. */
 const seedOf = (parts: Parts) =>
   Effect.retry(kernelNodeAt(parts.config.cluster.join), { schedule: Schedule.spaced("5 seconds") })
@@ -219,6 +235,7 @@ const takePartInGroup = Effect.fnUntraced(function* (parts: Parts) {
   yield* serveAgent(own, directory.members)
   yield* serveConsoles(directory.members)
   yield* Effect.forkScoped(linkMembers())
+  yield* Effect.forkScoped(tellTerms)
   if (seed !== "") yield* Effect.forkScoped(joinAt(parts))
   return yield* serveRegistering(directory.members)
 })

@@ -23,6 +23,8 @@ export interface MemberState {
   readonly commit: number
   readonly applied: number
   readonly began: number
+  /** When a leader looks again whether it hears from a majority. */
+  readonly quorumMs: number
   readonly log: { readonly base: number; readonly last: number; termAt(index: number): number | null }
   readonly history: ReadonlyArray<{ readonly index: number; readonly members: Members }>
 }
@@ -116,6 +118,11 @@ export class GroupMember {
     const { term, leader, commit, log } = this.state
     const { role, members } = this
     return { node: this.#id, role, term, leader, commit, last: log.last, base: log.base, members }
+  }
+
+  /** A process that stood still may have been followed by another leader, and does not know. */
+  leadsNow(): boolean {
+    return this.role === "leader" && this.#ports.nowMs() < this.state.quorumMs
   }
 
   tick(): void {

@@ -256,6 +256,7 @@ export class GroupNode {
           : Effect.fail(new Unavailable({ node: this.id, mayHappen: false, reason: answer.answer }))
       ),
       status: () => this.member.status(),
+      leadsNow: () => this.member.leadsNow(),
       change: (voters, learners) => Effect.asVoid(this.#asked({ what: "change", voters, learners })),
       factsAfter: (node, position, limit) => this.#fetch(node, position, limit),
       transfer: (to) => Effect.asVoid(this.#asked({ what: "transfer", to })),

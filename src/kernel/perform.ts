@@ -8,7 +8,7 @@ import type { Message } from "../events/envelope.ts"
 import type { HypervisorReport, Report, Request } from "../events/requests.ts"
 import { changeGroup } from "./group-change.ts"
 import type { Mailbox } from "./mailbox.ts"
-import { Agents } from "./ports/agents.ts"
+import { Agents, AgentUnreachable } from "./ports/agents.ts"
 import { Components } from "./ports/components.ts"
 import { Consensus } from "./ports/consensus.ts"
 import { Views } from "./ports/views.ts"
@@ -96,7 +96,14 @@ const askHost = (
   request: Of<"hypervisor">
 ): Effect.Effect<void> => {
   let firstFailureMs: number | null = null
-  return performing.agents.perform(asked.key, request).pipe(
+  const { agents, order } = performing
+  const perform = Stream.suspend(() => {
+    if (order === null || order.leadsNow()) return agents.perform(asked.key, request)
+    // Whoever leads now asks under the same key. This node stood still, or hears from no majority: it may know old things only.
+    const reason = `${order.node} has not heard from a majority, and asks nobody`
+    return Stream.fail(new AgentUnreachable({ host: request.host, reason }))
+  })
+  return perform.pipe(
     Stream.runForEach((message) => {
       firstFailureMs = null
       return report(performing, stream, asked, message, concludes(message))

@@ -291,6 +291,12 @@ function checkTogether(config: Config, resolved: Resolved): ReadonlyArray<Issue>
       allowed: "both of cluster.join and cluster.join_token_file, or none"
     })
   }
+  const { voter, unreachable_timeout: unreachableMs } = config.cluster
+  if (voter && unreachableMs <= 2 * config.dwcp.consensus.election_timeout) {
+    const allowed =
+      "more than twice dwcp.consensus.election_timeout: a leader that is cut off performs for as long"
+    issues.push({ path: "cluster.unreachable_timeout", value: `${unreachableMs}ms`, allowed })
+  }
   const { heartbeat_interval: heartbeatMs, election_timeout: electionMs } = config.dwcp.consensus
   if (electionMs < 2 * heartbeatMs) {
     const allowed = `at least twice dwcp.consensus.heartbeat_interval, ${2 * heartbeatMs}ms`

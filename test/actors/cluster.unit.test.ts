@@ -93,6 +93,7 @@ function groupOf(voters: ReadonlyArray<string>, refusals = 0) {
     factsAfter: () => Effect.succeed([]),
     applied: () => {},
     halt: () => {},
+    leadsNow: () => true,
     status,
     change: (to, learners) =>
       tried(`${to.join("+")}/${learners.join("+")}`, () => {

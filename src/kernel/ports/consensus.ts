@@ -74,6 +74,8 @@ export class Consensus extends Context.Service<
     /** A state that has applied up to this index is not older than this moment. */
     readonly readIndex: Effect.Effect<number, Unavailable>
     readonly status: () => GroupStatus
+    /** Whether this node leads, and has heard from a majority not long ago, also where it stood still meanwhile. */
+    readonly leadsNow: () => boolean
     /** Other voters and learners, by way of joint consensus; ends when it is placed. */
     readonly change: (
       voters: ReadonlyArray<string>,
