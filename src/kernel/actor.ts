@@ -6,7 +6,7 @@
  *
  * The chart lint (`test/tidy.test.ts`) holds every chart to it.
  */
-import { emit } from "xstate"
+import { assign, emit } from "xstate"
 import type { AnyStateMachine } from "xstate"
 import type { Message } from "../events/envelope.ts"
 
@@ -53,3 +53,15 @@ export const listRecorder =
   <Context, Event extends Message, Fact extends Message>() =>
   (decide: (args: { context: Context; event: Event }) => ReadonlyArray<Fact>) =>
     emit(((args: never) => ({ type: listType, facts: decide(args) })) as never) as never
+
+const wholes = new WeakSet<object>()
+
+/** An `assign` whose function gives all of the context and not a part of it, so that nothing has to be merged. */
+export const wholeAssign =
+  <Context, Event extends Message>() =>
+  (next: (args: { context: Context; event: Event }) => Context) => {
+    wholes.add(next)
+    return assign(next as never) as never
+  }
+
+export const isWhole = (assigner: object): boolean => wholes.has(assigner)

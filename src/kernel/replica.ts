@@ -59,21 +59,32 @@ export class Replica<Request extends object> {
   }
 
   take(input: Message, timeMs: number): Released<Request> {
-    const stamp = { self: this.#self, timeMs }
-    const kept: Array<Message> = []
+    return this.takeAll([input], timeMs)
+  }
+
+  /** Several that have gathered, one after the other, so that what they record goes to the store in one piece. */
+  takeAll(inputs: Iterable<Message>, timeMs: number): Released<Request> {
     const now: Array<Request> = []
+    const facts: Array<Message> = []
+    for (const input of inputs) this.#take(input, timeMs, now, facts)
+    return { now, facts }
+  }
+
+  #take(input: Message, timeMs: number, now: Array<Request>, facts: Array<Message>): void {
+    const stamp = { self: this.#self, timeMs }
     const later: Array<Request> = []
     for (const fact of decide(this.#kind, this.#state, input, stamp)) {
-      if (!this.#volatile.has(fact.type)) kept.push(fact)
+      if (!this.#volatile.has(fact.type)) {
+        facts.push(fact)
+        this.#recorded++
+      }
       for (const request of this.#fold(fact, timeMs)) (isEarly(request) ? now : later).push(request)
     }
-    this.#recorded += kept.length
     const isHeld = this.#recorded > this.#stored
     for (const request of later) {
       if (isHeld) this.#held.push({ after: this.#recorded, request })
       else now.push(request)
     }
-    return { now, facts: kept }
   }
 
   /** So many more of the recorded facts are on the disk: what waited for them may be done. */

@@ -11,7 +11,7 @@ import { createActor, initialTransition } from "xstate"
 import type { ActorScope, AnyMachineSnapshot, AnyStateMachine, AnyStateNode } from "xstate"
 import type { Message } from "../events/envelope.ts"
 import type { Request } from "../events/requests.ts"
-import { listType } from "./actor.ts"
+import { isWhole, listType } from "./actor.ts"
 import type { ActorKind, Stamp } from "./actor.ts"
 
 /** Where an actor stands in its chart, and what it remembers. Only `value` and `context` have to be kept. */
@@ -112,9 +112,8 @@ export const initialState = (kind: ActorKind): ChartState => chartOf(kind).initi
 
 /** The facts that this command or report records in this state; none when it is not for this state. */
 export function decide(kind: ActorKind, state: ChartState, input: Message, stamp: Stamp): Array<Message> {
-  if (!handles(state, input.type)) return []
-  const chart = chartOf(kind)
-  const candidates = candidatesOf(chart, state.place, input.type)
+  const candidates = candidatesOf(kind, state.place, input.type)
+  if (candidates === notHandled) return []
   const args: Arguments = { context: state.context, event: { ...input, stamp } }
   if (candidates === null) return decideByXState(kind, state, args.event)
   for (const { holds, says } of candidates) if (holds === null || holds(args)) return listed(says(args))
@@ -123,13 +122,15 @@ export function decide(kind: ActorKind, state: ChartState, input: Message, stamp
 
 /** Facts that were decided together count each. */
 function listed(facts: Array<Message>): Array<Message> {
+  const [only] = facts
+  if (facts.length === 1 && only?.type === listType) return listOf(only)
   let hasList = false
   for (const { type } of facts) hasList ||= type === listType
   if (!hasList) return facts
-  return facts.flatMap((fact) =>
-    fact.type === listType ? (fact as unknown as { facts: ReadonlyArray<Message> }).facts : [fact]
-  )
+  return facts.flatMap((fact) => (fact.type === listType ? listOf(fact) : [fact]))
 }
+
+const listOf = (fact: Message) => (fact as unknown as { facts: Array<Message> }).facts
 
 function decideByXState(kind: ActorKind, state: ChartState, event: Event): Array<Message> {
   const [, actions] = step(kind, state, event)
@@ -152,7 +153,7 @@ const nothing: ReadonlyArray<never> = []
 
 /** What a recorded fact makes of the state, and what it asks of the ports. A fact that fits nowhere is a bug. */
 export function evolve(kind: ActorKind, state: ChartState, fact: Event): Evolved {
-  const move = moveOf(chartOf(kind), state.place, fact.type)
+  const move = moveOf(kind, state.place, fact.type)
   if (move === null) return evolveByXState(kind, state, fact)
   const { to, acts } = move
   if (acts.length === 0) {
@@ -184,18 +185,21 @@ function ask(params: unknown, asked: Array<Request>): void {
   else asked.push(params as Request)
 }
 
-function moveOf(chart: Chart, place: Place, type: string): Move | null {
+function moveOf(kind: ActorKind, place: Place, type: string): Move | null {
   const known = place.moves.get(type)
   if (known !== undefined) return known
-  const move = compileMove(chart, place, type)
+  const move = compileMove(chartOf(kind), place, type)
   place.moves.set(type, move)
   return move
 }
 
-function candidatesOf(chart: Chart, place: Place, type: string): ReadonlyArray<Candidate> | null {
+const notHandled: ReadonlyArray<Candidate> = []
+
+function candidatesOf(kind: ActorKind, place: Place, type: string): ReadonlyArray<Candidate> | null {
   const known = place.candidates.get(type)
   if (known !== undefined) return known
-  const candidates = compileCandidates(chart, place, type)
+  const isHandled = place.nodes.some(({ transitions }) => transitions.has(type))
+  const candidates = isHandled ? compileCandidates(chartOf(kind), place, type) : notHandled
   place.candidates.set(type, candidates)
   return candidates
 }
@@ -259,6 +263,7 @@ const paramsOf = (params: unknown) =>
 function compileAssign(assignment: unknown, params: (args: Arguments) => unknown): Act {
   if (typeof assignment === "function") {
     const assigner = assignment as Assigner
+    if (isWhole(assigner)) return (context, event) => assigner({ context, event }, undefined)
     return (context, event) => {
       const args = { context, event }
       return { ...(context as object), ...(assigner(args, params(args)) as object) }

@@ -17,6 +17,7 @@ import { eventStore } from "./event-store.ts"
 import { kernelDoor, turns } from "./kernel.ts"
 import type { Figure, Options, Size, Spread } from "./measure.ts"
 import { migration } from "./migration.ts"
+import { raft } from "./raft.ts"
 import { replaying } from "./replay.ts"
 import { startUp } from "./start-up.ts"
 
@@ -25,6 +26,7 @@ export const parts = {
   kernel: kernelDoor,
   turns,
   replay: replaying,
+  raft,
   http,
   actors: actorsInMemory,
   "start-up": startUp,

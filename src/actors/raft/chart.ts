@@ -12,19 +12,20 @@
  * snapshot are facts that are kept; everything else is in facts that are not (ADR 8), so a member that
  * starts again is a follower.
  */
-import { assign, setup } from "xstate"
+import { setup } from "xstate"
 import { typesOf } from "../../events/envelope.ts"
 import { RaftCommand, RaftFact, volatileRaftFacts } from "../../events/raft.ts"
-import { listRecorder } from "../../kernel/actor.ts"
+import { listRecorder, wholeAssign } from "../../kernel/actor.ts"
 import type { ActorKind, Stamped } from "../../kernel/actor.ts"
 import { decide } from "./decide.ts"
-import { initialContext, keep } from "./step.ts"
+import { contextOf, initialContext, keep } from "./step.ts"
 import type { RaftContext, Role, Volatile } from "./step.ts"
 
 type Event = Stamped<RaftCommand> | Stamped<RaftFact>
 type Kept = Parameters<typeof keep>[1]
 type Moment = Extract<RaftFact, { readonly changes: unknown }>
 
+const whole = wholeAssign<RaftContext, Event>()
 const record = listRecorder<RaftContext, Stamped<RaftCommand>, RaftFact>()
 
 /** Every input, as this role takes it. */
@@ -48,8 +49,8 @@ const moment = (target: string | null) => ({
 const chart = setup({
   types: { context: {} as RaftContext, events: {} as Event, emitted: {} as RaftFact },
   actions: {
-    keep: assign(({ context, event }) => keep(context, event as Kept)),
-    change: assign(({ event }) => (event as Moment).changes as Volatile)
+    keep: whole(({ context, event }) => contextOf(keep(context, event as Kept), context)),
+    change: whole(({ context, event }) => contextOf(context, (event as Moment).changes as Volatile))
   }
 }).createMachine({
   id: "raft",

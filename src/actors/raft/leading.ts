@@ -94,7 +94,8 @@ function placeMembers(step: Step, members: Members): void {
 export function onAppended(step: Step, from: string, message: RaftMessageOf<"appended">): void {
   const before = step.now.progress[from]
   if (step.role !== "leader" || before === undefined) return
-  update(step, from, { active: true })
+  const own = step.ownProgress(from)
+  own.active = true
   takeRound(step, from, message.round)
   if (!message.success) {
     if (partAt(step, from, before, message)) replicate(step, from)
@@ -107,14 +108,12 @@ export function onAppended(step: Step, from: string, message: RaftMessageOf<"app
   } else if (index < before.match || (index === before.match && !wasProbe)) return replicate(step, from)
   const isKnown = before.state === "replicate"
   const next = isKnown ? Math.max(before.next, index + 1) : index + 1
-  update(step, from, {
-    match: index,
-    next,
-    state: "replicate",
-    waits: false,
-    snapshot: null,
-    inflightBytes: isKnown ? inflightAfter(step, before, index, next) : 0
-  })
+  own.inflightBytes = isKnown ? inflightAfter(step, before, index, next) : 0
+  own.match = index
+  own.next = next
+  own.state = "replicate"
+  own.waits = false
+  own.snapshot = null
   advance(step)
   if (step.role !== "leader") return
   replicate(step, from)

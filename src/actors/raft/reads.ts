@@ -3,7 +3,7 @@
  * said after that moment that there is no later leader; by a lease, they have said so in advance.
  */
 import { quorumValue } from "./quorum.ts"
-import { heartbeat, update } from "./sending.ts"
+import { heartbeat } from "./sending.ts"
 import type { Step } from "./step.ts"
 
 const hasLease = ({ now, nowMs, settings }: Step): boolean =>
@@ -28,7 +28,7 @@ export function read(step: Step, ticket: string): void {
 export function takeRound(step: Step, from: string, round: number): void {
   const { now, settings } = step
   if (round <= (now.progress[from]?.round ?? 0) || round > now.round) return
-  update(step, from, { round })
+  step.ownProgress(from).round = round
   const answered = answeredRound(step)
   const [oldest] = now.rounds
   if (oldest === undefined || oldest.round > answered) return

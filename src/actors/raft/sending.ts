@@ -1,23 +1,11 @@
 /** What a leader sends: entries, heartbeats with a round each, and snapshots where the log has forgotten. */
 import type { RaftMessageOf } from "../../events/raft.ts"
 import { bytesOf } from "./log.ts"
+import { fresh } from "./step.ts"
 import type { Progress, Step } from "./step.ts"
 
-const fresh = (next: number): Progress => ({
-  match: 0,
-  next,
-  state: "probe",
-  waits: false,
-  inflightBytes: 0,
-  active: false,
-  round: 0,
-  toldCommit: 0,
-  snapshot: null
-})
-
 export function update(step: Step, id: string, changes: Partial<Progress>): void {
-  const before = step.now.progress[id] ?? fresh(step.log.last + 1)
-  step.now.progress = { ...step.now.progress, [id]: { ...before, ...changes } }
+  Object.assign(step.ownProgress(id), changes)
 }
 
 /** Of a leader's members; who is new is sent everything, who is gone is forgotten. */
@@ -59,12 +47,11 @@ export function replicate(step: Step, id: string, isHeartbeat = false): void {
   if (entries.length === 0 && !isHeartbeat && (isFull || to.toldCommit >= now.commit)) return
   const previousIndex = to.next - 1
   const isProbe = to.state === "probe"
-  update(step, id, {
-    waits: isProbe,
-    toldCommit: now.commit,
-    next: isProbe ? to.next : to.next + entries.length,
-    inflightBytes: isProbe ? 0 : to.inflightBytes + entries.reduce((sum, one) => sum + bytesOf(one), 0)
-  })
+  const own = step.ownProgress(id)
+  own.waits = isProbe
+  own.toldCommit = now.commit
+  own.inflightBytes = isProbe ? 0 : to.inflightBytes + entries.reduce((sum, one) => sum + bytesOf(one), 0)
+  if (!isProbe) own.next = to.next + entries.length
   const { commit, round } = now
   step.send(
     id,

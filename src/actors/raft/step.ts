@@ -2,7 +2,7 @@
  * One step of a member: a working copy of what it knows, which the protocol's functions change, and which ends as facts:
  * what has to survive a restart each as its own, and one with everything that has not to, and what is asked.
  */
-import type { Members, RaftFact, RaftMessage, RaftRequest, RaftSettings } from "../../events/raft.ts"
+import type { Entry, Members, RaftFact, RaftMessage, RaftRequest, RaftSettings } from "../../events/raft.ts"
 import { Log } from "./log.ts"
 import { everyone, noMembers } from "./quorum.ts"
 
@@ -109,43 +109,49 @@ export const initialContext: RaftContext = {
   wasTransferred: false
 }
 
+/** Of a member of which nothing is known yet. */
+export const fresh = (next: number): Progress => ({
+  match: 0,
+  next,
+  state: "probe",
+  waits: false,
+  inflightBytes: 0,
+  active: false,
+  round: 0,
+  toldCommit: 0,
+  snapshot: null
+})
+
 type KeptFact = Extract<
   RaftFact,
   { readonly type: "raft.formed" | "raft.voted" | "raft.appended" | "raft.compacted" | "raft.installed" }
 >
 
 /** What a fact makes of what is kept; the same live, on replay and within a step. */
-export function keep(before: Durable, fact: KeptFact): Durable {
+export function keep({ term, vote, log, history }: Durable, fact: KeptFact): Durable {
   switch (fact.type) {
     case "raft.formed":
-      return { ...before, history: [{ index: 0, members: fact.members }] }
+      return { term, vote, log, history: [{ index: 0, members: fact.members }] }
     case "raft.voted":
-      return { ...before, term: fact.term, vote: fact.vote }
+      return { term: fact.term, vote: fact.vote, log, history }
     case "raft.appended": {
       const from = fact.entries[0]?.index ?? Number.POSITIVE_INFINITY
-      const kept = before.history.filter(({ index }) => index < from)
-      const added = fact.entries.flatMap(({ index, members }) =>
-        members === null ? [] : [{ index, members }]
-      )
-      const isSame = added.length === 0 && kept.length === before.history.length
-      return {
-        ...before,
-        log: before.log.append(fact.entries),
-        history: isSame ? before.history : [...kept, ...added]
-      }
+      return { term, vote, log: log.append(fact.entries), history: historyWith(history, from, fact.entries) }
     }
     case "raft.compacted": {
-      const base = before.history.findLast(({ index }) => index <= fact.index)
-      const later = before.history.filter(({ index }) => index > fact.index)
+      const base = history.findLast(({ index }) => index <= fact.index)
+      const later = history.filter(({ index }) => index > fact.index)
       return {
-        ...before,
-        log: before.log.compact(fact.index),
+        term,
+        vote,
+        log: log.compact(fact.index),
         history: base === undefined ? later : [base, ...later]
       }
     }
     case "raft.installed":
       return {
-        ...before,
+        term,
+        vote,
         log: Log.after(fact.index, fact.term),
         history: [{ index: fact.index, members: fact.members }]
       }
@@ -163,7 +169,73 @@ export function keptAs({ term, vote, log, history }: Durable): ReadonlyArray<Kep
   ]
 }
 
-type Draft = { -readonly [Key in keyof Volatile]: Volatile[Key] }
+/** Most entries change nothing about the members, and cut off none that did. */
+function historyWith(
+  history: Durable["history"],
+  from: number,
+  entries: ReadonlyArray<Entry>
+): Durable["history"] {
+  const isSame = (history.at(-1)?.index ?? 0) < from && entries.every(({ members }) => members === null)
+  if (isSame) return history
+  const added = entries.flatMap(({ index, members }) => (members === null ? [] : [{ index, members }]))
+  return [...history.filter(({ index }) => index < from), ...added]
+}
+
+type Draft<T> = { -readonly [Key in keyof T]: T[Key] }
+
+/** Field by field, here and below: a spread of so many costs as much as the rest of a step. */
+const volatileOf = (context: Volatile): Draft<Volatile> => ({
+  id: context.id,
+  settings: context.settings,
+  leader: context.leader,
+  commit: context.commit,
+  applied: context.applied,
+  stored: context.stored,
+  deadlineMs: context.deadlineMs,
+  promisedMs: context.promisedMs,
+  votes: context.votes,
+  progress: context.progress,
+  isSure: context.isSure,
+  began: context.began,
+  heartbeatMs: context.heartbeatMs,
+  quorumMs: context.quorumMs,
+  round: context.round,
+  rounds: context.rounds,
+  leaseMs: context.leaseMs,
+  reads: context.reads,
+  uncommittedBytes: context.uncommittedBytes,
+  transfer: context.transfer,
+  wasTransferred: context.wasTransferred
+})
+
+/** All that a member knows, from what survives a restart and what does not. */
+export const contextOf = (kept: Durable, now: Volatile): RaftContext => ({
+  term: kept.term,
+  vote: kept.vote,
+  log: kept.log,
+  history: kept.history,
+  id: now.id,
+  settings: now.settings,
+  leader: now.leader,
+  commit: now.commit,
+  applied: now.applied,
+  stored: now.stored,
+  deadlineMs: now.deadlineMs,
+  promisedMs: now.promisedMs,
+  votes: now.votes,
+  progress: now.progress,
+  isSure: now.isSure,
+  began: now.began,
+  heartbeatMs: now.heartbeatMs,
+  quorumMs: now.quorumMs,
+  round: now.round,
+  rounds: now.rounds,
+  leaseMs: now.leaseMs,
+  reads: now.reads,
+  uncommittedBytes: now.uncommittedBytes,
+  transfer: now.transfer,
+  wasTransferred: now.wasTransferred
+})
 
 const factOf = {
   follower: "raft.followed",
@@ -180,16 +252,19 @@ export class Step {
   kept: Durable
   role: Role
   /** The working copy. */
-  readonly now: Draft
+  readonly now: Draft<Volatile>
+  /** What of `now.progress` is this step's own copy, which it may change. */
+  #progress: Record<string, Progress> | null = null
+  readonly #own: Array<Draft<Progress>> = []
+  #others: ReadonlyArray<string> | null = null
   readonly #facts: Array<RaftFact> = []
   readonly #asks: Array<RaftRequest> = []
   #moved = false
 
   constructor(context: RaftContext, role: Role, nowMs: number, chance: number, settings = context.settings) {
     if (settings === null) throw new Error("raft: nothing may be said before raft.begin")
-    const { term, vote, log, history, ...now } = context
-    this.kept = { term, vote, log, history }
-    this.now = now
+    this.kept = context
+    this.now = volatileOf(context)
     this.role = role
     this.nowMs = nowMs
     this.chance = chance
@@ -214,12 +289,27 @@ export class Step {
   }
 
   get others(): ReadonlyArray<string> {
-    return everyone(this.members).filter((id) => id !== this.now.id)
+    return (this.#others ??= everyone(this.members).filter((id) => id !== this.now.id))
   }
 
   record(fact: KeptFact): void {
+    const { history } = this.kept
     this.kept = keep(this.kept, fact)
+    if (this.kept.history !== history) this.#others = null
     this.#facts.push(fact)
+  }
+
+  /** What is known of this member, copied once in a step. */
+  ownProgress(id: string): Draft<Progress> {
+    const held = this.now.progress[id] ?? fresh(this.log.last + 1)
+    const known = this.#own.find((one) => one === held)
+    if (known !== undefined) return known
+    const own = { ...held }
+    this.#own.push(own)
+    if (this.#progress === null || this.#progress !== this.now.progress)
+      this.now.progress = this.#progress = { ...this.now.progress }
+    this.#progress[id] = own
+    return own
   }
 
   become(role: Role): void {
