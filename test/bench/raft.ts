@@ -31,6 +31,10 @@ const settings: RaftSettings = {
 
 const voters = ["a", "b", "c"]
 
+/** The log of a member that runs for long is not as long: it forgets when it has as many entries, except the last ones. */
+const compactEvery = 10_000
+const compactKeeps = 1000
+
 /** How many different proposals there are; they are made before the clock runs. */
 const different = 1024
 
@@ -84,6 +88,9 @@ class Member {
           ?.give({ type: "raft.receive", from: this.id, message: request.message, chance: 0 })
       else if (request.port === "machine" && request.op === "apply") {
         for (const { data } of request.entries) if (data !== null) this.applied.push(data)
+        const { applied, log } = this.context
+        if (applied - log.base >= compactEvery + compactKeeps)
+          this.give({ type: "raft.compact", index: applied - compactKeeps })
       } else if (request.port === "caller" && request.op === "placed") this.placed++
       else throw new Error(`${this.id} asks for ${JSON.stringify(request)}`)
     }

@@ -36,6 +36,12 @@ type took struct {
 	Result     string  `json:"result"`
 }
 
+// The log of a member that runs for long is not as long: it forgets when it has as many entries, except the last ones.
+const (
+	compactEvery = 10_000
+	compactKeeps = 1_000
+)
+
 // How many different proposals there are; they are made before the clock runs.
 const different = 1024
 
@@ -44,6 +50,8 @@ type member struct {
 	storage *raft.MemoryStorage
 	// What a state machine would have been given.
 	applied [][]byte
+	// The log has forgotten everything up to here.
+	base uint64
 }
 
 type group struct {
@@ -90,6 +98,14 @@ func newGroup() *group {
 	return g
 }
 
+func (one *member) compact(applied uint64) {
+	if applied-one.base < compactEvery+compactKeeps {
+		return
+	}
+	one.base = applied - compactKeeps
+	must(one.storage.Compact(one.base))
+}
+
 // One member after the other does what it has to do. False when nobody had anything.
 func (g *group) pump() bool {
 	busy := false
@@ -113,6 +129,9 @@ func (g *group) pump() bool {
 			}
 		}
 		one.node.Advance(ready)
+		if last := len(ready.CommittedEntries); last > 0 {
+			one.compact(ready.CommittedEntries[last-1].Index)
+		}
 	}
 	return busy
 }
