@@ -79,15 +79,18 @@ function form(group: Group, words: Words): void {
 }
 
 function disk(group: Group, [id = "", ...words]: Words): void {
-  const { of: voters = [], term = [], vote = [], terms = [] } = grouped(words, ["of", "term", "vote", "terms"])
-  const entries = terms.map(
-    (text, at): Entry => ({
-      index: at + 1,
-      term: whole(text, "a term"),
-      data: String.fromCharCode(97 + at),
-      members: null
-    })
-  )
+  const {
+    of: voters = [],
+    term = [],
+    vote = [],
+    terms = []
+  } = grouped(words, ["of", "term", "vote", "terms"])
+  const entries = terms.map((text, at): Entry => ({
+    index: at + 1,
+    term: whole(text, "a term"),
+    data: String.fromCharCode(97 + at),
+    members: null
+  }))
   const facts: Array<RaftFact> = [{ type: "raft.formed", members: { ...noMembers, voters } }]
   if (entries.length > 0) facts.push({ type: "raft.appended", entries })
   facts.push({ type: "raft.voted", term: whole(the(term, 0, "the term"), "the term"), vote: vote[0] ?? null })

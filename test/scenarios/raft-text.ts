@@ -74,19 +74,22 @@ export function requestText(request: Exclude<RaftRequest, { readonly port: "peer
         ? `applies ${entriesText(request.entries)}`
         : `restores the snapshot of ${request.index}`
     case "caller":
-      switch (request.op) {
-        case "placed":
-          return `places ${request.ticket} at ${place(request.index, request.term)}`
-        case "readable":
-          return `answers ${request.ticket} as of ${request.index}`
-        case "declined":
-          return `declines ${request.ticket}: ${request.reason}${request.leader === null ? "" : `, the leader is ${request.leader}`}`
-      }
-    // eslint-disable-next-line no-fallthrough
+      return callerText(request)
     case "snapshots":
       return request.op === "read"
         ? `reads its snapshot for ${request.to} at ${request.offset}`
         : `writes the part at ${request.message.offset} of the snapshot of ${request.message.index}`
+  }
+}
+
+function callerText(request: Extract<RaftRequest, { readonly port: "caller" }>): string {
+  switch (request.op) {
+    case "placed":
+      return `places ${request.ticket} at ${place(request.index, request.term)}`
+    case "readable":
+      return `answers ${request.ticket} as of ${request.index}`
+    case "declined":
+      return `declines ${request.ticket}: ${request.reason}${request.leader === null ? "" : `, the leader is ${request.leader}`}`
   }
 }
 
@@ -107,13 +110,14 @@ export function stateText(role: string, context: RaftContext): string {
 
 /** What a leader knows of the others. */
 export function progressText({ progress }: RaftContext): ReadonlyArray<string> {
-  return Object.entries(progress).map(([id, { match, next, state, waits, inflightBytes, active, snapshot }]) =>
-    [
-      `${id} ${state} match ${match} next ${next}`,
-      ...(waits ? ["waits"] : []),
-      ...(inflightBytes > 0 ? [`under way ${inflightBytes} bytes`] : []),
-      ...(snapshot === null ? [] : [`snapshot ${snapshot.index} at ${snapshot.offset}`]),
-      ...(active ? [] : ["silent"])
-    ].join(" ")
+  return Object.entries(progress).map(
+    ([id, { match, next, state, waits, inflightBytes, active, snapshot }]) =>
+      [
+        `${id} ${state} match ${match} next ${next}`,
+        ...(waits ? ["waits"] : []),
+        ...(inflightBytes > 0 ? [`under way ${inflightBytes} bytes`] : []),
+        ...(snapshot === null ? [] : [`snapshot ${snapshot.index} at ${snapshot.offset}`]),
+        ...(active ? [] : ["silent"])
+      ].join(" ")
   )
 }
