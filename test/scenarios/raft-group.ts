@@ -54,6 +54,8 @@ export class Group {
   snapshotPartBytes: number
   /** On their way, oldest first. */
   network: Array<Envelope> = []
+  /** Kept back by the scenario. */
+  readonly held: Array<Envelope> = []
   /** Whose messages are lost, to and from. */
   readonly isolated = new Set<string>()
   readonly #members = new Map<string, Process>()

@@ -9,6 +9,7 @@
  *     tick a, wait 500                     the time comes at which a has something to do; time goes by
  *     deliver [first|last] [a>b] [type]    of the messages on their way now; also `drop`, and `repeat`, which delivers a copy
  *     settle                               deliver until nothing is on its way
+ *     hold [first|last] [a>b] [type]       take these off, and `release` them later, in front of the others
  *     isolate c, heal c                    what c sends and is sent is lost
  *     propose a x y, propose a bytes 99    all of them at once
  *     read a, transfer a b, change a voters a b [learners c], compact a 5
@@ -184,6 +185,12 @@ const steps: Readonly<Record<string, Step>> = {
   wait: (group, [ms = ""]) => (group.timeMs += whole(ms, "the time")),
   drop: (group, words) => takeOff(group, chosen(group, words)),
   repeat: (group, words) => chosen(group, words).forEach((one) => group.deliver(one)),
+  hold: (group, words) => {
+    const envelopes = chosen(group, words)
+    takeOff(group, envelopes)
+    group.held.push(...envelopes)
+  },
+  release: (group) => (group.network = [...group.held.splice(0), ...group.network]),
   isolate: each((group, id) => group.isolated.add(id)),
   heal: each((group, id) => group.isolated.delete(id)),
   read: each((group, id) => group.take(id, { type: "raft.read", ticket: group.ticket("r") })),

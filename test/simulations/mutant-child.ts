@@ -1,6 +1,6 @@
 /** Runs seeds against one mutant, in a process of its own, and says by the channel which seed found it. */
-import { registerHooks } from "node:module"
 import { mutants } from "./mutants.ts"
+import { plant } from "./plant.ts"
 
 export interface Found {
   readonly seed: number | null
@@ -12,24 +12,7 @@ export interface Found {
 const [name = "", first = "1", seeds = "0"] = process.argv.slice(2)
 const mutant = mutants.find((one) => one.name === name)
 if (mutant === undefined) throw new Error(`no mutant ${name}`)
-const unapplied = new Set(mutant.edits.map(({ find }) => find))
-
-registerHooks({
-  load: (url, context, nextLoad) => {
-    const loaded = nextLoad(url, context)
-    const edits = mutant.edits.filter(({ file }) => url === new URL(`../../${file}`, import.meta.url).href)
-    if (edits.length === 0) return loaded
-    let source = String(
-      loaded.source instanceof Uint8Array ? new TextDecoder().decode(loaded.source) : loaded.source
-    )
-    for (const { find, put } of edits) {
-      if (source.split(find).length !== 2) continue
-      source = source.replace(find, () => put)
-      unapplied.delete(find)
-    }
-    return { ...loaded, source }
-  }
-})
+const unapplied = plant(mutant)
 
 const { run } = await import("../../simulations/raft/run.ts")
 let found: Found = { seed: null, promised: null, message: "", unapplied: [...unapplied] }

@@ -128,7 +128,8 @@ type KeptFact = Extract<
 >
 
 /** What a fact makes of what is kept; the same live, on replay and within a step. */
-export function keep({ term, vote, log, history }: Durable, fact: KeptFact): Durable {
+export function keep(before: Durable, fact: KeptFact): Durable {
+  const { term, vote, log, history } = before
   switch (fact.type) {
     case "raft.formed":
       return { term, vote, log, history: [{ index: 0, members: fact.members }] }
@@ -136,7 +137,7 @@ export function keep({ term, vote, log, history }: Durable, fact: KeptFact): Dur
       return { term: fact.term, vote: fact.vote, log, history }
     case "raft.appended": {
       const from = fact.entries[0]?.index ?? Number.POSITIVE_INFINITY
-      return { term, vote, log: log.append(fact.entries), history: historyWith(history, from, fact.entries) }
+      return { term, vote, log: log.append(fact.entries), history: historyWith(before, from, fact.entries) }
     }
     case "raft.compacted": {
       const base = history.findLast(({ index }) => index <= fact.index)
@@ -170,15 +171,11 @@ export function keptAs({ term, vote, log, history }: Durable): ReadonlyArray<Kep
 }
 
 /** Most entries change nothing about the members, and cut off none that did. */
-function historyWith(
-  history: Durable["history"],
-  from: number,
-  entries: ReadonlyArray<Entry>
-): Durable["history"] {
-  const isSame = (history.at(-1)?.index ?? 0) < from && entries.every(({ members }) => members === null)
-  if (isSame) return history
-  const added = entries.flatMap(({ index, members }) => (members === null ? [] : [{ index, members }]))
-  return [...history.filter(({ index }) => index < from), ...added]
+function historyWith(before: Durable, from: number, entries: ReadonlyArray<Entry>): Durable["history"] {
+  const isLater = (before.history.at(-1)?.index ?? 0) < from
+  if (isLater && entries.every(({ members }) => members === null)) return before.history
+  const kept = before.history.filter(({ index }) => index < from)
+  return [...kept, ...entries.flatMap(({ index, members }) => (members === null ? [] : [{ index, members }]))]
 }
 
 type Draft<T> = { -readonly [Key in keyof T]: T[Key] }
