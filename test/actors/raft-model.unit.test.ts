@@ -7,6 +7,7 @@ import { test } from "node:test"
 import * as fc from "fast-check"
 import { raftActor } from "../../src/actors/raft/chart.ts"
 import { wakesAtMs } from "../../src/actors/raft/decide.ts"
+import { Log } from "../../src/actors/raft/log.ts"
 import { noMembers } from "../../src/actors/raft/quorum.ts"
 import type { RaftContext } from "../../src/actors/raft/step.ts"
 import type { Entry, RaftCommand, RaftFact, RaftMessage, RaftRequest } from "../../src/events/raft.ts"
@@ -135,6 +136,7 @@ class Both {
     const { replica, model } = member
     const before = { role: model.role, entries: model.entries, commit: model.commit }
     const stamp = { self: `raft/${member.id}`, timeMs: this.nowMs }
+    freeze(replica.state.context)
     const asked = decide(raftActor, replica.state, input, stamp).flatMap((fact) =>
       "asks" in fact ? (fact["asks"] as ReadonlyArray<RaftRequest>) : []
     )
@@ -168,6 +170,13 @@ class Both {
       if (from !== this.isolated && to !== this.isolated) this.network.push({ from, to, message })
     }
   }
+}
+
+/** A step that changed what it is given would throw. Logs share their entries, and keep to themselves how. */
+function freeze(value: unknown): void {
+  if (typeof value !== "object" || value === null || value instanceof Log || Object.isFrozen(value)) return
+  Object.freeze(value)
+  for (const inner of Object.values(value)) freeze(inner)
 }
 
 function note(

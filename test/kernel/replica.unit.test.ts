@@ -110,6 +110,41 @@ test("a restart is a follower with what was kept; a heartbeat is answered after 
   assert.equal(again.state.value, "follower")
 })
 
+test("several inputs that are taken together do what they do one after the other, with one piece for the disk", () => {
+  const append = (index: number): RaftCommand =>
+    receive("a", {
+      type: "append",
+      term: 2,
+      previousIndex: index - 1,
+      previousTerm: index === 1 ? 0 : 2,
+      entries: [{ index, term: 2, data: `d${index}`, members: null }],
+      commit: index - 1,
+      round: 1
+    })
+  const poll: RaftCommand = receive("c", {
+    type: "requestVote",
+    term: 1,
+    lastIndex: 0,
+    lastTerm: 0,
+    poll: true,
+    forced: false
+  })
+  const [one, together] = [started("b", ["a", "b", "c"]), started("b", ["a", "b", "c"])]
+  const inputs = [poll, append(1), append(2)]
+  const each = inputs.map((input) => take(one, input, 10))
+  const all = together.takeAll(inputs, 10)
+  assert.deepEqual(
+    all.facts,
+    each.flatMap(({ facts }) => facts)
+  )
+  assert.deepEqual(sent(all.now), ["vote to c"], "what was asked before anything was recorded does not wait")
+  assert.deepEqual(contextOf(together), contextOf(one))
+  assert.equal(together.held, one.held)
+  assert.deepEqual(together.stored(2), one.stored(2))
+  assert.deepEqual(together.stored(1), one.stored(1))
+  assert.equal(together.pending, 0)
+})
+
 test("a group is formed once, and not over what a leader has sent", () => {
   const replica = new Replica<RaftRequest>(raftActor, "raft/a")
   assert.throws(
