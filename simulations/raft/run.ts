@@ -46,10 +46,10 @@ class World {
   /** Histories of a key about which nobody could say whether they have an order. */
   undecided = 0
 
-  constructor(seed: number) {
+  constructor(seed: number, options: RunOptions | null) {
     this.random = makeRandom(seed)
     this.schedule = new Schedule(this.random.split("schedule"), events_max)
-    this.options = drawOptions(this.random.split("options"))
+    this.options = options ?? drawOptions(this.random.split("options"))
     const { schedule, random, members } = this
     this.network = new Network(schedule, random.split("network"), this.options.network, (from, to, message) =>
       members.get(to)?.receive(from, message)
@@ -174,8 +174,9 @@ const events_max = 5_000_000
 /** For how many election and client timeouts a group that is left alone may stand still. */
 const patience = 60
 
-export function run(seed: number): Verdict {
-  const world = new World(seed)
+/** With other options than the seed's own where they are given. */
+export function run(seed: number, given: RunOptions | null = null): Verdict {
+  const world = new World(seed, given)
   let violation: Violation | null = null
   try {
     world.run()

@@ -19,6 +19,7 @@ import type { Figure, Options, Size, Spread } from "./measure.ts"
 import { migration } from "./migration.ts"
 import { raft } from "./raft.ts"
 import { replaying } from "./replay.ts"
+import { simulation } from "./simulation.ts"
 import { startUp } from "./start-up.ts"
 
 export const parts = {
@@ -27,6 +28,7 @@ export const parts = {
   turns,
   replay: replaying,
   raft,
+  simulation,
   http,
   actors: actorsInMemory,
   "start-up": startUp,

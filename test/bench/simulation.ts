@@ -1,0 +1,104 @@
+/**
+ * How fast the simulator is, by how many members a group has: the same options but for the size, faults and clients
+ * among them, sizes taking turns. By CPU time of this process, which is one thread: what a core does.
+ */
+import { drawOptions } from "../../simulations/raft/options.ts"
+import type { RunOptions } from "../../simulations/raft/options.ts"
+import { run } from "../../simulations/raft/run.ts"
+import { makeRandom } from "../../simulations/world/random.ts"
+import { figure, hashOf, spread } from "./measure.ts"
+import type { Figure, Options } from "./measure.ts"
+
+/** A datacenter in a bad hour: every size has the same of each. */
+function optionsOf(members: number): RunOptions {
+  const drawn = drawOptions(makeRandom(1).split("options"))
+  const electionMs = 1000
+  return {
+    ...drawn,
+    members,
+    voters: members,
+    safetyMs: 120_000,
+    settings: {
+      heartbeatMs: 200,
+      electionMs,
+      messageBytesMax: 4096,
+      inflightBytesMax: 1024 * 1024,
+      inflightEntriesMax: 64,
+      uncommittedBytesMax: 1024 * 1024,
+      readsMax: 1000,
+      lagEntriesMax: 1000,
+      leaseDriftPercent: 0
+    },
+    network: { ...drawn.network, delayMinMs: 0.1, delayMeanMs: 2, loss: 0.01, duplication: 0.01 },
+    disk: { ...drawn.disk, syncMinMs: 0.1, syncMeanMs: 1, stalls: 0.001, lostAtCrash: 0.8 },
+    clients: { ...drawn.clients, clients: 5, keys: 3, burst: 10, thinkMeanMs: 100, restMeanMs: 5000 },
+    faults: {
+      ...drawn.faults,
+      crashEveryMs: 10 * electionMs,
+      blackoutEveryMs: 60 * electionMs,
+      downMeanMs: 2 * electionMs,
+      pauseEveryMs: 20 * electionMs,
+      pauseMeanMs: electionMs,
+      partitionEveryMs: 10 * electionMs,
+      partitionMeanMs: 3 * electionMs,
+      clogEveryMs: 10 * electionMs,
+      clogMeanMs: electionMs,
+      transferEveryMs: 20 * electionMs,
+      changeEveryMs: 20 * electionMs
+    },
+    driftPercent: 5,
+    snapshotEvery: 50,
+    snapshotPartBytes: 1024
+  }
+}
+
+interface Lives {
+  readonly cpuSeconds: number
+  readonly simulatedSeconds: number
+  readonly events: number
+  readonly result: string
+}
+
+function lives(members: number, first: number, seeds: number): Lives {
+  const options = optionsOf(members)
+  const began = process.cpuUsage()
+  const verdicts = Array.from({ length: seeds }, (_, at) => run(first + at, options))
+  const { user, system } = process.cpuUsage(began)
+  const broken = verdicts.find(({ violation }) => violation !== null)
+  if (broken !== undefined) throw new Error(`seed ${broken.seed}: ${broken.violation?.message}`)
+  return {
+    cpuSeconds: (user + system) / 1e6,
+    simulatedSeconds: verdicts.reduce((sum, one) => sum + one.simulatedMs, 0) / 1000,
+    events: verdicts.reduce((sum, one) => sum + one.events, 0),
+    result: hashOf(verdicts.map(({ hash }) => hash))
+  }
+}
+
+const yardstick = 3
+const memberCounts = [1, yardstick, 5, 7, 9]
+const sizes = { smoke: { seeds: 1, rounds: 1 }, full: { seeds: 10, rounds: 5 } } as const
+
+const speed = ({ simulatedSeconds, cpuSeconds }: Lives) => simulatedSeconds / cpuSeconds
+const median = (values: ReadonlyArray<number>) => Math.round(spread(values).median).toLocaleString("en")
+
+export async function* simulation({ size, seed }: Options): AsyncGenerator<Figure> {
+  const { seeds, rounds } = sizes[size]
+  // Not how V8 learns the code.
+  lives(yardstick, seed, seeds)
+  const all = new Map(memberCounts.map((members) => [members, [] as Array<Lives>]))
+  for (let round = 0; round < rounds; round++)
+    for (const [members, measured] of all) measured.push(lives(members, seed, seeds))
+  const base = all.get(yardstick) ?? []
+  for (const [members, measured] of all) {
+    const rounded = measured.map((one, round) => ({
+      value: speed(one),
+      yardstick: speed(base[round] ?? one),
+      result: one.result
+    }))
+    const perHour = median(measured.map(({ cpuSeconds }) => (seeds / cpuSeconds) * 3600))
+    const events = median(measured.map((one) => one.events / one.cpuSeconds))
+    const note = `${perHour} seeds/h, ${events} events/s`
+    const name = `${members} ${members === 1 ? "member" : "members"}`
+    yield figure(name, "simulated s/CPU-s", rounded, { yardstick: `${yardstick} members`, note })
+  }
+}
