@@ -8,7 +8,7 @@
 import type { Message } from "../events/envelope.ts"
 import type { ActorKind } from "./actor.ts"
 import { decide, evolve, initialState } from "./statechart.ts"
-import type { ChartState } from "./statechart.ts"
+import type { ChartState, Event } from "./statechart.ts"
 
 export interface Released<Request> {
   /** To be done at once. */
@@ -55,7 +55,7 @@ export class Replica<Request extends object> {
 
   /** Fold what was kept before the restart. What it asked then is not asked again. */
   restore(facts: Iterable<Message>): void {
-    for (const fact of facts) this.#fold(fact, 0)
+    for (const fact of facts) this.#fold(fact)
   }
 
   take(input: Message, timeMs: number): Released<Request> {
@@ -78,7 +78,7 @@ export class Replica<Request extends object> {
         facts.push(fact)
         this.#recorded++
       }
-      for (const request of this.#fold(fact, timeMs)) (isEarly(request) ? now : later).push(request)
+      for (const request of this.#fold(fact)) (isEarly(request) ? now : later).push(request)
     }
     const isHeld = this.#recorded > this.#stored
     for (const request of later) {
@@ -95,14 +95,12 @@ export class Replica<Request extends object> {
     return this.#held.splice(0, free).map(({ request }) => request)
   }
 
-  #fold(fact: Message, timeMs: number): ReadonlyArray<Request> {
-    const { state, requests } = evolve(this.#kind, this.#state, {
-      ...fact,
-      stamp: { self: this.#self, timeMs }
-    })
+  /** A fact of a replica is not stamped: a restart folds it again, at another time, to the very same. */
+  #fold(fact: Message): ReadonlyArray<Request> {
+    const { state, requests } = evolve(this.#kind, this.#state, fact as Event)
     this.#state = state
     return requests as ReadonlyArray<unknown> as ReadonlyArray<Request>
   }
 }
 
-const isEarly = (request: object): boolean => "early" in request && request.early === true
+const isEarly = (request: { readonly early?: unknown }): boolean => request.early === true

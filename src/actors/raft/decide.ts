@@ -131,7 +131,8 @@ export function decide(
   timeMs: number
 ): ReadonlyArray<RaftFact> {
   const settings = input.type === "raft.begin" ? input.settings : context.settings
-  const step = new Step(context, role, timeMs, "chance" in input ? input.chance : 0, settings)
+  const { chance = 0 } = input as { readonly chance?: number }
+  const step = new Step(context, role, timeMs, chance, settings)
   take(step, input)
   return step.facts()
 }

@@ -33,7 +33,14 @@ export const isLost = ({ voters, outgoing }: Members, refuses: (id: string) => b
 
 function reachedBy(voters: ReadonlyArray<string>, valueOf: (id: string) => number): number {
   if (voters.length === 0) return Number.POSITIVE_INFINITY
-  const values = voters.map(valueOf).sort((a, b) => b - a)
+  // The highest first; there are few.
+  const values: Array<number> = []
+  for (const id of voters) {
+    const value = valueOf(id)
+    let at = values.length
+    for (; at > 0 && (values[at - 1] as number) < value; at--) values[at] = values[at - 1] as number
+    values[at] = value
+  }
   return values[majority(voters) - 1] as number
 }
 

@@ -335,6 +335,7 @@ export class Step {
   /** The facts, those that are kept first. */
   facts(): Array<RaftFact> {
     const type = this.#moved ? factOf[this.role] : "raft.noted"
-    return [...this.#facts, { type, changes: this.now, asks: this.#asks }]
+    this.#facts.push({ type, changes: this.now, asks: this.#asks })
+    return this.#facts
   }
 }
