@@ -11,6 +11,9 @@ export type Promised =
   | "replay"
   | "bounded"
   | "liveness"
+  | "accuracy"
+  | "completeness"
+  | "convergence"
   | "crash"
 
 export class Violation extends Error {

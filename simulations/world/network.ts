@@ -95,7 +95,9 @@ export class Network<Datagram> {
     if (cloggedMs > this.#schedule.nowMs) this.counts.clogged++
     this.#underWay.set(path, (this.#underWay.get(path) ?? 0) + 1)
     this.#schedule.at(Math.max(this.#schedule.nowMs, cloggedMs) + delayMs, () => {
-      this.#underWay.set(path, (this.#underWay.get(path) ?? 1) - 1)
+      const others = (this.#underWay.get(path) ?? 1) - 1
+      if (others > 0) this.#underWay.set(path, others)
+      else this.#underWay.delete(path)
       if (this.#cuts.has(path)) {
         this.counts.cut++
         return

@@ -1,0 +1,224 @@
+/**
+ * One life of simulated members, from a seed: faults while they come and go, then those that are left have to agree on who
+ * is there; then all is calm, nobody may be suspected, and one that crashes and one that leaves have to be noticed in time.
+ */
+import { sha256 } from "@noble/hashes/sha2.js"
+import { bytesToHex } from "@noble/hashes/utils.js"
+import type { SwimCommand, SwimDatagram, SwimRequest } from "../../src/events/swim.ts"
+import type { SwimContext } from "../../src/actors/swim/step.ts"
+import { Accuracy } from "../checkers/swim/accuracy.ts"
+import { Bounds } from "../checkers/swim/bounds.ts"
+import { noticedWithinMs, unaware } from "../checkers/swim/completeness.ts"
+import { disagreement } from "../checkers/swim/convergence.ts"
+import { Dissemination } from "../checkers/swim/dissemination.ts"
+import { Precedence } from "../checkers/swim/precedence.ts"
+import { Violation } from "../checkers/violation.ts"
+import { Drifting } from "../world/clock.ts"
+import { Network } from "../world/network.ts"
+import { makeRandom } from "../world/random.ts"
+import type { Random } from "../world/random.ts"
+import { Schedule } from "../world/schedule.ts"
+import { Faults } from "./faults.ts"
+import { Member } from "./member.ts"
+import type { Watcher } from "./member.ts"
+import { drawOptions } from "./options.ts"
+import type { RunOptions } from "./options.ts"
+
+export interface Verdict {
+  readonly seed: number
+  /** Null when every promise was kept. */
+  readonly violation: Violation | null
+  readonly options: RunOptions
+  readonly events: number
+  readonly simulatedMs: number
+  readonly counts: Readonly<Record<string, number>>
+  /** The pairs of a role and an input that occurred. */
+  readonly coverage: ReadonlyArray<string>
+  /** Over what was said of whom, in order, and when it ended: equal for equal seeds. */
+  readonly hash: string
+}
+
+class World implements Watcher {
+  readonly random: Random
+  readonly schedule: Schedule
+  readonly members = new Map<string, Member>()
+  readonly network: Network<SwimDatagram>
+  readonly faults: Faults
+  readonly options: RunOptions
+  readonly precedence = new Precedence()
+  readonly bounds = new Bounds()
+  readonly dissemination = new Dissemination()
+  readonly accuracy: Accuracy
+  readonly coverage = new Set<string>()
+  readonly #told = sha256.create()
+
+  constructor(seed: number) {
+    this.random = makeRandom(seed)
+    this.schedule = new Schedule(this.random.split("schedule"), events_max)
+    this.options = drawOptions(this.random.split("options"))
+    const { schedule, random, members, options } = this
+    this.network = new Network(schedule, random.split("network"), options.network, (from, to, datagram) =>
+      members.get(to)?.receive(from, datagram)
+    )
+    this.accuracy = new Accuracy(members)
+    const seeds = Array.from({ length: Math.min(options.seeds, options.members) }, (_, index) => `n${index}`)
+    const send = (from: string, to: string, datagram: SwimDatagram) => this.network.send(from, to, datagram)
+    for (let index = 0; index < options.members + options.joiners; index++) {
+      const own = random.split(`member ${index}`)
+      const { settings, disk, driftPercent, bufferedMax, metaBytes } = options
+      const clock = new Drifting(own.int(0, 1_000_000), (own.next() * 2 - 1) * driftPercent)
+      const meta = ".".repeat(metaBytes)
+      const member = { id: `n${index}`, meta, settings, seeds, disk, clock, bufferedMax }
+      members.set(member.id, new Member({ schedule, random: own, send, watcher: this }, member))
+    }
+    const wiped = (member: Member) => this.precedence.wiped(member)
+    this.faults = new Faults(
+      { schedule, random, members, network: this.network, wiped, metaBytes: options.metaBytes },
+      options.faults
+    )
+  }
+
+  stepped(member: Member, input: SwimCommand, before: SwimContext, asked: ReadonlyArray<SwimRequest>): void {
+    const name = input.type === "swim.receive" ? input.datagram.head.type : input.type
+    this.coverage.add(`${member.role} ${name}`)
+    this.precedence.stepped(member, input, before)
+    this.bounds.stepped(member)
+    this.dissemination.stepped(member, input, before, this.schedule.nowMs)
+    this.accuracy.stepped(member, asked)
+    for (const one of asked)
+      if (one.port === "peers")
+        this.#told.update(new TextEncoder().encode(`${member.id} ${JSON.stringify(one)}\n`))
+  }
+
+  sent(member: Member, datagram: SwimDatagram): void {
+    this.precedence.sent(member, datagram)
+    this.bounds.sent(member, datagram)
+    this.dissemination.sent(member, datagram)
+  }
+
+  run(): void {
+    for (const member of [...this.members.values()].slice(0, this.options.members)) member.start()
+    this.faults.start()
+    this.schedule.runUntil(this.options.chaosMs)
+    this.faults.end(this.#expendable())
+    this.#settle()
+    this.#calm()
+    this.#crashOne()
+    this.#leaveOne()
+    this.dissemination.finish(this.members.values(), this.schedule.nowMs)
+  }
+
+  get up(): ReadonlyArray<Member> {
+    return [...this.members.values()].filter(({ isUp }) => isUp)
+  }
+
+  #expendable(): ReadonlySet<string> {
+    const others = [...this.members.keys()].filter((id) => id !== "n0")
+    return new Set(others.filter(() => this.random.chance(0.25)))
+  }
+
+  /** All faults are over: those that live have to find one another, and to forget who is gone. */
+  #settle(): void {
+    const { settings, faults } = this.options
+    const members = this.members.size
+    // Health that is at its worst makes a round of probes so much longer.
+    const roundsMs = 2 * (settings.healthMax + 1) * members * settings.periodMs
+    const endMs =
+      this.schedule.nowMs +
+      2 * roundsMs +
+      3 * noticedWithinMs(settings, members) +
+      10 * (settings.compareEveryMs + 1.5 * settings.reconnectEveryMs) +
+      settings.leaveMs +
+      10 * faults.clogMeanMs
+    for (let left = disagreement(this.members); left !== null; left = disagreement(this.members)) {
+      if (this.schedule.nowMs >= endMs) throw new Violation("convergence", left)
+      this.schedule.runUntil(this.schedule.nowMs + settings.periodMs)
+    }
+  }
+
+  /** Late datagrams are over, and everybody is well again. */
+  #calm(): void {
+    const { settings } = this.options
+    const { periodMs, healthMax } = settings
+    this.schedule.runUntil(
+      this.schedule.nowMs + (healthMax + 2) ** 2 * periodMs + 10 * this.options.faults.clogMeanMs
+    )
+    const left = disagreement(this.members)
+    if (left !== null) throw new Violation("convergence", `${left}, after all had agreed`)
+    this.accuracy.calm()
+    this.dissemination.calm()
+    this.schedule.runUntil(this.schedule.nowMs + 20 * periodMs)
+  }
+
+  #crashOne(): void {
+    const crashed = this.up.find(({ id }) => id !== "n0")
+    if (crashed === undefined) return
+    const { settings } = this.options
+    crashed.crash()
+    const endMs = this.schedule.nowMs + noticedWithinMs(settings, this.up.length + 1)
+    for (let left = unaware(this.up, crashed.id); left.length > 0; left = unaware(this.up, crashed.id)) {
+      if (this.schedule.nowMs >= endMs)
+        throw new Violation("completeness", `${left.join(", ")} did not notice that ${crashed.id} is gone`)
+      this.schedule.runUntil(this.schedule.nowMs + settings.periodMs)
+    }
+    this.schedule.runUntil(this.schedule.nowMs + 10 * settings.periodMs)
+  }
+
+  #leaveOne(): void {
+    const leaving = this.up.find(({ id }) => id !== "n0")
+    if (leaving === undefined) return
+    const { settings } = this.options
+    leaving.operate({ type: "swim.leave", chance: this.random.next() })
+    this.schedule.runUntil(
+      this.schedule.nowMs + settings.leaveMs * 1.3 + noticedWithinMs(settings, this.up.length + 1)
+    )
+    if (leaving.isUp) throw new Violation("liveness", `${leaving.id} does not come to leave`)
+    const left = unaware(this.up, leaving.id)
+    if (left.length > 0)
+      throw new Violation("completeness", `${left.join(", ")} don't know that ${leaving.id} left`)
+  }
+
+  hash(): string {
+    const { schedule } = this
+    const text = JSON.stringify([schedule.events, schedule.nowMs, this.network.counts])
+    return bytesToHex(this.#told.clone().update(new TextEncoder().encode(text)).digest())
+  }
+}
+
+/** Some ten times as many as the busiest runs need. */
+const events_max = 5_000_000
+
+export function run(seed: number): Verdict {
+  const world = new World(seed)
+  let violation: Violation | null = null
+  try {
+    world.run()
+  } catch (error) {
+    violation =
+      error instanceof Violation
+        ? error
+        : new Violation("crash", error instanceof Error ? (error.stack ?? error.message) : String(error))
+  }
+  const { schedule, options, accuracy } = world
+  const disks = [...world.members.values()].map(({ disk }) => disk.counts)
+  const sum = (of: "syncs" | "stalls" | "lostFacts") => disks.reduce((all, one) => all + one[of], 0)
+  return {
+    seed,
+    violation,
+    options,
+    events: schedule.events,
+    simulatedMs: schedule.nowMs,
+    counts: {
+      ...world.network.counts,
+      ...world.faults.counts,
+      syncs: sum("syncs"),
+      stalls: sum("stalls"),
+      lostFacts: sum("lostFacts"),
+      suspicions: accuracy.suspicions,
+      deaths: accuracy.deaths,
+      falseDeaths: accuracy.falseDeaths
+    },
+    coverage: [...world.coverage],
+    hash: world.hash()
+  }
+}
