@@ -4,11 +4,12 @@ import { extname } from "node:path"
 import { Worker } from "node:worker_threads"
 import { Effect } from "effect"
 import { Command, Flag, Argument } from "effect/cli"
-import type { Said } from "../../simulations/main.ts"
+import type { Said, Scenario } from "../../simulations/main.ts"
 import { failure } from "./exit.ts"
 import { output } from "./output.ts"
 
 interface Wanted {
+  readonly scenario: Scenario
   readonly seed: number
   /** So many, or until the time is over. */
   readonly seeds: number
@@ -22,7 +23,10 @@ const threadFile = () =>
   new URL(`../../simulations/main${extname(new URL(import.meta.url).pathname)}`, import.meta.url)
 
 /** Gives every thread its next seed when it has done one. Ends when all are done, or on the first failure of a thread. */
-function runSeeds({ seed, seeds, endMs, workers, take }: Wanted, signal: AbortSignal): Promise<void> {
+function runSeeds(
+  { scenario, seed, seeds, endMs, workers, take }: Wanted,
+  signal: AbortSignal
+): Promise<void> {
   let next = seed
   let running = 0
   const threads: Array<Worker> = []
@@ -40,7 +44,7 @@ function runSeeds({ seed, seeds, endMs, workers, take }: Wanted, signal: AbortSi
       thread.postMessage(next++)
     }
     for (let count = 0; count < Math.min(workers, seeds); count++) {
-      const thread = new Worker(threadFile())
+      const thread = new Worker(threadFile(), { workerData: scenario })
       threads.push(thread)
       thread.on("error", reject)
       thread.on("message", (said: Said) => {
@@ -87,9 +91,10 @@ class Tally {
   }
 }
 
-const replayOf = (seed: number) => `novacron simulate raft --seed ${seed}`
+const replayOf = (scenario: Scenario, seed: number) => `novacron simulate ${scenario} --seed ${seed}`
 
 const simulated = Effect.fnUntraced(function* (flags: {
+  readonly scenario: Scenario
   readonly seed: number
   readonly seeds: number
   readonly hours: number
@@ -106,7 +111,9 @@ const simulated = Effect.fnUntraced(function* (flags: {
       return yield* failure("usage", `${name} is ${value}: allowed is from ${least} to ${most}`)
   const tally = new Tally()
   const last: Array<Said> = []
+  const { scenario } = flags
   const wanted = {
+    scenario,
     seed: flags.seed,
     seeds: flags.hours > 0 ? 0x100000000 - flags.seed : flags.seeds,
     endMs: flags.hours > 0 ? performance.now() + flags.hours * 3_600_000 : Number.POSITIVE_INFINITY,
@@ -116,7 +123,7 @@ const simulated = Effect.fnUntraced(function* (flags: {
       last[0] = said
       out.progress(`${tally.seeds} seeds, ${tally.violations.length} broken`)
       if (said.violation !== null)
-        out.note(`seed ${said.seed}: ${said.violation.message}\n  ${replayOf(said.seed)}`)
+        out.note(`seed ${said.seed}: ${said.violation.message}\n  ${replayOf(scenario, said.seed)}`)
       return tally.violations.length >= violations_max
     }
   }
@@ -153,7 +160,7 @@ const simulated = Effect.fnUntraced(function* (flags: {
   return yield* failure(
     "failure",
     `a promise was broken by seed ${seeds.join(", ")}`,
-    replayOf(seeds[0] ?? 0)
+    replayOf(scenario, seeds[0] ?? 0)
   )
 })
 
@@ -163,9 +170,9 @@ const violations_max = 10
 export const simulate = Command.make(
   "simulate",
   {
-    scenario: Argument.Literals("scenario", ["raft"]).pipe(
+    scenario: Argument.Literals("scenario", ["raft", "swim"]).pipe(
       Argument.withDescription(
-        "raft: a group that agrees, with crashes, partitions and changes of its members"
+        "raft: a group that agrees, with crashes, partitions and changes of its members; swim: members that find out who is there"
       )
     ),
     seed: Flag.Int("seed").pipe(Flag.withDescription("The first seed"), Flag.withDefault(1)),
