@@ -57,6 +57,8 @@ export class Member {
   life = 0
   /** Stands still until then. */
   pausedMs = 0
+  /** Nothing goes out or comes in until then, while its timers run: its messages are not worked on. */
+  heldUpMs = 0
   meta: string
   #buffered = 0
   #replica!: Replica<SwimRequest>
@@ -141,14 +143,33 @@ export class Member {
   receive(from: string, datagram: SwimDatagram): void {
     if (!this.isUp) return
     const { life } = this
-    if (this.isPaused) {
-      if (this.#buffered >= this.options.bufferedMax) return
-      this.#buffered++
-    }
-    const wasPaused = this.isPaused
-    this.#whenAwake(life, () => {
-      if (wasPaused) this.#buffered--
+    const take = () =>
       this.take({ type: "swim.receive", address: from, datagram, chance: this.#world.random.next() })
+    if (!this.isPaused && !this.#isHeldUp) return take()
+    if (this.#buffered >= this.options.bufferedMax) return
+    this.#buffered++
+    const { schedule } = this.#world
+    schedule.at(Math.max(this.heldUpMs, schedule.nowMs), () =>
+      this.#whenAwake(life, () => {
+        this.#buffered--
+        take()
+      })
+    )
+  }
+
+  get #isHeldUp(): boolean {
+    return this.heldUpMs > this.#world.schedule.nowMs
+  }
+
+  #send(to: string, datagram: SwimDatagram): void {
+    const { life } = this
+    const send = () => {
+      this.#world.watcher.sent(this, datagram)
+      this.#world.send(this.id, to, datagram)
+    }
+    if (!this.#isHeldUp) return send()
+    this.#world.schedule.at(this.heldUpMs, () => {
+      if (this.isUp && this.life === life) send()
     })
   }
 
@@ -203,10 +224,8 @@ export class Member {
 
   #perform(request: SwimRequest): void {
     if (!this.isUp) return
-    if (request.port === "datagram") {
-      this.#world.watcher.sent(this, request.datagram)
-      this.#world.send(this.id, request.to, request.datagram)
-    } else if (request.port === "process") {
+    if (request.port === "datagram") this.#send(request.to, request.datagram)
+    else if (request.port === "process") {
       this.isUp = false
       this.hasLeft = true
     }

@@ -105,7 +105,6 @@ class World implements Watcher {
     this.#calm()
     this.#crashOne()
     this.#leaveOne()
-    this.dissemination.finish(this.members.values(), this.schedule.nowMs)
   }
 
   get up(): ReadonlyArray<Member> {
@@ -148,6 +147,9 @@ class World implements Watcher {
     this.accuracy.calm()
     this.dissemination.calm()
     this.schedule.runUntil(this.schedule.nowMs + 20 * periodMs)
+    for (const { id, context } of this.up)
+      if (context.health > 0 && this.up.length > 1)
+        throw new Violation("liveness", `${id} does not get well: its health is ${context.health}`)
   }
 
   #crashOne(): void {
@@ -159,9 +161,9 @@ class World implements Watcher {
     for (let left = unaware(this.up, crashed.id); left.length > 0; left = unaware(this.up, crashed.id)) {
       if (this.schedule.nowMs >= endMs)
         throw new Violation("completeness", `${left.join(", ")} did not notice that ${crashed.id} is gone`)
-      this.schedule.runUntil(this.schedule.nowMs + settings.periodMs)
+      this.#watch(settings.periodMs)
     }
-    this.schedule.runUntil(this.schedule.nowMs + 10 * settings.periodMs)
+    this.#watch(10 * settings.periodMs)
   }
 
   #leaveOne(): void {
@@ -169,13 +171,20 @@ class World implements Watcher {
     if (leaving === undefined) return
     const { settings } = this.options
     leaving.operate({ type: "swim.leave", chance: this.random.next() })
-    this.schedule.runUntil(
-      this.schedule.nowMs + settings.leaveMs * 1.3 + noticedWithinMs(settings, this.up.length + 1)
-    )
+    this.#watch(settings.leaveMs * 1.3 + noticedWithinMs(settings, this.up.length + 1))
     if (leaving.isUp) throw new Violation("liveness", `${leaving.id} does not come to leave`)
     const left = unaware(this.up, leaving.id)
     if (left.length > 0)
       throw new Violation("completeness", `${left.join(", ")} don't know that ${leaving.id} left`)
+  }
+
+  /** Let time go by, and see to it that news is told. */
+  #watch(forMs: number): void {
+    const endMs = this.schedule.nowMs + forMs
+    while (this.schedule.nowMs < endMs) {
+      this.schedule.runUntil(Math.min(endMs, this.schedule.nowMs + this.options.settings.periodMs / 2))
+      this.dissemination.check(this.members.values(), this.schedule.nowMs)
+    }
   }
 
   hash(): string {

@@ -21,6 +21,7 @@ import { raft } from "./raft.ts"
 import { replaying } from "./replay.ts"
 import { simulation } from "./simulation.ts"
 import { startUp } from "./start-up.ts"
+import { swim } from "./swim.ts"
 
 export const parts = {
   store: eventStore,
@@ -32,6 +33,7 @@ export const parts = {
   http,
   actors: actorsInMemory,
   "start-up": startUp,
+  swim,
   migration
 } as const
 

@@ -1,6 +1,8 @@
-/** Runs seeds against one mutant, in a process of its own, and says by the channel which seed found it. */
+/** Runs seeds of a scenario against one mutant, in a process of its own, and says by the channel which seed found it. */
+import type { Scenario } from "../../simulations/main.ts"
 import { mutants } from "./mutants.ts"
 import { plant } from "./plant.ts"
+import { swimMutants } from "./swim-mutants.ts"
 
 export interface Found {
   readonly seed: number | null
@@ -9,12 +11,19 @@ export interface Found {
   readonly unapplied: ReadonlyArray<string>
 }
 
-const [name = "", first = "1", seeds = "0"] = process.argv.slice(2)
-const mutant = mutants.find((one) => one.name === name)
-if (mutant === undefined) throw new Error(`no mutant ${name}`)
+const catalogues = { raft: mutants, swim: swimMutants } as const
+
+const [scenario = "raft", name = "", first = "1", seeds = "0"] = process.argv.slice(2)
+const mutant = catalogues[scenario as Scenario].find((one) => one.name === name)
+if (mutant === undefined) throw new Error(`no mutant ${name} of ${scenario}`)
 const unapplied = plant(mutant)
 
-const { run } = await import("../../simulations/raft/run.ts")
+// Only now, with the edits in it.
+const { run } = (await import(`../../simulations/${scenario}/run.ts`)) as {
+  readonly run: (seed: number) => {
+    readonly violation: { readonly promised: string; readonly message: string } | null
+  }
+}
 let found: Found = { seed: null, promised: null, message: "", unapplied: [...unapplied] }
 /** First the one that is known to find it, then all. */
 const order = [Number(first), ...Array.from({ length: Number(seeds) }, (_, index) => index + 1)]

@@ -1,54 +1,5 @@
 /** The simulator is tried on mistakes that others have made: each, planted in the production source, is found. */
-import assert from "node:assert/strict"
-import { fork } from "node:child_process"
-import { test } from "node:test"
-import { fileURLToPath } from "node:url"
-import type { Found } from "./mutant-child.ts"
 import { mutants } from "./mutants.ts"
+import { seekAll } from "./mutant-seek.ts"
 
-const seeds_max = 500
-const child = fileURLToPath(new URL("./mutant-child.ts", import.meta.url))
-
-const seek = (name: string, first: number, seeds: number) =>
-  new Promise<Found>((resolve, reject) => {
-    const seeking = fork(child, [name, String(first), String(seeds)])
-    let found: Found | null = null
-    seeking.on("message", (said) => (found = said as Found))
-    seeking.on("error", reject)
-    seeking.on("exit", (code) =>
-      found === null ? reject(new Error(`${name}: ended with ${code} and no word`)) : resolve(found)
-    )
-  })
-
-const known = mutants.flatMap(({ seed, ...mutant }) => (seed === null ? [] : [{ ...mutant, seed }]))
-
-test(`each of ${known.length} mutants is found within ${seeds_max} seeds`, { concurrency: 2 }, async (t) => {
-  assert.ok(known.length >= 25)
-  await Promise.all(
-    known.map(({ name, story, seed }) =>
-      t.test(`${name}: ${story}`, async () => {
-        const found = await seek(name, seed, seeds_max)
-        assert.deepEqual(found.unapplied, [], "edits whose text is not there once")
-        assert.notEqual(found.seed, null, `no seed up to ${seeds_max} finds it`)
-        assert.doesNotMatch(
-          found.message,
-          /TypeError|ReferenceError|SyntaxError/,
-          "an edit that only breaks the code"
-        )
-        console.log(`  ${name}: seed ${found.seed}, ${found.message.split("\n")[0]?.slice(0, 100)}`)
-      })
-    )
-  )
-})
-
-const unknown = mutants.filter(({ seed }) => seed === null).map(({ name }) => name)
-
-test("those that no seed has found yet are still planted where they belong", async () => {
-  for (const name of unknown) assert.deepEqual((await seek(name, 1, 0)).unapplied, [], name)
-})
-
-// Told at the end of every run: what the catalogue has no seed for is not shown.
-for (const name of unknown) {
-  const reason = `no seed up to ${seeds_max} finds this mistake yet`
-  test(`${name} is found`, { skip: reason })
-}
+seekAll("raft", mutants, { seeds_max: 500, least: 25 })

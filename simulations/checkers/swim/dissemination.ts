@@ -40,11 +40,11 @@ export class Dissemination {
   }
 
   /** Of those that are up: nobody owes anybody anything that is still so after this time. */
-  finish(members: Iterable<Member>, nowMs: number): void {
+  check(members: Iterable<Member>, nowMs: number): void {
     for (const { id, context, options } of [...members].filter((one) => one.isUp)) {
       // Whoever is alone has nobody to tell.
       if (context.table.present <= 1) continue
-      const patienceMs = 3 * options.settings.gossipEveryMs + 2 * options.settings.periodMs
+      const patienceMs = 3 * options.settings.gossipEveryMs + options.settings.periodMs / 2
       for (const [key, sinceMs] of this.#owed.get(id) ?? []) {
         const peer = context.table.get(key.split(" ")[0] ?? "")
         if (nowMs - sinceMs > patienceMs && peer !== null && keyOf(peer) === key)

@@ -4,9 +4,12 @@
  */
 import type { PeerUpdate, SwimCommand, SwimDatagram } from "../../../src/events/swim.ts"
 import type { SwimContext } from "../../../src/actors/swim/step.ts"
-import { rankOf } from "../../../src/actors/swim/table.ts"
 import type { Member } from "../../swim/member.ts"
 import { Violation } from "../violation.ts"
+
+/** Of two words of the same incarnation the later one stands. */
+const order = ["alive", "suspect", "dead", "left"]
+const rankOf = (status: string) => order.indexOf(status)
 
 type Said = Pick<PeerUpdate, "incarnation" | "status">
 
@@ -30,7 +33,8 @@ export class Precedence {
         "monotone",
         `${id} went from incarnation ${before.incarnation} to ${context.incarnation}`
       )
-    if (input.type !== "swim.receive" || input.datagram.from === id) return
+    // Who has left listens to nobody.
+    if (input.type !== "swim.receive" || input.datagram.from === id || member.role === "left") return
     const { head, updates } = input.datagram
     for (const update of updates) {
       if (update.id === id) continue

@@ -44,7 +44,7 @@ function noticeStall(step: Step): void {
   now.graceMs = step.after(settings.periodMs)
   now.probe = null
   now.relayed = []
-  ail(step, 1)
+  if (settings.lifeguard.probe) ail(step, 1)
   // The own timers begin anew, so that this stall is noticed once.
   now.periodAtMs = now.periodAtMs === never ? never : step.after(settings.timeoutMs * step.random())
   now.gossipAtMs = now.gossipAtMs === never ? never : nowMs
