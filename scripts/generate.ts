@@ -13,6 +13,7 @@ import { Recorded } from "../src/events/envelope.ts"
 import { HostCommand, HostFact } from "../src/events/host.ts"
 import { MigrationCommand, MigrationFact } from "../src/events/migration.ts"
 import { NodeCommand, NodeFact } from "../src/events/node.ts"
+import { PeerCommand, PeerFact } from "../src/events/peer.ts"
 import { PlacementCommand, PlacementFact, PlacementReport } from "../src/events/placement.ts"
 import { Report, Request } from "../src/events/requests.ts"
 import { VmCommand, VmFact } from "../src/events/vm.ts"
@@ -33,6 +34,8 @@ const published = {
   MigrationCommand,
   NodeFact,
   NodeCommand,
+  PeerFact,
+  PeerCommand,
   Request,
   Report
 } as const

@@ -5,6 +5,7 @@ import { hostActor } from "./host/chart.ts"
 import { migrationActor } from "./migration/chart.ts"
 import { modeActor } from "./mode/chart.ts"
 import { nodeActor } from "./node/chart.ts"
+import { peerActor } from "./peer/chart.ts"
 import { placementActor } from "./placement/chart.ts"
 import { vmActor } from "./vm/chart.ts"
 
@@ -15,5 +16,6 @@ export const actorKinds: ReadonlyArray<ActorKind> = [
   migrationActor,
   modeActor,
   nodeActor,
-  clusterActor
+  clusterActor,
+  peerActor
 ]

@@ -7,6 +7,7 @@ import { typePrefix } from "../../src/events/envelope.ts"
 import { HostFact } from "../../src/events/host.ts"
 import { MigrationFact } from "../../src/events/migration.ts"
 import { NodeFact } from "../../src/events/node.ts"
+import { PeerFact } from "../../src/events/peer.ts"
 import { PlacementFact } from "../../src/events/placement.ts"
 import { VmFact } from "../../src/events/vm.ts"
 import { allowedCommands, describe } from "../../src/kernel/statechart.ts"
@@ -20,7 +21,8 @@ const facts = {
   host: HostFact,
   placement: PlacementFact,
   migration: MigrationFact,
-  node: NodeFact
+  node: NodeFact,
+  peer: PeerFact
 } as const
 const depth_max = 24
 const states_max = 6000

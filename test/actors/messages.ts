@@ -4,6 +4,7 @@ import type { Message } from "../../src/events/envelope.ts"
 import { HostCommand } from "../../src/events/host.ts"
 import { MigrationCommand } from "../../src/events/migration.ts"
 import { NodeCommand } from "../../src/events/node.ts"
+import { PeerCommand } from "../../src/events/peer.ts"
 import { PlacementCommand, PlacementReport } from "../../src/events/placement.ts"
 import { Report } from "../../src/events/requests.ts"
 import { VmCommand, VmSpec } from "../../src/events/vm.ts"
@@ -215,6 +216,20 @@ export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
       { type: "component.over", start: "s1" }
     ].map(decode(Report))
   ],
+  peer: [1, 2].flatMap((incarnation) =>
+    [
+      {
+        type: "peer.noticeAlive",
+        incarnation,
+        by: "web",
+        address: "10.0.0.1:7946",
+        description: { capacity: null, mode: null, sample: null }
+      },
+      { type: "peer.noticeSuspect", incarnation, by: "b" },
+      { type: "peer.noticeFailed", incarnation, by: "b" },
+      { type: "peer.noticeLeft", incarnation, by: "web" }
+    ].map(decode(PeerCommand))
+  ),
   migration: [
     ...[
       { type: "migration.request", vm: "web", policy, reason: "test" },
