@@ -3,6 +3,7 @@ import { Schema } from "effect"
 import { int, Name } from "./fields.ts"
 import { Mode, ModeSample } from "./link.ts"
 import { PeerAddress } from "./swim.ts"
+import type { PeerView } from "./swim.ts"
 
 const Size = int(0, 1024 * 1024 * 1024 * 1024)
 
@@ -83,3 +84,20 @@ export const PeerFact = Schema.Union([
   Schema.Struct({ type: Schema.tag("peer.described"), ...noticed, ...told })
 ])
 export type PeerFact = typeof PeerFact.Type
+
+/** What a node's detector says to the peer's actor of what it learned; null where that says nothing. */
+export function noticeOf({ status, incarnation, address, meta }: PeerView, by: string): PeerCommand | null {
+  switch (status) {
+    case "alive": {
+      if (address === "") return null
+      const description = readDescription(meta) ?? noDescription
+      return { type: "peer.noticeAlive", incarnation, by, address, description }
+    }
+    case "suspect":
+      return { type: "peer.noticeSuspect", incarnation, by }
+    case "dead":
+      return { type: "peer.noticeFailed", incarnation, by }
+    case "left":
+      return { type: "peer.noticeLeft", incarnation, by }
+  }
+}

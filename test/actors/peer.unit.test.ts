@@ -1,7 +1,7 @@
 /** A peer's actor, word by word: what is late or said again changes nothing. */
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { descriptionText, noDescription, readDescription } from "../../src/events/peer.ts"
+import { descriptionText, noDescription, noticeOf, readDescription } from "../../src/events/peer.ts"
 import { given } from "./specification.ts"
 
 const peer = "peer/n1"
@@ -82,4 +82,13 @@ test("a description is carried as text of printable ASCII, and read again; anyth
   assert.deepEqual(readDescription(""), noDescription)
   for (const bad of ["{", "{}", "[1,2,3]", '[null,"wan",null]', "[[1],null,null]"])
     assert.equal(readDescription(bad), null, bad)
+})
+
+test("what a detector learns is a word for the actor", () => {
+  const view = { id: "n1", incarnation: 3, address: told.address, meta: descriptionText(told.description) }
+  assert.deepEqual(noticeOf({ ...view, status: "alive" }, "n1"), alive(3))
+  assert.deepEqual(noticeOf({ ...view, status: "suspect" }, "n2"), say("Suspect", 3))
+  assert.deepEqual(noticeOf({ ...view, status: "dead" }, "n2"), say("Failed", 3))
+  assert.deepEqual(noticeOf({ ...view, status: "left" }, "n2"), say("Left", 3))
+  assert.equal(noticeOf({ ...view, status: "alive", address: "" }, "n1"), null)
 })

@@ -2,16 +2,21 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
 import * as fc from "fast-check"
+import { swimActor } from "../../src/actors/swim/chart.ts"
 import { Deadlines } from "../../src/actors/swim/deadlines.ts"
 import { permuted } from "../../src/actors/swim/order.ts"
 import { Queue } from "../../src/actors/swim/queue.ts"
 import { partOf, Table } from "../../src/actors/swim/table.ts"
 import type { Peer } from "../../src/actors/swim/table.ts"
+import type { SwimContext } from "../../src/actors/swim/step.ts"
 import { suspicionMs } from "../../src/actors/swim/updates.ts"
 import { Vector } from "../../src/actors/swim/vector.ts"
+import type { Message } from "../../src/events/envelope.ts"
 import { lanSettings } from "../../src/events/swim.ts"
 import type { PeerStatus, PeerUpdate, SwimDatagram } from "../../src/events/swim.ts"
 import { decodeDatagram, encodeDatagram, headBytes, updateBytes } from "../../src/events/swim-wire.ts"
+import { decide as decideOf, evolve, initialState } from "../../src/kernel/statechart.ts"
+import type { ChartState } from "../../src/kernel/statechart.ts"
 import { run } from "../../simulations/swim/run.ts"
 
 const seed = 20_261_129
@@ -223,6 +228,43 @@ test("what is no datagram is refused with a reason, whatever it is", () => {
     }),
     { seed, numRuns: 500 }
   )
+})
+
+/** States of a member that meets forty others, of whom most do not answer. */
+function* statesOf(): Generator<{
+  readonly state: ChartState
+  readonly input: Message
+  readonly timeMs: number
+}> {
+  let state = initialState(swimActor)
+  const chance = (n: number) => (n * 0.618) % 1
+  const inputs: Array<readonly [number, Message]> = [
+    [0, { type: "swim.begin", id: "n0", address: "n0:1", meta: "", settings: lanSettings, chance: 0.5 }],
+    [1, { type: "swim.join", seeds: ["n1:1"], chance: 0.5 }]
+  ]
+  for (let n = 1; n <= 40; n++) {
+    const entry = { ...update(`n${n}`), status: "alive" as const, by: `n${n}`, address: `n${n}:1` }
+    const datagram = { from: `n${n}`, head: { type: "entries" }, updates: [entry] }
+    inputs.push([2 + n, { type: "swim.receive", address: `n${n}:1`, datagram, chance: chance(n) }])
+  }
+  for (let n = 0; n < 800; n++) inputs.push([50 + n * 50, { type: "swim.tick", chance: chance(n) }])
+  for (const [timeMs, input] of inputs) {
+    yield { state, input, timeMs }
+    const stamp = { self: "swim/n0", timeMs }
+    for (const fact of decideOf(swimActor, state, input, stamp))
+      state = evolve(swimActor, state, { ...fact, stamp }).state
+  }
+}
+
+test("what a member decides changes nothing: from the same state it decides the same again, later too", () => {
+  const all = [...statesOf()].map((one) => ({
+    ...one,
+    said: JSON.stringify(decideOf(swimActor, one.state, one.input, { self: "swim/n0", timeMs: one.timeMs }))
+  }))
+  assert.equal(all.at(-1)?.state.value, "member")
+  assert.ok((all.at(-1)?.state.context as SwimContext).table.counts.suspect >= 2)
+  for (const { state, input, timeMs, said } of all.toReversed())
+    assert.equal(JSON.stringify(decideOf(swimActor, state, input, { self: "swim/n0", timeMs })), said)
 })
 
 test("a life that a seed draws keeps every promise", () => {
