@@ -117,6 +117,8 @@ export interface Pauses {
   readonly awakeLeastMs: number
   readonly awakeMostMs: number
   readonly durationMs: number
+  /** Of the network, one way. */
+  readonly delayMeanMs: number
 }
 
 export interface PauseRun {
@@ -144,7 +146,7 @@ export function measurePauses(
     seed,
     members,
     settings,
-    network: lan,
+    network: { ...lan, delayMeanMs: pauses.delayMeanMs },
     bufferedMax: 1000,
     changed: (member, { peer }) => {
       if (peer.status === "suspect") suspicions++

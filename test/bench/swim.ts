@@ -3,6 +3,7 @@
  * wrongly while members stand still. None of it is the time of this machine: the same seed gives the same figures.
  */
 import { lanSettings, plainSettings } from "../../src/events/swim.ts"
+import { lan } from "../../simulations/swim/cluster.ts"
 import { measureDetection, measurePauses } from "../../simulations/swim/measure.ts"
 import type { Detection, DetectionRun, PauseRun, Pauses } from "../../simulations/swim/measure.ts"
 import { hashOf, spread } from "./measure.ts"
@@ -106,7 +107,8 @@ const pauses: Readonly<
     mostMs: 10_000,
     awakeLeastMs: 1,
     awakeMostMs: 16_384,
-    durationMs: 60_000
+    durationMs: 60_000,
+    delayMeanMs: lan.delayMeanMs
   },
   full: {
     members: 100,
@@ -117,7 +119,8 @@ const pauses: Readonly<
     mostMs: 10_000,
     awakeLeastMs: 1,
     awakeMostMs: 16_384,
-    durationMs: 180_000
+    durationMs: 180_000,
+    delayMeanMs: lan.delayMeanMs
   }
 }
 

@@ -238,6 +238,7 @@ export class GossipMember {
         if (this.#unwritten.facts > 0 && this.#isOpen) this.#write()
       },
       onFailure: (error) => {
+        if (!this.#isOpen) return
         this.close()
         this.#options.failed(error)
       }
