@@ -122,7 +122,13 @@ export const SwimSettings = Schema.Struct({
   /** Probes for others that are under way. */
   relayedMax: int(1, 65_536),
   lifeguard: Lifeguard
-})
+}).check(
+  Schema.makeFilter(
+    ({ timeoutMs, periodMs }: { readonly timeoutMs: number; readonly periodMs: number }) =>
+      timeoutMs < periodMs,
+    { expected: "a timeout that is shorter than the period" }
+  )
+)
 export type SwimSettings = typeof SwimSettings.Type
 
 /** memberlist's for a LAN. */

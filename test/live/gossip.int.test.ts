@@ -14,7 +14,7 @@ import { Effect, Exit, Fiber, Scope } from "effect"
 import { swimActor } from "../../src/actors/swim/chart.ts"
 import { wakesAtMs } from "../../src/actors/swim/decide.ts"
 import { lanSettings } from "../../src/events/swim.ts"
-import type { PeerStatus, SwimRequest } from "../../src/events/swim.ts"
+import type { PeerStatus, SwimRequest, SwimSettings } from "../../src/events/swim.ts"
 import { encodeDatagram } from "../../src/events/swim-wire.ts"
 import { discover } from "../../src/live/gossip/discovery.ts"
 import { clusterKeys, secretBytes } from "../../src/live/gossip/keys.ts"
@@ -62,7 +62,11 @@ class World {
 
   async open(
     id: string,
-    more: { readonly keys?: ReadonlyArray<ClusterKey>; readonly file?: string } = {}
+    more: {
+      readonly keys?: ReadonlyArray<ClusterKey>
+      readonly file?: string
+      readonly settings?: SwimSettings
+    } = {}
   ): Promise<Opened> {
     const changes: Array<Changed> = []
     const opening = GossipMember.open({
@@ -72,7 +76,7 @@ class World {
       listen: { host: "127.0.0.1", port: 0 },
       advertised: null,
       meta: `I am ${id}`,
-      settings,
+      settings: more.settings ?? settings,
       keys: more.keys ?? keys,
       incarnationFile: more.file ?? join(this.folder, id),
       changed: (one) => changes.push(one),
@@ -253,11 +257,13 @@ test("replayed, forged and senseless datagrams are counted and change nothing", 
     }
   }))
 
-test("a file that holds no incarnation, and a port that is taken, are told with where", () =>
+test("settings that can't work, a file without an incarnation and a port that is taken are told with where", () =>
   inWorld(async (world) => {
     const file = join(world.folder, "broken")
     writeFileSync(file, "seven\n")
     await assert.rejects(world.open("a", { file }), /broken: a whole number/)
+    const slow = { ...settings, timeoutMs: settings.periodMs }
+    await assert.rejects(world.open("a", { settings: slow }), /a timeout that is shorter than the period/)
     const { member } = await world.open("b")
     const taken = Number(member.address.split(":")[1])
     const again = GossipMember.open({

@@ -9,7 +9,8 @@ import { isIPv6 } from "node:net"
 import { performance } from "node:perf_hooks"
 import { Effect, Schema } from "effect"
 import type { Message } from "../../events/envelope.ts"
-import type { PeerView, SwimCommand, SwimDatagram, SwimRequest, SwimSettings } from "../../events/swim.ts"
+import { SwimCommand } from "../../events/swim.ts"
+import type { PeerView, SwimDatagram, SwimRequest, SwimSettings } from "../../events/swim.ts"
 import { decodeDatagram, encodeDatagram } from "../../events/swim-wire.ts"
 import type { ActorKind } from "../../kernel/actor.ts"
 import { Replica } from "../../kernel/replica.ts"
@@ -104,6 +105,7 @@ export class GossipMember {
   static open(options: GossipOptions) {
     return Effect.acquireRelease(
       Effect.gen(function* () {
+        yield* checked(options)
         const incarnation = yield* readIncarnation(options.incarnationFile)
         const socket = yield* bind(options.listen)
         const member = new GossipMember(options, socket, incarnation)
@@ -259,6 +261,19 @@ export class GossipMember {
     }, Math.ceil(waitMs))
   }
 }
+
+const decodeBegin = Schema.decodeUnknownEffect(SwimCommand)
+
+/** Everything that others, or the protocol, rely on; the address is known when the socket is bound. */
+const checked = ({ id, meta, settings, advertised, listen }: GossipOptions) =>
+  decodeBegin({
+    type: "swim.begin",
+    id,
+    meta,
+    settings,
+    address: advertised ?? addressText(listen.host, listen.port),
+    chance: 0
+  }).pipe(Effect.mapError(({ message }) => new GossipError({ path: "gossip", reason: message })))
 
 /** Whole milliseconds that never go back, and go on while the process is stopped. */
 const nowMs = (): number => Math.floor(performance.now())
