@@ -140,7 +140,9 @@ class World implements Watcher {
     const { settings } = this.options
     const { periodMs, healthMax } = settings
     this.schedule.runUntil(
-      this.schedule.nowMs + (healthMax + 2) ** 2 * periodMs + 10 * this.options.faults.clogMeanMs
+      this.schedule.nowMs +
+        (((healthMax + 1) * (healthMax + 2)) / 2 + 10) * periodMs +
+        10 * this.options.faults.clogMeanMs
     )
     const left = disagreement(this.members)
     if (left !== null) throw new Violation("convergence", `${left}, after all had agreed`)

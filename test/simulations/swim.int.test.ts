@@ -6,7 +6,7 @@ import type { Said } from "../../simulations/main.ts"
 import { run } from "../../simulations/swim/run.ts"
 import { runCli } from "../../src/cli/main.ts"
 
-const seeds = 250
+const seeds = 200
 
 interface Summary {
   readonly seeds: number
