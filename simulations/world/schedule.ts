@@ -7,8 +7,11 @@ import type { Random } from "./random.ts"
 interface Due {
   readonly atMs: number
   readonly order: number
-  readonly run: () => void
+  /** What was taken back does nothing when it is due. */
+  run: () => void
 }
+
+const nothing = () => {}
 
 const isBefore = (one: Due, other: Due): boolean =>
   one.atMs < other.atMs || (one.atMs === other.atMs && one.order < other.order)
@@ -38,7 +41,23 @@ export class Schedule {
   }
 
   at(atMs: number, run: () => void): void {
-    const due = { atMs: Math.max(atMs, this.#nowMs), order: this.#random.next(), run }
+    this.#put({ atMs: Math.max(atMs, this.#nowMs), order: this.#random.next(), run })
+  }
+
+  after(delayMs: number, run: () => void): void {
+    this.at(this.#nowMs + delayMs, run)
+  }
+
+  /** `after` that can be taken back: by what it returns. */
+  cancellable(delayMs: number, run: () => void): () => void {
+    const due: Due = { atMs: this.#nowMs + Math.max(0, delayMs), order: this.#random.next(), run }
+    this.#put(due)
+    return () => {
+      due.run = nothing
+    }
+  }
+
+  #put(due: Due): void {
     const heap = this.#heap
     let place = heap.length
     heap.push(due)
@@ -52,20 +71,22 @@ export class Schedule {
     heap[place] = due
   }
 
-  after(delayMs: number, run: () => void): void {
-    this.at(this.#nowMs + delayMs, run)
-  }
-
   /** Let everything happen that is due by then. */
   runUntil(endMs: number): void {
-    for (let next = this.#heap[0]; next !== undefined && next.atMs <= endMs; next = this.#heap[0]) {
-      this.#take()
-      this.#nowMs = next.atMs
-      if (this.#done++ >= this.#events_max)
-        throw new Error(`more than ${this.#events_max} events by ${this.#nowMs} ms of the world`)
-      next.run()
-    }
+    while (this.step(endMs));
     this.#nowMs = Math.max(this.#nowMs, endMs)
+  }
+
+  /** Let the next thing happen; false when nothing is due by then. */
+  step(endMs: number): boolean {
+    const next = this.#heap[0]
+    if (next === undefined || next.atMs > endMs) return false
+    this.#take()
+    this.#nowMs = next.atMs
+    if (this.#done++ >= this.#events_max)
+      throw new Error(`more than ${this.#events_max} events by ${this.#nowMs} ms of the world`)
+    next.run()
+    return true
   }
 
   #take(): void {
