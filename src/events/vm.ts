@@ -163,8 +163,8 @@ export const VmFact = Schema.Union([
   /** An operation did not happen; the machine is where it was before it. */
   Schema.Struct({ type: Schema.tag("vm.operationFailed"), operation: Schema.String, ...reason }),
   Schema.Struct({ type: Schema.tag("vm.crashed"), ...reason }),
-  /** Its host has it otherwise than the journal; the host is asked how it is now. */
-  Schema.Struct({ type: Schema.tag("vm.doubted"), state: VmState }),
+  /** Its host has it otherwise than the journal, or has failed at something; the host is asked how it is now. */
+  Schema.Struct({ type: Schema.tag("vm.doubted"), state: Schema.optionalKey(VmState) }),
   Schema.Struct({ type: Schema.tag("vm.foundRunning") }),
   Schema.Struct({ type: Schema.tag("vm.foundPaused") }),
   Schema.Struct({ type: Schema.tag("vm.foundStopped") }),

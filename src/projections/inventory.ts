@@ -201,7 +201,8 @@ const foldVm = foldOf<Inventory, VmFact>({
     notRunning: because(`the guest crashed: ${reason}`, fact)
   })),
   "vm.doubted": vmChange(() => ({})),
-  "vm.foundRunning": vmChange(() => runs),
+  // What failed before its host was asked has failed.
+  "vm.foundRunning": vmChange(({ failure }) => ({ ...runs, failure })),
   "vm.foundPaused": vmChange((vm, _data, fact) => ({
     state: "paused",
     notRunning: vm.notRunning ?? because("its host found it paused", fact)

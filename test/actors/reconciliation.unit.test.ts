@@ -153,3 +153,19 @@ test("no room for a machine whose leftover lies here, and no removal of one that
     .thenRecords({ type: "host.released" })
     .thenAsks()
 })
+
+// Found by the simulated fleet with seed 250: a pause was asked for, the guest crashed and was started, and then paused.
+for (const [what, facts, report] of [
+  ["running", running, "hypervisor.paused"],
+  ["running", running, "hypervisor.stopped"],
+  ["paused", paused, "hypervisor.rebooted"],
+  ["stopped", stopped, "hypervisor.resumed"]
+] as const) {
+  test(`${what}, and ${report} comes late: the host is asked`, () => {
+    given(web, facts)
+      .when({ type: report })
+      .thenRecords({ type: "vm.doubted" })
+      .thenAsks("observe at a")
+      .thenState(`${what}.verifying`)
+  })
+}

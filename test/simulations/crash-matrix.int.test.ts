@@ -21,7 +21,7 @@ import { Views } from "../../src/kernel/ports/views.ts"
 import { replay } from "../../src/kernel/replay.ts"
 import { describe as stateOf } from "../../src/kernel/statechart.ts"
 import { serialize } from "../../src/kernel/turn.ts"
-import { sayHere, takePart } from "../../src/live/membership.ts"
+import { sayHere, takePart } from "../../src/kernel/membership.ts"
 import { hostViewsOf, inventory } from "../../src/projections/inventory.ts"
 
 const vm = "web"

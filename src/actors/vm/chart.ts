@@ -30,7 +30,7 @@ import {
 import { guards } from "./guards.ts"
 import type { Event } from "./guards.ts"
 import type { VmContext } from "./requests.ts"
-import { doubts, verifying } from "./verifying.ts"
+import { doubts, failsInDoubt, late, verifying } from "./verifying.ts"
 
 const record = recorder<VmContext, Event, VmFact>()
 
@@ -77,7 +77,7 @@ const takesSnapshot = {
   }
 }
 
-/** Wherever there is a guest. Who opens its console is a fact, so that it is known afterwards. */
+/** Wherever there is a guest. Who opens its console is a fact. */
 const opensConsole = {
   "vm.openConsole": {
     actions: record("vm.openConsole", ({ event: { mode, takenFrom } }) => ({
@@ -226,6 +226,7 @@ const chart = setup({
         idle: {
           on: {
             ...doubts("isNotStopped"),
+            ...late.stopped,
             "vm.start": requested("vm.start", { type: "vm.startRequested", automatic: false }),
             ...takesSnapshot,
             "vm.restore": {
@@ -277,7 +278,7 @@ const chart = setup({
             ...(event.machine === undefined ? {} : { machine: event.machine })
           }))
         },
-        "hypervisor.failed": fails("start"),
+        "hypervisor.failed": failsInDoubt("start"),
         "vm.started": {
           target: "running",
           actions: assign(({ event }) => ({ platform: platformOf(event) }))
@@ -298,6 +299,7 @@ const chart = setup({
         idle: {
           on: {
             ...doubts("isNotRunning"),
+            ...late.running,
             "vm.stop": {
               actions: record("vm.stop", ({ event }) => ({ type: "vm.stopRequested", force: event.force }))
             },
@@ -338,7 +340,7 @@ const chart = setup({
         pausing: {
           on: {
             "hypervisor.paused": confirms("hypervisor.paused", { type: "vm.paused" }),
-            "hypervisor.failed": fails("pause"),
+            "hypervisor.failed": failsInDoubt("pause"),
             "vm.paused": { target: "#vm.paused" },
             "vm.operationFailed": { target: "idle" }
           }
@@ -346,7 +348,7 @@ const chart = setup({
         rebooting: {
           on: {
             "hypervisor.rebooted": confirms("hypervisor.rebooted", { type: "vm.rebooted" }),
-            "hypervisor.failed": fails("reboot"),
+            "hypervisor.failed": failsInDoubt("reboot"),
             "vm.rebooted": { target: "idle" },
             "vm.operationFailed": { target: "idle" }
           }
@@ -371,6 +373,7 @@ const chart = setup({
         idle: {
           on: {
             ...doubts("isNotPaused"),
+            ...late.paused,
             "vm.resume": requested("vm.resume", { type: "vm.resumeRequested" }),
             "vm.stop": {
               actions: record("vm.stop", ({ event }) => ({ type: "vm.stopRequested", force: event.force }))
@@ -384,7 +387,7 @@ const chart = setup({
       on: {
         ...opensConsole,
         "hypervisor.resumed": confirms("hypervisor.resumed", { type: "vm.resumed" }),
-        "hypervisor.failed": fails("resume"),
+        "hypervisor.failed": failsInDoubt("resume"),
         "vm.resumed": { target: "running" },
         "vm.operationFailed": { target: "paused" },
         "vm.reportEnded": ended,
@@ -396,7 +399,7 @@ const chart = setup({
       on: {
         ...opensConsole,
         "hypervisor.stopped": confirms("hypervisor.stopped", { type: "vm.stopped" }),
-        "hypervisor.failed": fails("stop"),
+        "hypervisor.failed": failsInDoubt("stop"),
         "vm.stopped": { target: "stopped" },
         "vm.operationFailed": { target: "running" }
       }
@@ -416,7 +419,6 @@ const chart = setup({
           }))
         },
         "vm.handedOver": {
-          // The migration gives the source's room back when the source's copy is gone.
           actions: assign(({ event }) => ({ host: event.to, decision: event.decision }))
         },
         "vm.reportEnded": { guard: "fromOwnHost", actions: crashed },

@@ -24,6 +24,28 @@ export const differs = (
   expected: ReadonlyArray<VmState>
 ): boolean => event.host === host && !expected.includes(event.state)
 
+/** Whoever failed at it may have done it, or a part of it, or something else was in the way: the host is asked how it is. */
+export const failsInDoubt = (operation: string) => ({
+  actions: [
+    record("hypervisor.failed", ({ event }) => ({
+      type: "vm.operationFailed",
+      operation,
+      reason: event.reason
+    })),
+    record("hypervisor.failed", () => ({ type: "vm.doubted" }))
+  ]
+})
+
+/** What was asked before the guest ended, and done after it was started again: it came too late to be what is wanted now. */
+const comesLate = <T extends Report["type"]>(report: T) => ({
+  [report]: { actions: record(report, () => ({ type: "vm.doubted" })) }
+})
+export const late = {
+  running: { ...comesLate("hypervisor.paused"), ...comesLate("hypervisor.stopped") },
+  paused: { ...comesLate("hypervisor.stopped"), ...comesLate("hypervisor.rebooted") },
+  stopped: { ...comesLate("hypervisor.resumed"), ...comesLate("hypervisor.rebooted") }
+}
+
 export const doubts = <Guard extends string>(guard: Guard) => ({
   "vm.observe": {
     guard,

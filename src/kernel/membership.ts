@@ -1,0 +1,188 @@
+/**
+ * How a host takes part, in any world: it registers, tells how it has its machines, and says what ended there. The
+ * kernel's side holds that against the journal. `src/live/membership.ts` carries it over links.
+ */
+import { Clock, Effect, Random, Schedule, Schema, Stream } from "effect"
+import { Name, Stream as StreamName, text } from "../events/fields.ts"
+import { HostCommand } from "../events/host.ts"
+import type { Message } from "../events/envelope.ts"
+import { VmCommand, VmState } from "../events/vm.ts"
+import { HostAgent } from "./agent.ts"
+import { Kernel } from "./kernel.ts"
+import { Hypervisor } from "./ports/hypervisor.ts"
+import type { SubmitError } from "./refusals.ts"
+
+export const Said = Schema.Struct({
+  stream: StreamName,
+  id: text(256),
+  message: Schema.Union([HostCommand, VmCommand])
+})
+export type Said = typeof Said.Type
+/** All machines that lie on a host, as its hypervisor has them. */
+export const Machines = Schema.Struct({
+  host: Name,
+  machines: Schema.Array(Schema.Struct({ vm: Name, state: VmState })).check(Schema.isMaxLength(10_000))
+})
+export type Machines = typeof Machines.Type
+
+export const commandOf = (node: string, { stream, id, message }: Said) => ({
+  stream,
+  message: message as Message,
+  id,
+  correlation: id,
+  principal: { kind: "node" as const, name: node }
+})
+
+const reconciledAtOnce = 16
+/** How long a machine's actor may be at something before it hears how its host has it: then the host is asked anyway. */
+const observePauseMs = 1000
+const observeTries = 60
+
+/** What is read here of the actors' states. */
+interface Placed {
+  readonly host: string | null
+  readonly migration: string | null
+}
+interface Promised {
+  readonly reservations: Readonly<Record<string, { readonly vm: string }>>
+  readonly leftovers: Readonly<Record<string, string>>
+}
+
+/** Refused for what is under way and not because the machine is as it should be, or not heard at all. */
+const isHeardLater = (error: SubmitError): boolean =>
+  error._tag === "CommandRefused" ? !error.allowed.includes("vm.observe") : error._tag !== "UnknownKind"
+
+/**
+ * Hold what lies on a host against the journal. Each machine that is said to be there, or has its room there, is told how
+ * its host has it, and asks the host itself when that differs. What the journal does not know there is named and left
+ * alone: after a journal was restored from a backup it may be the only copy.
+ */
+export const reconcile = Effect.fnUntraced(function* (
+  kernel: Kernel["Service"],
+  node: string,
+  { host, machines }: Machines
+) {
+  const found = new Map(machines.map(({ vm, state }) => [vm, state]))
+  const actors = kernel.resident()
+  const { leftovers = {}, reservations = {} } = (actors.get(`host/${host}`)?.chart.context ??
+    {}) as Partial<Promised>
+  const observed: Array<Said> = []
+  const id = `observe/${host}/${yield* Clock.currentTimeMillis}`
+  // The machines that have room here, and not all there are: hosts come back often, and together.
+  const here = new Set([...Object.values(reservations).map(({ vm }) => vm), ...found.keys()])
+  for (const vm of here) {
+    const stream = `vm/${vm}`
+    const actor = actors.get(stream)
+    if (actor === undefined) continue
+    const own = actor.chart.context as Placed
+    // While it moves its migration asks for it.
+    if (own.migration !== null) found.delete(vm)
+    if (own.host !== host) continue
+    const message = { type: "vm.observe" as const, host, state: found.get(vm) ?? ("absent" as const) }
+    observed.push({ stream, id: `${id}/${vm}`, message })
+    found.delete(vm)
+  }
+  const told = (said: Said) =>
+    kernel.submit(commandOf(node, said)).pipe(
+      Effect.retry({
+        while: isHeardLater,
+        schedule: Schedule.max([Schedule.spaced(observePauseMs), Schedule.recurs(observeTries)])
+      }),
+      Effect.ignore
+    )
+  yield* Effect.forEach(observed, told, { concurrency: reconciledAtOnce, discard: true })
+  const unknown = [...found.keys()].filter((vm) => leftovers[vm] === undefined)
+  if (unknown.length > 0) {
+    const named = unknown.slice(0, 20).join(", ")
+    yield* Effect.logWarning(
+      `${unknown.length} machines on ${host} have no place there in the journal: ${named}`
+    )
+  }
+})
+
+export type Say = (said: Said | Machines) => Effect.Effect<void, { readonly message: string }>
+
+/** Say it to the kernel in this process. */
+export const sayHere = Effect.fn("sayHere")(function* (node: string) {
+  const kernel = yield* Kernel
+  const say: Say = (said) =>
+    "machines" in said ? reconcile(kernel, node, said) : Effect.asVoid(kernel.submit(commandOf(node, said)))
+  return say
+})
+
+export interface RegisterOptions {
+  readonly host: string
+  readonly address: string
+  readonly labels: Readonly<Record<string, string>>
+  /** Changes when the link to the kernel's node is a new one; a constant where the kernel is in this process. */
+  readonly linkedSince: Effect.Effect<number | string | null>
+}
+
+/** A link that is new is noticed within this. */
+export const watchMs = 250
+const endedTries = 60
+
+/** Register, register again after every new link, and forward what ended. Runs until interrupted. */
+export const takePart = Effect.fn("takePart")(function* (say: Say, options: RegisterOptions) {
+  const hypervisor = yield* Hypervisor
+  const agent = yield* HostAgent
+  const found = yield* hypervisor.facts.pipe(
+    Effect.tapError(({ reason }) =>
+      Effect.logError(
+        `host ${options.host} can't take part: its hypervisor tells nothing of itself: ${reason}`
+      )
+    )
+  )
+  const facts = { ...found, labels: options.labels }
+  const start = `${yield* Clock.currentTimeMillis}-${yield* Random.nextIntBetween(0, 2 ** 31)}`
+  const stream = `host/${options.host}`
+  const message = { type: "host.register" as const, address: options.address, facts }
+
+  const forward = agent.ended.pipe(
+    Stream.runForEach((message) => {
+      const { vm, command } = message
+      return Effect.gen(function* () {
+        const id = `ended/${options.host}/${vm}/${yield* Clock.currentTimeMillis}`
+        // Refused while the machine is between two places: asked again, within a limit. Once it runs again that is over: its
+        // actor knew, and the end of its next life would be told of as well.
+        const isOver = Effect.map(hypervisor.observe(vm), (state) => state === "running").pipe(
+          Effect.orElseSucceed(() => false)
+        )
+        const told = say({ stream: `vm/${vm}`, id, message: command })
+        yield* Effect.flatMap(isOver, (over) => (over ? Effect.void : told)).pipe(
+          Effect.retry({
+            schedule: Schedule.max([Schedule.spaced("1 second"), Schedule.recurs(endedTries)])
+          }),
+          Effect.catch((error) => Effect.logWarning(`the end of ${vm} was not taken: ${error.message}`)),
+          Effect.forkScoped
+        )
+      })
+    }),
+    Effect.scoped
+  )
+  const tellMachines = Effect.flatMap(hypervisor.list, (machines) =>
+    say({ host: options.host, machines })
+  ).pipe(
+    Effect.retry({
+      schedule: Schedule.max([Schedule.spaced(observePauseMs), Schedule.recurs(observeTries)])
+    }),
+    Effect.catch((error) => Effect.logWarning(`what lies on ${options.host} was not told: ${error.message}`))
+  )
+  const register = Effect.gen(function* () {
+    let registeredFor: number | string | null = null
+    for (;;) {
+      const since = yield* options.linkedSince
+      if (since !== null && since !== registeredFor) {
+        const said = yield* Effect.exit(
+          say({ stream, id: `register/${options.host}/${start}/${since}`, message })
+        )
+        if (said._tag === "Success") {
+          registeredFor = since
+          yield* Effect.forkChild(tellMachines)
+        } else yield* Effect.logWarning(`not registered yet: ${said.cause}`)
+      }
+      yield* Effect.sleep(watchMs)
+    }
+  })
+  yield* Effect.all([register, forward], { concurrency: 2, discard: true })
+})
