@@ -15,6 +15,10 @@ export type Promised =
   | "completeness"
   | "convergence"
   | "crash"
+  | "one-owner"
+  | "no-machine-lost"
+  | "one-ending"
+  | "capacity"
 
 export class Violation extends Error {
   readonly promised: Promised

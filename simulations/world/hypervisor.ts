@@ -3,7 +3,8 @@
  * count that was written to them. The fleet outlives the drivers, as QEMU outlives its agent; a new driver over the
  * same host finds the machines as they are. The driver's name is `sim`, everywhere.
  */
-import { Clock, Effect, Exit, FiberSet, Latch, Layer, Stream } from "effect"
+import { Clock, Effect, Exit, FiberSet, Latch, Layer, Semaphore, Stream } from "effect"
+import type { HostFacts } from "../../src/events/host.ts"
 import type { Channel } from "../../src/events/requests.ts"
 import type { VmSpec } from "../../src/events/vm.ts"
 import { Hypervisor, HypervisorError } from "../../src/kernel/ports/hypervisor.ts"
@@ -18,6 +19,7 @@ import {
   digests,
   fail,
   machineOf,
+  neverRan,
   noFaults,
   persist,
   startRunning,
@@ -60,6 +62,16 @@ export function hostOf(fleet: Fleet, name: string): SimHost {
 export const killMachine = (fleet: Fleet, host: string, vm: string): Effect.Effect<void> =>
   Effect.map(Clock.currentTimeMillis, (now) => died(fleet, hostOf(fleet, host), vm, now, "crash"))
 
+/** The host loses its power: what ran there does not, what never ran there is gone, and disks stay. Nobody is told. */
+export function crashHost(fleet: Fleet, host: SimHost, nowMs: number): void {
+  for (const machine of host.machines.values()) {
+    if (machine.state === "incoming") neverRan(host, machine)
+    else if (machine.state !== "defined") stopRunning(fleet, machine, nowMs, "defined")
+    machine.outgoing = null
+  }
+  host.ended.length = 0
+}
+
 /** The guest powers off by itself. */
 export const powerOff = (fleet: Fleet, host: string, vm: string): Effect.Effect<void> =>
   Effect.map(Clock.currentTimeMillis, (now) => died(fleet, hostOf(fleet, host), vm, now, "guest-shutdown"))
@@ -90,7 +102,7 @@ export const diskDigests = (fleet: Fleet, host: string, vm: string): Effect.Effe
 type Operation<A> = Effect.Effect<A, HypervisorError>
 
 /** Faults come between the question and the work, and between the work and the answer. */
-const withFaults = <A>(fleet: Fleet, op: string, vm: string, work: Operation<A>): Operation<A> =>
+const withFaults = <A>({ fleet, alone }: Driver, op: string, vm: string, work: Operation<A>): Operation<A> =>
   Effect.gen(function* () {
     const { random, faults, injected } = fleet
     if (random.chance(faults.slow)) {
@@ -107,7 +119,7 @@ const withFaults = <A>(fleet: Fleet, op: string, vm: string, work: Operation<A>)
       return yield* fail(op, vm, "lost", "simulated: done, but the answer was lost")
     }
     return result
-  })
+  }).pipe((operation) => alone(vm, operation))
 
 const channelsOf = (host: string, migration: string, spec: VmSpec): ReadonlyArray<Channel> =>
   ["ram", ...spec.disks.filter((disk) => disk.storage === "local").map((disk) => disk.name)].map((name) => ({
@@ -125,6 +137,7 @@ const newMachine = (vm: string, spec: VmSpec): Machine => ({
   snapshots: new Map(),
   incoming: null,
   arrived: false,
+  gone: false,
   outgoing: null
 })
 
@@ -137,6 +150,7 @@ const wrongState = (op: string, machine: Machine) =>
   fail(op, machine.vm, "wrong-state", `it is ${machine.state}`)
 
 class Driver {
+  readonly #locks = new Map<string, Semaphore.Semaphore>()
   readonly fleet: Fleet
   readonly host: SimHost
   readonly run: (work: Effect.Effect<void>) => unknown
@@ -147,10 +161,18 @@ class Driver {
     this.run = run
   }
 
+  /** One operation of a machine at a time, in the order in which they were asked for, as the live driver does it. */
+  readonly alone = <A>(vm: string, operation: Operation<A>): Operation<A> =>
+    Effect.suspend(() => {
+      const lock = this.#locks.get(vm) ?? Semaphore.makeUnsafe(1)
+      this.#locks.set(vm, lock)
+      return lock.withPermit(operation)
+    })
+
   /** Do something to a machine that is there, now, with the faults of this world. */
   private on<A>(op: string, vm: string, work: (machine: Machine, now: number) => Operation<A>): Operation<A> {
     return withFaults(
-      this.fleet,
+      this,
       op,
       vm,
       Effect.gen({ self: this }, function* () {
@@ -166,7 +188,7 @@ class Driver {
     cloneOf?: { readonly vm: string; readonly snapshot?: string | undefined }
   ) {
     return withFaults(
-      this.fleet,
+      this,
       "define",
       vm,
       Effect.gen({ self: this }, function* () {
@@ -220,6 +242,7 @@ class Driver {
   resume(vm: string) {
     return this.on("resume", vm, (machine, now) => {
       if (machine.state === "running") return Effect.void
+      if (machine.gone) return fail("resume", vm, "not-found", "the machine that arrived here is gone")
       const arrived = machine.state === "incoming" && machine.arrived
       if (!arrived && machine.state !== "paused" && machine.state !== "handed-over") {
         return wrongState("resume", machine)
@@ -247,7 +270,7 @@ class Driver {
 
   remove(vm: string) {
     return withFaults(
-      this.fleet,
+      this,
       "remove",
       vm,
       Effect.sync(() => {
@@ -291,7 +314,7 @@ class Driver {
   prepareIncoming(vm: string, spec: VmSpec, arrival: Arrival) {
     const { migration } = arrival
     return withFaults(
-      this.fleet,
+      this,
       "prepareIncoming",
       vm,
       Effect.suspend((): Operation<ReadonlyArray<Channel>> => {
@@ -307,7 +330,7 @@ class Driver {
 
   abandonIncoming(vm: string, migration: string) {
     return withFaults(
-      this.fleet,
+      this,
       "abandonIncoming",
       vm,
       Effect.suspend((): Operation<void> => {
@@ -373,7 +396,7 @@ class Driver {
 const lostDriver = (vm: string) =>
   new HypervisorError({ op: "migrate", vm, code: "lost", reason: "the driver ended while it sent" })
 
-const simFacts = {
+export const simFacts: HostFacts = {
   cpus: 64,
   memoryMib: 262_144,
   diskMib: 16_777_216,
@@ -387,14 +410,14 @@ const simFacts = {
 }
 
 /** A driver for this host of the fleet; closing it leaves the machines as they are. */
-export const simLayer = (fleet: Fleet, name: string): Layer.Layer<Hypervisor> =>
+export const simLayer = (fleet: Fleet, name: string, facts: HostFacts = simFacts): Layer.Layer<Hypervisor> =>
   Layer.effect(
     Hypervisor,
     Effect.gen(function* () {
       const host = hostOf(fleet, name)
       const driver = new Driver(fleet, host, yield* FiberSet.makeRuntime<never, void, never>())
       return Hypervisor.of({
-        facts: Effect.succeed(simFacts),
+        facts: Effect.succeed(facts),
         list: Effect.sync(() => [...host.machines.values()].map(({ vm, state }) => ({ vm, state }))),
         observe: (vm) => Effect.sync(() => host.machines.get(vm)?.state ?? "absent"),
         define: (vm, spec, cloneOf) => driver.define(vm, spec, cloneOf),

@@ -3,8 +3,7 @@ import assert from "node:assert/strict"
 import { fork } from "node:child_process"
 import { test } from "node:test"
 import { fileURLToPath } from "node:url"
-import type { Scenario } from "../../simulations/main.ts"
-import type { Found } from "./mutant-child.ts"
+import type { Found, Scenario } from "./mutant-child.ts"
 import type { Mutant } from "./mutants.ts"
 
 const child = fileURLToPath(new URL("./mutant-child.ts", import.meta.url))

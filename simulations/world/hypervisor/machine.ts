@@ -32,6 +32,8 @@ export interface Machine {
   /** The migration it waits for. */
   incoming: Arrival | null
   arrived: boolean
+  /** It had arrived, whole, and its process ended before it ran: what is left are its disks. */
+  gone: boolean
   outgoing: {
     readonly migration: string
     readonly work: SharedWork<MigrationReport, HypervisorError>
@@ -50,7 +52,7 @@ export interface SimHost {
 export interface Fleet {
   readonly random: Random
   readonly bandwidthBytesPerSecond: number
-  readonly faults: Faults
+  faults: Faults
   /** How often each fault came. */
   readonly injected: { -readonly [K in keyof Faults]: number }
   readonly hosts: Map<string, SimHost>
@@ -113,14 +115,17 @@ export function stopRunning(fleet: Fleet, machine: Machine, nowMs: number, state
   machine.state = state
 }
 
+/** What only waited leaves nothing; what had arrived keeps its place, as the live driver's folder does. */
+export function neverRan(host: SimHost, machine: Machine): void {
+  if (machine.arrived) machine.gone = true
+  else host.machines.delete(machine.vm)
+}
+
 /** The process ended by itself. One that never ran here leaves nothing; one that did is told about. */
 export function died(fleet: Fleet, host: SimHost, vm: string, nowMs: number, cause: VmEnded["cause"]): void {
   const machine = host.machines.get(vm)
   if (!machine || machine.state === "defined") return
-  if (machine.state === "incoming") {
-    host.machines.delete(vm)
-    return
-  }
+  if (machine.state === "incoming") return neverRan(host, machine)
   const ran = machine.state !== "handed-over"
   stopRunning(fleet, machine, nowMs, "defined")
   machine.outgoing = null

@@ -1,0 +1,218 @@
+/** Planted faults of the kernel and its actors, which the simulated fleet has to find; in the manner of `mutants.ts`. */
+import type { Mutant } from "./mutants.ts"
+
+export const fleetMutants: ReadonlyArray<Mutant> = [
+  {
+    name: "commands-not-remembered",
+    seed: 1,
+    story: "a command that is sent again is a new command",
+    edits: [
+      {
+        file: "src/kernel/turn.ts",
+        find: `if (isRecent(actor.recent, input.id)) return { outcome: "duplicate" }`,
+        put: ""
+      },
+      {
+        file: "src/kernel/turn.ts",
+        find: "id: `$" + "{id}#$" + "{index}`,",
+        put: 'id: index === 0 && actor.revision >= 0 ? id + "@" + actor.revision + "#0" : id + "#" + index,'
+      }
+    ]
+  },
+  {
+    name: "memory-promised-twice",
+    seed: 1,
+    story: "a host gives room away without looking whether it has any",
+    edits: [
+      {
+        file: "src/actors/host/chart.ts",
+        find: "used.memoryMib + event.needs.memoryMib <= context.facts.memoryMib &&",
+        put: ""
+      },
+      {
+        file: "src/actors/placement/decide.ts",
+        find: `["memory", (host, _, needs) => lacking("memoryMib", host, needs.memoryMib)],`,
+        put: ""
+      }
+    ]
+  },
+  {
+    name: "source-resumed-in-doubt",
+    seed: 1,
+    story: "a destination whose answer to `resume` is lost is taken for one that never ran",
+    edits: [
+      {
+        file: "src/actors/migration/chart.ts",
+        find: `(event as Failed).op === "resume" && (event as Failed).code === "not-found",`,
+        put: `(event as Failed).op === "resume",`
+      }
+    ]
+  },
+  {
+    name: "destination-cleared",
+    seed: 1,
+    story: "after a migration the copy that runs is removed, and the old one stays",
+    edits: [
+      {
+        file: "src/actors/migration/requests.ts",
+        find: `  ...at(context.from, context),\n  op: "remove"`,
+        put: `  ...at(context.to, context),\n  op: "remove"`
+      }
+    ]
+  },
+  {
+    name: "source-room-kept",
+    seed: 1,
+    story: "the room at the source is not given back",
+    edits: [
+      {
+        file: "src/actors/migration/requests.ts",
+        find: `type: "host.release", reservation: sourceDecision,`,
+        put: `type: "host.release", reservation: id,`
+      },
+      {
+        file: "src/actors/migration/requests.ts",
+        find: "releaseSource = ({ vm, from, sourceDecision }",
+        put: "releaseSource = ({ vm, from, id }"
+      }
+    ]
+  },
+  {
+    name: "owner-stays",
+    seed: 1,
+    story: "the machine's actor does not take over the new host",
+    edits: [
+      {
+        file: "src/actors/vm/chart.ts",
+        find: "assign(({ event }) => ({ host: event.to, decision: event.decision }))",
+        put: "assign(({ event }) => ({ decision: event.decision }))"
+      }
+    ]
+  },
+  {
+    name: "failure-believed",
+    seed: 1,
+    story: "an operation whose answer was lost is taken for one that was not done",
+    edits: [
+      {
+        file: "src/actors/vm/verifying.ts",
+        find: `    record("hypervisor.failed", () => ({ type: "vm.doubted" }))\n`,
+        put: ""
+      }
+    ]
+  },
+  {
+    name: "late-answer-ignored",
+    seed: 250,
+    story: "a pause that is performed after the guest was started again goes unnoticed",
+    edits: [
+      {
+        file: "src/actors/vm/verifying.ts",
+        find: `running: { ...comesLate("hypervisor.paused"), ...comesLate("hypervisor.stopped") },`,
+        put: "running: {},"
+      }
+    ]
+  },
+  {
+    name: "hosts-not-heard",
+    seed: 1,
+    story: "how a host that comes back has its machines is not held against the journal",
+    edits: [
+      {
+        file: "src/kernel/membership.ts",
+        find: "if (own.host !== host) continue",
+        put: "if (own.host !== host || found.size >= 0) continue"
+      }
+    ]
+  },
+  {
+    name: "hosts-heard-when-idle",
+    seed: 94,
+    story: "what a host tells of a machine at which something is under way is not told again",
+    edits: [
+      {
+        file: "src/kernel/membership.ts",
+        find: "while: isHeardLater,",
+        put: "while: () => false,"
+      }
+    ]
+  },
+  {
+    name: "undurable-state-seen",
+    seed: 1,
+    story: "when an append fails the state stays as if it had not",
+    edits: [
+      {
+        file: "src/kernel/mailbox.ts",
+        find: "          return failBatch(staged, error)",
+        put: "          return (staged.states.forEach((state, stream) => this.residents.set(stream, state)), failBatch(staged, error))"
+      }
+    ]
+  },
+  {
+    name: "checkpoint-too-far",
+    seed: 1,
+    story: "a checkpoint says that it has actors which it passed over",
+    edits: [
+      {
+        file: "src/kernel/kernel.ts",
+        find: "filter((actor) => actor.position > since)",
+        put: "filter((actor) => actor.position > since + 7)"
+      }
+    ]
+  },
+  {
+    name: "outstanding-forgotten",
+    seed: 1,
+    story: "after a restart of the kernel what was outstanding is not performed again",
+    edits: [{ file: "src/kernel/kernel.ts", find: "  performer.recover()\n", put: "" }]
+  },
+  {
+    name: "answer-dropped",
+    seed: 1,
+    story: "an answer that the kernel could not record is not brought again",
+    edits: [
+      {
+        file: "src/kernel/perform.ts",
+        find: ".pipe(Effect.retry({ schedule: retryPause, while: mayPass }), Effect.ignore)",
+        put: ".pipe(Effect.ignore)"
+      }
+    ]
+  },
+  {
+    name: "door-without-limit",
+    seed: 1,
+    story: "inputs wait at the kernel's door without a limit",
+    edits: [
+      {
+        file: "src/kernel/mailbox.ts",
+        find: "if (this.waiting.length >= waiting_max && input.answers === null)",
+        put: "if (this.waiting.length >= waiting_max * 1e6 && input.answers === null)"
+      }
+    ]
+  },
+  {
+    name: "unwanted-room-kept",
+    seed: 1,
+    story: "a place that nobody wants any more keeps its room",
+    edits: [
+      {
+        file: "src/actors/placement/chart.ts",
+        find: "holdsRoom: ({ context }) => context.chosen !== null",
+        put: "holdsRoom: ({ context }) => context.chosen === undefined"
+      }
+    ]
+  },
+  {
+    name: "leftovers-forgotten",
+    seed: 1,
+    story: "what could not be removed from a host is not remembered",
+    edits: [
+      {
+        file: "src/actors/host/chart.ts",
+        find: `return leftover !== "" && !returned`,
+        put: `return leftover === "nothing" && !returned`
+      }
+    ]
+  }
+]
