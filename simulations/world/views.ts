@@ -2,7 +2,8 @@
 import { Effect, Latch, Stream } from "effect"
 import type { EventStore } from "../../src/kernel/ports/event-store.ts"
 import { Views } from "../../src/kernel/ports/views.ts"
-import { hostViewsOf, inventory } from "../../src/projections/inventory.ts"
+import { hostsFor } from "../../src/projections/candidates.ts"
+import { inventory } from "../../src/projections/inventory.ts"
 import type { Inventory } from "../../src/projections/inventory.ts"
 
 /** Folds every fact from the first on, `lagMeanMs` behind on average; runs in the surrounding scope. */
@@ -25,9 +26,9 @@ export const makeViews = Effect.fnUntraced(function* (
   )
   yield* Effect.forkScoped(Effect.ignore(feed))
   const views = Views.of({
-    hosts: (position) =>
+    hosts: (position, asked) =>
       Effect.suspend(() => {
-        const answer = Effect.sync(() => ({ hosts: hostViewsOf(state), position: reached }))
+        const answer = Effect.sync(() => ({ ...hostsFor(state, asked ?? {}), position: reached }))
         const wait: Effect.Effect<void> = Effect.suspend(() =>
           reached >= position ? Effect.void : Effect.flatMap(moved.await, () => wait)
         )

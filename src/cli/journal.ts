@@ -2,8 +2,9 @@
 import { Effect, Option } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import type { Recorded } from "../events/envelope.ts"
-import type { Candidate } from "../events/placement.ts"
+import type { Candidate, Others } from "../events/placement.ts"
 import { page_max, withApi } from "./connection.ts"
+import { othersOf } from "./decision.ts"
 import { failure } from "./exit.ts"
 import { vmArgument } from "./mutate.ts"
 import { withJournal } from "./offline.ts"
@@ -54,6 +55,7 @@ function showDecision(to: Output, decision: Row): void {
               .join(", ")}`
       to.line(`    ${host}: ${said}`)
     }
+    for (const line of othersOf(fact.data["others"] as Others | undefined)) to.line(`    ${line}`)
   }
 }
 

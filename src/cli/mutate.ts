@@ -6,6 +6,7 @@ import type { ApiCalls } from "../live/api/client.ts"
 import type { DryRun, Operation } from "../live/api/bodies.ts"
 import { formatDuration, parseDuration } from "../live/config/duration.ts"
 import { withApi } from "./connection.ts"
+import { othersOf } from "./decision.ts"
 import { failure } from "./exit.ts"
 import { output } from "./output.ts"
 import type { Output } from "./output.ts"
@@ -160,6 +161,7 @@ function showDryRun(to: Output, dry: DryRun, what: string): void {
       const out = candidate.excluded.map((one) => `${one.filter}: ${one.reason}`).join("; ")
       to.line(`           ${candidate.host}: ${out === "" ? `score ${candidate.total}` : `out, ${out}`}`)
     }
+    for (const line of othersOf(dry.placement.others)) to.line(`           ${line}`)
   }
   for (const blocker of dry.blockers ?? []) to.line(`  ${to.paint("blocked", "red")}  ${blocker}`)
 }

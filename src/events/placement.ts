@@ -34,6 +34,37 @@ export type Candidate = typeof Candidate.Type
 
 const Purpose = Schema.Literals(["create", "migrate", "recover"])
 
+/** What a machine needs of a host, as the view of the hosts is asked. */
+export const PlacementQuestion = Schema.Struct({
+  vm: Name,
+  spec: VmSpec,
+  platform: Schema.NullOr(Platform),
+  capabilities: Schema.Array(text(64)),
+  purpose: Purpose,
+  from: Schema.NullOr(Name),
+  pinned: Schema.NullOr(Name)
+})
+export type PlacementQuestion = typeof PlacementQuestion.Type
+
+/** Of many hosts, those that are not named one by one: how many, and why they are out. */
+export const Others = Schema.Struct({
+  /** All that the view knows. */
+  hosts: Schema.Int,
+  /** So many were looked at until enough could take it, those named among them. */
+  looked: Schema.Int,
+  /** Says in which order they were looked at: the same text, the same order. */
+  draw: text(160),
+  /** By the first filter that each did not pass. */
+  out: Schema.Array(
+    Schema.Struct({
+      filter: Schema.String,
+      hosts: Schema.Int,
+      examples: Schema.Array(Schema.Struct({ host: Name, reason: text(512) })).check(Schema.isMaxLength(8))
+    })
+  )
+})
+export type Others = typeof Others.Type
+
 const asked = {
   vm: Name,
   spec: VmSpec,
@@ -58,7 +89,12 @@ export const PlacementCommand = Schema.Union([
 export type PlacementCommand = typeof PlacementCommand.Type
 
 export const PlacementReport = Schema.Union([
-  Schema.Struct({ type: Schema.tag("view.hosts"), hosts: Schema.Array(HostView), position: Schema.Int })
+  Schema.Struct({
+    type: Schema.tag("view.hosts"),
+    hosts: Schema.Array(HostView),
+    position: Schema.Int,
+    others: Schema.optionalKey(Others)
+  })
 ])
 export type PlacementReport = typeof PlacementReport.Type
 
@@ -68,6 +104,8 @@ const decision = {
   weights: Schema.Record(Schema.String, Schema.Number),
   viewPosition: Schema.Int,
   candidates: Schema.Array(Candidate),
+  /** Where there were too many hosts to name them all. */
+  others: Schema.optionalKey(Others),
   reason: text(4096)
 }
 

@@ -5,6 +5,7 @@
 import { Schema } from "effect"
 import { GroupReport, GroupRequest } from "./cluster.ts"
 import { Bytes, int, Milliseconds, Name, Stream, text, withDefault } from "./fields.ts"
+import { PlacementQuestion } from "./placement.ts"
 import { ComponentReport, ComponentRequest } from "./node.ts"
 import { Platform, VmSpec, VmState } from "./vm.ts"
 
@@ -88,7 +89,13 @@ export const Request = Schema.Union([
       Schema.Record(Schema.String, Schema.Unknown)
     ])
   }),
-  Schema.Struct({ port: Schema.tag("view"), op: Schema.tag("hosts") }),
+  Schema.Struct({
+    port: Schema.tag("view"),
+    op: Schema.tag("hosts"),
+    /** Of many hosts only those are told that could take the machine, in an order that `draw` says. */
+    question: Schema.optionalKey(PlacementQuestion),
+    draw: Schema.optionalKey(text(160))
+  }),
   Schema.Struct({ port: Schema.tag("timer"), op: Schema.tag("start"), name: Name, afterMs: Milliseconds }),
   Schema.Struct({ port: Schema.tag("timer"), op: Schema.tag("stop"), name: Name })
 ])

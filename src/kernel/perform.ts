@@ -159,7 +159,7 @@ function workOf(
       const position = performing.mailbox.resident().get(stream)?.position ?? 0
       return [
         key,
-        Effect.flatMap(performing.views.hosts(position), (view) =>
+        Effect.flatMap(performing.views.hosts(position, request), (view) =>
           report(performing, stream, asked, { type: "view.hosts", ...view }, true)
         )
       ]

@@ -6,7 +6,8 @@ import type { StoreFailure } from "../kernel/ports/event-store.ts"
 import { Views } from "../kernel/ports/views.ts"
 import { causeOf, entryOf, matches } from "../projections/audit.ts"
 import type { AuditEntry, AuditFilter } from "../projections/audit.ts"
-import { hostViewsOf, inventory } from "../projections/inventory.ts"
+import { hostsFor } from "../projections/candidates.ts"
+import { inventory } from "../projections/inventory.ts"
 import type { HostRow, VmRow } from "../projections/inventory.ts"
 import { migrations } from "../projections/migrations.ts"
 import type { MigrationResult, MigrationRow } from "../projections/migrations.ts"
@@ -219,6 +220,8 @@ export interface ViewsOptions {
 /** An actor is told nothing rather than something older than its own question, so this waits up to 60 times. */
 const patience_max = 60
 
+const allHosts = { port: "view", op: "hosts" } as const
+
 /** The Views port over the inventory. Dies when the inventory does not come as far as was asked. */
 export const viewsLayer = (options: ViewsOptions = {}): Layer.Layer<Views, never, Projector> =>
   Layer.effect(
@@ -232,9 +235,9 @@ export const viewsLayer = (options: ViewsOptions = {}): Layer.Layer<Views, never
           Effect.orDie
         )
       return Views.of({
-        hosts: (position) =>
+        hosts: (position, asked = allHosts) =>
           Effect.map(wait(position), () => ({
-            hosts: hostViewsOf(projector.state(inventory)),
+            ...hostsFor(projector.state(inventory), asked),
             position: projector.position(inventory.name)
           }))
       })

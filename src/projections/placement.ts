@@ -77,8 +77,10 @@ const attemptOf = (data: Decided, position: number): DecisionAttempt => ({
   attempt: data.attempt,
   position,
   policy: data.policy,
-  considered: data.candidates.length,
-  excluded: data.candidates.filter((candidate) => candidate.excluded.length > 0).length,
+  considered: data.others?.looked ?? data.candidates.length,
+  excluded:
+    data.candidates.filter((candidate) => candidate.excluded.length > 0).length +
+    (data.others?.out ?? []).reduce((sum, { hosts }) => sum + hosts, 0),
   chosen: data.chosen,
   reason: data.reason
 })

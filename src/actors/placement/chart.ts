@@ -12,7 +12,8 @@ import type { PlacementReport } from "../../events/placement.ts"
 import type { Report, Request } from "../../events/requests.ts"
 import { recorder } from "../../kernel/actor.ts"
 import type { ActorKind, Of, Stamped } from "../../kernel/actor.ts"
-import { decidePlacement, needsOf } from "./decide.ts"
+import { needsOf } from "../../events/feasibility.ts"
+import { decidePlacement } from "./decide.ts"
 import type { Question } from "./decide.ts"
 
 type Event =
@@ -35,7 +36,7 @@ const attempts_max = 3
 const record = recorder<Context, Event, PlacementFact>()
 
 const decisionOf = (context: Context, event: Of<Event, "view.hosts">) =>
-  decidePlacement(context.question as Question, event.hosts)
+  decidePlacement(context.question as Question, event.hosts, event.others)
 
 const decided = record("view.hosts", ({ context, event }) => {
   const { chosen, ...decision } = decisionOf(context, event)
@@ -48,7 +49,16 @@ const decided = record("view.hosts", ({ context, event }) => {
 const addressOf = (event: Of<Event, "view.hosts">, chosen: string): string =>
   event.hosts.find((host) => host.name === chosen)?.address ?? ""
 
-const viewHosts = { type: "request", params: { port: "view", op: "hosts" } } as const
+/** Each attempt looks at the hosts in another order. */
+const viewHosts = {
+  type: "request" as const,
+  params: ({ context }: { context: Context }): Request => ({
+    port: "view",
+    op: "hosts",
+    question: context.question as Question,
+    draw: `${context.id}/${context.attempts + 1}`.slice(-160)
+  })
+}
 
 const reserve = (context: Context, host: string): Request => {
   const { vm, spec } = context.question as Question

@@ -2,7 +2,7 @@
 import { Schema } from "effect"
 import { Recorded } from "../../events/envelope.ts"
 import { int, Name, Stream, text, withDefault } from "../../events/fields.ts"
-import { Candidate } from "../../events/placement.ts"
+import { Candidate, Others } from "../../events/placement.ts"
 import { MigrationPolicy } from "../../events/requests.ts"
 import { VmSpec } from "../../events/vm.ts"
 import { Duration } from "../config/duration.ts"
@@ -74,7 +74,8 @@ export type Operation = typeof Operation.Type
 export const PlacementPreview = Schema.Struct({
   chosen: Schema.NullOr(Schema.String),
   reason: Schema.String,
-  candidates: Schema.Array(Candidate)
+  candidates: Schema.Array(Candidate),
+  others: Schema.optionalKey(Others)
 })
 export type PlacementPreview = typeof PlacementPreview.Type
 

@@ -96,9 +96,10 @@ const previewPlacement = Effect.fnUntraced(function* (
   const asked = yield* kernel.consider(question).pipe(Effect.orElseSucceed(() => null))
   if (!kind || asked?.turn.outcome !== "record") return null
   const { next, drafts, requests } = asked.turn
-  const key = requests.find(({ request }) => request.port === "view")?.key
-  if (key === undefined) return null
-  const view = yield* ports.views.hosts(0)
+  const viewing = requests.find(({ request }) => request.port === "view")
+  if (viewing?.request.port !== "view") return null
+  const { key, request } = viewing
+  const view = yield* ports.views.hosts(0, request)
   const answer = {
     stream: placing.to,
     message: { type: "view.hosts", ...view },
@@ -109,9 +110,14 @@ const previewPlacement = Effect.fnUntraced(function* (
   }
   const turn = takeTurn(kind, next, answer, yield* Clock.currentTimeMillis, drafts[0]?.node ?? "")
   if (turn.outcome !== "record") return null
-  const { chosen, reason, candidates } = (turn.drafts[0]?.data ?? {}) as Partial<PlacementPreview>
+  const { chosen, reason, candidates, others } = (turn.drafts[0]?.data ?? {}) as Partial<PlacementPreview>
   if (candidates === undefined) return null
-  return { chosen: chosen ?? null, reason: reason ?? "", candidates }
+  return {
+    chosen: chosen ?? null,
+    reason: reason ?? "",
+    candidates,
+    ...(others === undefined ? {} : { others })
+  }
 })
 
 /** Empty when nothing that can be known now is in the migration's way. */
