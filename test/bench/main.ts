@@ -13,6 +13,7 @@ import { availableParallelism, cpus } from "node:os"
 import { parseArgs } from "node:util"
 import { http } from "./http.ts"
 import { actorsInMemory } from "./actors.ts"
+import { fleetWeek } from "./fleet.ts"
 import { eventStore } from "./event-store.ts"
 import { kernelDoor, turns } from "./kernel.ts"
 import type { Figure, Options, Size, Spread } from "./measure.ts"
@@ -34,6 +35,7 @@ export const parts = {
   actors: actorsInMemory,
   "start-up": startUp,
   swim,
+  fleet: fleetWeek,
   migration
 } as const
 

