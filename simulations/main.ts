@@ -3,14 +3,16 @@
  * it is told, and gives them seeds by messages.
  */
 import { parentPort, workerData } from "node:worker_threads"
+import { run as runFleet } from "./fleet/run.ts"
+import type { Verdict as FleetVerdict } from "./fleet/run.ts"
 import { run as runRaft } from "./raft/run.ts"
 import type { Verdict as RaftVerdict } from "./raft/run.ts"
 import { run as runSwim } from "./swim/run.ts"
 import type { Verdict as SwimVerdict } from "./swim/run.ts"
 
-export const scenarios = { raft: runRaft, swim: runSwim } as const
+export const scenarios = { raft: runRaft, swim: runSwim, fleet: runFleet } as const
 export type Scenario = keyof typeof scenarios
-type Verdict = RaftVerdict | SwimVerdict
+type Verdict = RaftVerdict | SwimVerdict | FleetVerdict
 
 /** A verdict as it goes between threads. */
 export type Said = Omit<Verdict, "violation"> & {

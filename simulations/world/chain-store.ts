@@ -33,7 +33,17 @@ export class ChainStore {
     this.#options = options
     const head = Effect.sync(() => ({ position: this.#position, hash: this.#hash }))
     this.service = EventStore.of({
-      append: (batch) => Effect.suspend(() => this.#append(batch)),
+      append: (batch, mark) =>
+        Effect.suspend(() => {
+          if (mark !== undefined) this.snapshots++
+          return this.#append(batch)
+        }),
+      // Of those that are kept, as everything that is read.
+      holds: (facts) =>
+        Effect.sync(() =>
+          facts.map(({ stream, id }) => this.#kept.get(stream)?.some((fact) => fact.id === id) ?? false)
+        ),
+      sync: Effect.void,
       readStream: (stream, read = {}) => Effect.sync(() => this.readStream(stream, read)),
       readAll: ({ direction, limit } = {}) =>
         Effect.sync(() => (direction === "backwards" && limit === 1 && this.#last ? [this.#last] : [])),

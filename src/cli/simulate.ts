@@ -170,9 +170,9 @@ const violations_max = 10
 export const simulate = Command.make(
   "simulate",
   {
-    scenario: Argument.Literals("scenario", ["raft", "swim"]).pipe(
+    scenario: Argument.Literals("scenario", ["raft", "swim", "fleet"]).pipe(
       Argument.withDescription(
-        "raft: a group that agrees, with crashes, partitions and changes of its members; swim: members that find out who is there"
+        "raft: a group that agrees, with crashes, partitions and changes of its members; swim: members that find out who is there; fleet: the kernel and its hosts, with operators and faults"
       )
     ),
     seed: Flag.Int("seed").pipe(Flag.withDescription("The first seed"), Flag.withDefault(1)),
