@@ -105,7 +105,7 @@ class World {
     this.runtime = new Runtime(this.schedule, this.random.split("runtime"))
     this.store = new ChainStore({
       sha256: instruments.sha256,
-      follow: (fact) => this.#follow(fact),
+      follow: (fact, dataBytes) => this.#follow(fact, dataBytes),
       isKept: (fact) => this.#isKept(fact)
     })
     const perSite = Math.ceil(options.hosts / options.sites)
@@ -118,13 +118,13 @@ class World {
     }
   }
 
-  #follow(fact: Recorded): void {
+  #follow(fact: Recorded, dataBytes: number): void {
     this.inventory = inventory.apply(this.inventory, fact)
     this.placement = placement.apply(this.placement, fact)
     this.migrations = migrations.apply(this.migrations, fact)
     if (fact.type === "novacron.placement.decided" || fact.type === "novacron.placement.noHost") {
       this.decisions++
-      this.#decisionBytes += JSON.stringify(fact.data).length
+      this.#decisionBytes += dataBytes
     }
   }
 

@@ -11,8 +11,8 @@ import type { ReadOptions, StreamAppend } from "../../src/kernel/ports/event-sto
 
 export interface ChainOptions {
   readonly sha256: (text: string) => string
-  /** Told of every fact once, in order, before its append returns. */
-  readonly follow: (fact: Recorded) => void
+  /** Told of every fact once, in order, before its append returns; with the length of its data as JSON. */
+  readonly follow: (fact: Recorded, dataLength: number) => void
   /** Whether this fact is kept, for who reads its stream or all facts. */
   readonly isKept: (fact: Recorded) => boolean
 }
@@ -110,7 +110,7 @@ export class ChainStore {
       if (kept === undefined) this.#kept.set(stream, [fact])
       else kept.push(fact)
     }
-    this.#options.follow(fact)
+    this.#options.follow(fact, dataText.length)
     return fact
   }
 }

@@ -1,0 +1,109 @@
+/** How a host takes part, in virtual time; each of these was found by the simulated fleet. */
+import assert from "node:assert/strict"
+import { test } from "node:test"
+import { Effect, Layer, Schema } from "effect"
+import { killMachine, makeFleet, simLayer } from "../../simulations/world/hypervisor.ts"
+import { makeRandom } from "../../simulations/world/random.ts"
+import { Runtime } from "../../simulations/world/runtime.ts"
+import { Schedule } from "../../simulations/world/schedule.ts"
+import { simTransport } from "../../simulations/world/transport.ts"
+import { VmSpec } from "../../src/events/vm.ts"
+import { HostAgent } from "../../src/kernel/agent.ts"
+import type { Kernel } from "../../src/kernel/kernel.ts"
+import { reconcile, takePart } from "../../src/kernel/membership.ts"
+import type { Say } from "../../src/kernel/membership.ts"
+import { Hypervisor } from "../../src/kernel/ports/hypervisor.ts"
+import { CommandRefused, Overloaded } from "../../src/kernel/refusals.ts"
+import type { SubmitError } from "../../src/kernel/refusals.ts"
+
+const world = () => {
+  const random = makeRandom(1)
+  return new Runtime(new Schedule(random.split("schedule"), 100_000), random.split("runtime"))
+}
+
+const actor = (stream: string, context: object) => [stream, { stream, chart: { context } }] as const
+
+/** A kernel whose machine `web` is on host `a`, and which refuses with each of these before it accepts. */
+function kernelOf(refusals: ReadonlyArray<SubmitError>) {
+  const told: Array<string> = []
+  const left = [...refusals]
+  const residents = new Map<string, unknown>([
+    actor("host/a", { reservations: { "web.1": { vm: "web" } }, leftovers: {} }),
+    actor("vm/web", { host: "a", migration: null }),
+    actor("vm/other", { host: "b", migration: null })
+  ])
+  const kernel = {
+    resident: () => residents,
+    submit: ({ stream, message }: { stream: string; message: { type: string; state?: string } }) =>
+      Effect.suspend(() => {
+        told.push(`${stream} ${message.type} ${message.state}`)
+        const refusal = left.shift()
+        return refusal === undefined ? Effect.void : Effect.fail(refusal)
+      })
+  } as unknown as Kernel["Service"]
+  return { kernel, told }
+}
+
+const refused = (allowed: ReadonlyArray<string>) =>
+  new CommandRefused({
+    stream: "vm/web",
+    command: "vm.observe",
+    state: "running.snapshotting",
+    allowed,
+    unmet: []
+  })
+const overloaded = new Overloaded({ waiting: 2, waiting_max: 2 })
+
+test("a machine that is busy when its host is back hears of it later, as one that was not heard (seeds 94 and 358)", () => {
+  const { kernel, told } = kernelOf([refused(["vm.reportEnded"]), overloaded])
+  world().run(reconcile(kernel, "a", { host: "a", machines: [{ vm: "web", state: "defined" }] }), 10_000)
+  assert.deepEqual(
+    told,
+    Array.from({ length: 3 }, () => "vm/web vm.observe defined")
+  )
+})
+
+test("one that is as its host has it is told once, and one that is not there is told of as absent", () => {
+  const { kernel, told } = kernelOf([refused(["vm.observe"])])
+  world().run(reconcile(kernel, "a", { host: "a", machines: [] }), 10_000)
+  assert.deepEqual(told, ["vm/web vm.observe absent"])
+})
+
+const spec = Schema.decodeUnknownSync(VmSpec)({ disks: [{ name: "root", sizeMib: 64 }] })
+
+/** The ends that are told of `web`, which is started again after this time; the first of them is not heard. */
+function endsTold(againMs: number): number {
+  const runtime = world()
+  const fleet = makeFleet({ seed: 1 })
+  const told: Array<string> = []
+  let deaf = true
+  const say: Say = (said) =>
+    Effect.suspend(() => {
+      if (!("message" in said) || said.message.type !== "vm.reportEnded") return Effect.void
+      told.push(said.stream)
+      return deaf ? Effect.fail({ message: "refused" }) : Effect.void
+    })
+  const life = Effect.gen(function* () {
+    const hypervisor = yield* Hypervisor
+    const options = { host: "a", address: "a", labels: {}, linkedSince: Effect.succeed(1) }
+    yield* Effect.forkScoped(takePart(say, options))
+    yield* hypervisor.define("web", spec)
+    yield* hypervisor.start("web")
+    yield* killMachine(fleet, "a", "web")
+    yield* Effect.sleep(againMs)
+    yield* hypervisor.start("web")
+    deaf = false
+    yield* Effect.sleep(5000)
+  })
+  const services = HostAgent.layer("a").pipe(
+    Layer.provideMerge(simLayer(fleet, "a")),
+    Layer.provide(simTransport)
+  )
+  runtime.run(life.pipe(Effect.scoped, Effect.provide(services)), 60_000)
+  return told.length
+}
+
+test("the end of a guest that runs again is not told any more (seed 22)", () => {
+  assert.equal(endsTold(500), 1)
+  assert.equal(endsTold(2500), 3)
+})
