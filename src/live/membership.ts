@@ -81,6 +81,13 @@ export const serveRegistering = Effect.fn("serveRegistering")(function* (
   return Effect.sync(() => asked)
 })
 
+function hostsOf(kernel: Kernel["Service"]): Set<string> {
+  const hosts = new Set<string>()
+  for (const stream of kernel.resident().keys())
+    if (stream.startsWith("host/")) hosts.add(stream.slice("host/".length))
+  return hosts
+}
+
 /** At the node whose kernel performs: a registered host whose link is down for `lostAfterMs` is lost. */
 export const watchHosts = Effect.fn("watchHosts")(function* (
   node: string,
@@ -91,21 +98,27 @@ export const watchHosts = Effect.fn("watchHosts")(function* (
   const link = yield* Link
   const downSince = new Map<string, number>()
   const backSince = new Map<string, number>()
+  // Who was known when this node began to perform, or has had a link since: not all actors there are, which are many more than hosts.
+  let known: Set<string> | null = null
   for (;;) {
     if (!kernel.isPerforming()) {
       // Whoever performs next gives every host its time anew.
       downSince.clear()
       backSince.clear()
+      known = null
       yield* Effect.sleep(watchMs)
       continue
     }
+    known ??= hostsOf(kernel)
     const now = yield* Clock.currentTimeMillis
-    const connected = new Set(
-      (yield* link.peers).filter((peer) => peer.state === "connected").map((peer) => peer.node)
-    )
-    for (const actor of kernel.resident().values()) {
-      if (!actor.stream.startsWith("host/")) continue
-      const host = actor.stream.slice("host/".length)
+    const connected = new Set<string>()
+    for (const peer of yield* link.peers) {
+      known.add(peer.node)
+      if (peer.state === "connected") connected.add(peer.node)
+    }
+    for (const host of known) {
+      const actor = kernel.resident().get(`host/${host}`)
+      if (actor === undefined) continue
       const isLost = actor.chart.value === "lost"
       const gone = !own.has(host) && !connected.has(host) && !isLost
       // It registers by itself when its link is new. When somebody else had lost it, it does not know.
