@@ -110,7 +110,7 @@ export class Operators {
 
   #draw(name: CommandName): Asked | null {
     const random = this.#random
-    const vm = `vm-${random.int(0, this.#options.operators.machines - 1)}`
+    const vm = this.#vmFor(name)
     const host = this.#any([...this.#node.hosts.keys()]) ?? ""
     const stream = `vm/${vm}`
     switch (name) {
@@ -143,6 +143,19 @@ export class Operators {
       default:
         return { stream, message: { type: `vm.${name}` } }
     }
+  }
+
+  /** Mostly one for which this makes sense; else any, as people do who have not looked. */
+  #vmFor(name: CommandName): string {
+    const all = Array.from({ length: this.#options.operators.machines }, (_, index) => `vm-${index}`)
+    const wanted = suits[name]
+    const actors = this.#node.kernel?.resident()
+    if (wanted === undefined || actors === undefined || this.#random.chance(0.2)) return this.#any(all) ?? ""
+    const fit = all.filter((vm) => {
+      const actor = actors.get(`vm/${vm}`)
+      return wanted.includes(actor === undefined ? "absent" : describe(actor.chart))
+    })
+    return this.#any(fit.length === 0 ? all : fit) ?? ""
   }
 
   #migration(vm: string, host: string): Asked {
@@ -217,6 +230,21 @@ export class Operators {
       this.#runtime.fork(Effect.ignore(this.#submit(command)))
     })
   }
+}
+
+const running = ["running.idle"]
+const suits: Partial<Readonly<Record<CommandName, ReadonlyArray<string>>>> = {
+  create: ["absent"],
+  clone: ["absent"],
+  start: ["stopped.idle", "unplaced"],
+  stop: [...running, "paused.idle"],
+  pause: running,
+  resume: ["paused.idle"],
+  reboot: running,
+  snapshot: [...running, "stopped.idle"],
+  restore: ["stopped.idle"],
+  delete: ["stopped.idle", "unplaced"],
+  migrate: running
 }
 
 export const isOver = (state: string): boolean => ["completed", "cancelled", "failed"].includes(state)

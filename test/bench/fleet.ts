@@ -66,7 +66,7 @@ const inChild = async (hosts: number, days: number, seed: number): Promise<Measu
 
 const percent = (share: number) => `${(share * 100).toFixed(1)} %`
 
-function* figuresOf(what: string, one: Measured): Generator<Figure> {
+function* figuresOf(what: string, hosts: number, one: Measured): Generator<Figure> {
   const { counts, seconds, cpuSeconds, result, decisionMs } = one
   const of = (name: string, unit: string, value: number, note = "") =>
     figure(`${what}: ${name}`, unit, [{ value, result }], { note })
@@ -75,7 +75,7 @@ function* figuresOf(what: string, one: Measured): Generator<Figure> {
     "time",
     "s",
     seconds,
-    `${cpuSeconds.toFixed(0)} s of a processor; ${count("arrivals")} arrivals, ${count("departures")} departures, ` +
+    `${cpuSeconds.toFixed(0)} s of a processor, ${((cpuSeconds * 1000) / hosts).toFixed(0)} ms for each host; ${count("arrivals")} arrivals, ${count("departures")} departures, ` +
       `${count("hostsUpgraded")} hosts upgraded, ${count("migrationsCompleted")} migrations, ` +
       `${count("hostFailures")} hosts, ${count("rackFailures")} racks and ${count("siteFailures")} site failed`
   )
@@ -106,7 +106,7 @@ export async function* fleetWeek({ size, seed }: Options): AsyncGenerator<Figure
   const { hosts, days } = sizes[size]
   for (const count of hosts) {
     const measured = await inChild(count, days, seed)
-    yield* figuresOf(`${count} hosts, ${count * 10} machines, ${days} days`, measured)
+    yield* figuresOf(`${count} hosts, ${count * 10} machines, ${days} days`, count, measured)
   }
 }
 

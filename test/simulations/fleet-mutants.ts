@@ -21,7 +21,7 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "memory-promised-twice",
-    seed: 33,
+    seed: 6,
     story: "a host gives room away without looking whether it has any",
     edits: [
       {
@@ -38,7 +38,7 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "source-resumed-in-doubt",
-    seed: 123,
+    seed: 109,
     story: "a destination whose answer to `resume` is lost is taken for one that never ran",
     edits: [
       {
@@ -50,7 +50,7 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "destination-cleared",
-    seed: 3,
+    seed: 2,
     story: "after a migration the copy that runs is removed, and the old one stays",
     edits: [
       {
@@ -91,7 +91,7 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "failure-believed",
-    seed: 88,
+    seed: 16,
     story: "an operation whose answer was lost is taken for one that was not done",
     edits: [
       {
@@ -102,20 +102,8 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
     ]
   },
   {
-    name: "late-answer-ignored",
-    seed: 250,
-    story: "a pause that is performed after the guest was started again goes unnoticed",
-    edits: [
-      {
-        file: "src/actors/vm/verifying.ts",
-        find: `running: { ...comesLate("hypervisor.paused"), ...comesLate("hypervisor.stopped") },`,
-        put: "running: {},"
-      }
-    ]
-  },
-  {
     name: "hosts-not-heard",
-    seed: 34,
+    seed: 4,
     story: "how a host that comes back has its machines is not held against the journal",
     edits: [
       {
@@ -127,7 +115,7 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "hosts-heard-when-idle",
-    seed: 140,
+    seed: 34,
     story: "what a host tells of a machine at which something is under way is not told again",
     edits: [
       {
@@ -139,7 +127,7 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "undurable-state-seen",
-    seed: 1,
+    seed: 2,
     story: "when an append fails the state stays as if it had not",
     edits: [
       {
@@ -163,7 +151,7 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "outstanding-forgotten",
-    seed: 1,
+    seed: 2,
     story: "after a restart of the kernel what was outstanding is not performed again",
     edits: [{ file: "src/kernel/kernel.ts", find: "  performer.recover()\n", put: "" }]
   },

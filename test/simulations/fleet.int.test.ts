@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url"
 import { run } from "../../simulations/fleet/run.ts"
 import type { Verdict } from "../../simulations/fleet/run.ts"
 
-const seeds = 160
+const seeds = 120
 const self = fileURLToPath(import.meta.url)
 
 if (process.argv[2] === "hash") console.log(run(Number(process.argv[3])).hash)
@@ -28,10 +28,6 @@ else {
     console.log(`  ${facts.size} kinds of facts, ${JSON.stringify(counts)}`)
     assert.ok(facts.size >= 70)
   })
-
-  // Each of them found something that was mended: how is told where it was, in the tests of the actors and of membership.
-  for (const seed of [250, 358, 778])
-    test(`seed ${seed} keeps every promise`, () => assert.equal(run(seed).violation, null))
 
   test("a seed is the same life, again, after a hundred others, and in another process", () => {
     const first = verdicts[2]?.hash
