@@ -212,6 +212,8 @@ class Driver {
       if (machine.state === "running") return Effect.succeed(platform)
       if (machine.state !== "defined") return wrongState("start", machine)
       machine.counter = bootedCounter(this.fleet, machine)
+      machine.incoming = null
+      machine.gone = false
       startRunning(machine, now)
       return Effect.succeed(platform)
     })
@@ -303,8 +305,8 @@ class Driver {
   /** A machine whose guest runs has all of its memory here: there is no post-copy in this world. */
   arriving() {
     return Effect.sync(() =>
-      [...this.host.machines.values()].flatMap(({ vm, spec, incoming }) =>
-        incoming === null
+      [...this.host.machines.values()].flatMap(({ vm, spec, incoming, gone }) =>
+        incoming === null || gone
           ? []
           : [{ vm, ...incoming, channels: channelsOf(this.host.name, incoming.migration, spec) }]
       )
@@ -336,7 +338,8 @@ class Driver {
       Effect.suspend((): Operation<void> => {
         const machine = this.host.machines.get(vm)
         if (!machine) return Effect.void
-        if (machine.state !== "incoming" || machine.incoming?.migration !== migration) {
+        const waits = machine.state === "incoming" || machine.gone
+        if (!waits || machine.incoming?.migration !== migration) {
           return wrongState("abandonIncoming", machine)
         }
         this.host.machines.delete(vm)

@@ -32,7 +32,7 @@ export interface Machine {
   /** The migration it waits for. */
   incoming: Arrival | null
   arrived: boolean
-  /** It had arrived, whole, and its process ended before it ran: what is left are its disks. */
+  /** It had arrived, whole, and its process ended before it ran: what is left are its disks, from which it may start. */
   gone: boolean
   outgoing: {
     readonly migration: string
@@ -115,10 +115,11 @@ export function stopRunning(fleet: Fleet, machine: Machine, nowMs: number, state
   machine.state = state
 }
 
-/** What only waited leaves nothing; what had arrived keeps its place, as the live driver's folder does. */
+/** What only waited leaves nothing; what had arrived leaves its disks, as the live driver's folder does. */
 export function neverRan(host: SimHost, machine: Machine): void {
-  if (machine.arrived) machine.gone = true
-  else host.machines.delete(machine.vm)
+  if (!machine.arrived) return void host.machines.delete(machine.vm)
+  machine.state = "defined"
+  machine.gone = true
 }
 
 /** The process ended by itself. One that never ran here leaves nothing; one that did is told about. */
