@@ -8,6 +8,7 @@ export type Promised =
   | "durability"
   | "exactly-once"
   | "linearizability"
+  | "lease"
   | "replay"
   | "bounded"
   | "liveness"

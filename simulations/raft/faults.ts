@@ -1,77 +1,177 @@
-/** What happens to a simulated group, besides its network and disks: crashes, pauses, partitions, and its operators. */
+/** Makes faults happen to a simulated group, and remembers which: the list is all it takes to have them happen again. */
 import type { RaftMessage } from "../../src/events/raft.ts"
-import { partition } from "../world/network.ts"
 import type { Network } from "../world/network.ts"
-import type { Random } from "../world/random.ts"
 import type { Schedule } from "../world/schedule.ts"
+import type { Atlas } from "./atlas.ts"
+import { faultKinds } from "./fault.ts"
+import type { Fault, FaultKind, TimedFault } from "./fault.ts"
+import { leaderAmong } from "./member.ts"
 import type { Member } from "./member.ts"
-import type { FaultOptions } from "./options.ts"
 
-export interface FaultCounts {
-  crashes: number
-  blackouts: number
-  restarts: number
-  pauses: number
-  partitions: number
-  clogs: number
-  ambushes: number
-  transfers: number
-  changes: number
+/** Before all else that is due at the same time. */
+const first = -1
+
+interface World {
+  readonly schedule: Schedule
+  readonly members: ReadonlyMap<string, Member>
+  readonly network: Network<RaftMessage>
+  readonly atlas: Atlas
+  /** A new member, on an empty disk. */
+  readonly recruit: (id: string) => Member
 }
 
 export class Faults {
   readonly #schedule: Schedule
-  readonly #random: Random
   readonly #members: ReadonlyMap<string, Member>
   readonly #network: Network<RaftMessage>
-  readonly #options: FaultOptions
+  readonly #atlas: Atlas
+  readonly #recruit: (id: string) => Member
+  readonly list: Array<TimedFault> = []
   #isOver = false
-  #tickets = 0
-  readonly counts: FaultCounts = {
-    crashes: 0,
-    blackouts: 0,
-    restarts: 0,
-    pauses: 0,
-    partitions: 0,
-    clogs: 0,
-    ambushes: 0,
-    transfers: 0,
-    changes: 0
-  }
+  /** How many of a kind took effect: whoever is down does not crash. */
+  readonly counts: Record<FaultKind, number>
+  restarts = 0
 
-  constructor(
-    world: { readonly schedule: Schedule; readonly random: Random },
-    members: ReadonlyMap<string, Member>,
-    network: Network<RaftMessage>,
-    options: FaultOptions
-  ) {
+  constructor(world: World) {
     this.#schedule = world.schedule
-    this.#random = world.random.split("faults")
-    this.#members = members
-    this.#network = network
-    this.#options = options
+    this.#members = world.members
+    this.#network = world.network
+    this.#atlas = world.atlas
+    this.#recruit = world.recruit
+    this.counts = Object.fromEntries(faultKinds.map((kind) => [kind, 0])) as Record<FaultKind, number>
   }
 
-  start(): void {
-    const {
-      crashEveryMs,
-      blackoutEveryMs,
-      pauseEveryMs,
-      partitionEveryMs,
-      clogEveryMs,
-      transferEveryMs,
-      changeEveryMs
-    } = this.#options
-    this.#repeat(crashEveryMs, () => this.#crash(this.#any()))
-    this.#repeat(blackoutEveryMs, () => {
-      this.counts.blackouts++
-      for (const member of this.#members.values()) this.#crash(member)
-    })
-    this.#repeat(pauseEveryMs, () => this.#pause())
-    this.#repeat(partitionEveryMs, () => this.#partition())
-    this.#repeat(clogEveryMs, () => this.#clog())
-    this.#repeat(transferEveryMs, () => this.#transfer())
-    this.#repeat(changeEveryMs, () => this.#change())
+  get isOver(): boolean {
+    return this.#isOver
+  }
+
+  /** These, each at its time. */
+  script(faults: ReadonlyArray<TimedFault>): void {
+    for (const [place, { atMs, fault }] of faults.entries())
+      this.#schedule.at(atMs, () => this.inject(fault), first + place * 1e-9)
+  }
+
+  /** Happens now, which is a whole microsecond when it is to happen again. */
+  inject(fault: Fault): void {
+    if (this.#isOver) return
+    const { nowMs } = this.#schedule
+    if (!this.#happen(fault)) return
+    this.counts[fault.kind]++
+    this.list.push({ atMs: nowMs, fault })
+  }
+
+  #happen(fault: Fault): boolean {
+    switch (fault.kind) {
+      case "crash":
+        return this.#crash(fault)
+      case "pause":
+        return this.#pause(fault)
+      case "partition":
+        return this.#partition(fault)
+      case "clog":
+        for (const path of fault.paths) this.#network.clog(path, this.#schedule.nowMs + fault.forMs)
+        return true
+      case "stall":
+        this.#members.get(fault.id)?.disk.stall(this.#schedule.nowMs + fault.forMs)
+        return true
+      case "damage":
+        return this.#damage(fault)
+      case "error":
+        this.#members.get(fault.id)?.disk.fail(fault.operation)
+        return true
+      case "full":
+        this.#members.get(fault.id)?.disk.fill(this.#schedule.nowMs + fault.forMs)
+        return true
+      case "step":
+        this.#members.get(fault.id)?.options.clock.step(fault.byMs)
+        return true
+      case "jump":
+        return this.#jump(fault.id, fault.byMs)
+      case "suspend":
+        return this.#suspend(fault)
+      case "recruit":
+        if (this.#members.has(fault.id)) return false
+        this.#recruit(fault.id).start()
+        return true
+      case "transfer":
+        return this.#operate((leader) => leader.operate({ type: "raft.transfer", to: fault.to }))
+      case "change": {
+        const { voters, learners } = fault
+        if (!this.#atlas.mayDecide(voters)) return false
+        return this.#operate((leader) => leader.operate({ type: "raft.change", voters, learners }))
+      }
+    }
+  }
+
+  #crash({ id, forMs, requests }: Extract<Fault, { readonly kind: "crash" }>): boolean {
+    const member = this.#members.get(id)
+    if (member === undefined || !member.isUp) return false
+    const restart = () =>
+      this.#schedule.after(forMs, () => {
+        if (this.#isOver || member.isUp) return
+        this.restarts++
+        member.start()
+      })
+    if (requests === null) {
+      member.crash()
+      restart()
+    } else member.crashWithin(requests, restart)
+    return true
+  }
+
+  /** A lease is only as good as a clock that counts all of the time, and no more: not where there are leases (ADR 12). */
+  #jump(id: string, byMs: number): boolean {
+    const member = this.#members.get(id)
+    if (member === undefined || !this.#mayJump(member)) return false
+    member.options.clock.jump(byMs)
+    member.clockJumped()
+    return true
+  }
+
+  #mayJump = ({ options }: Member): boolean => options.settings.leaseDriftPercent === 0
+
+  #suspend(fault: Extract<Fault, { readonly kind: "suspend" }>): boolean {
+    const member = this.#members.get(fault.id)
+    if (member === undefined || !this.#mayJump(member) || !this.#pause(fault)) return false
+    return this.#jump(fault.id, -fault.forMs)
+  }
+
+  #pause({ id, forMs }: { readonly id: string; readonly forMs: number }): boolean {
+    const member = this.#members.get(id)
+    if (member === undefined || !member.isUp) return false
+    member.pausedMs = Math.max(member.pausedMs, this.#schedule.nowMs + forMs)
+    return true
+  }
+
+  #partition({ paths, forMs, flapMs }: Extract<Fault, { readonly kind: "partition" }>): boolean {
+    let mend = this.#network.cut(paths)
+    const endMs = this.#schedule.nowMs + forMs
+    const flap = (isCut: boolean, everyMs: number): void => {
+      if (this.#isOver || this.#schedule.nowMs + everyMs >= endMs) return
+      this.#schedule.after(everyMs, () => {
+        if (this.#isOver) return
+        if (isCut) mend()
+        else mend = this.#network.cut(paths)
+        flap(!isCut, everyMs)
+      })
+    }
+    if (flapMs !== null) flap(true, flapMs)
+    this.#schedule.at(endMs, () => mend())
+    return true
+  }
+
+  #damage({ id, how, place }: Extract<Fault, { readonly kind: "damage" }>): boolean {
+    const member = this.#members.get(id)
+    if (member === undefined || !this.#atlas.mayDamage(id)) return false
+    if (!(how === "snapshot" ? member.rotSnapshot(place) : member.disk.damage(how, place))) return false
+    this.#atlas.damaged.add(id)
+    return true
+  }
+
+  /** True when a leader was asked; it may have declined. */
+  #operate(ask: (leader: Member) => boolean): boolean {
+    const leader = leaderAmong(this.#members.values())
+    return leader !== undefined && ask(leader)
   }
 
   /** The network heals, all but these come back, and these are gone for good. */
@@ -80,111 +180,12 @@ export class Faults {
     this.#network.heal()
     for (const member of this.#members.values()) {
       member.pausedMs = 0
+      member.disk.mend()
+      member.crashWithin(null, () => {})
       if (dead.has(member.id)) {
         if (member.isUp) member.crash()
+        member.isGone = true
       } else if (!member.isUp) member.start()
     }
-  }
-
-  #exponential(meanMs: number): number {
-    return -Math.log(1 - this.#random.next()) * meanMs
-  }
-
-  #repeat(everyMs: number, happen: () => void): void {
-    if (everyMs === Number.POSITIVE_INFINITY) return
-    this.#schedule.after(this.#exponential(everyMs), () => {
-      if (this.#isOver) return
-      happen()
-      this.#repeat(everyMs, happen)
-    })
-  }
-
-  #any(): Member {
-    const all = [...this.#members.values()]
-    const leaders = all.filter((one) => one.isUp && one.role === "leader")
-    // Leaders are few, and hurt most.
-    const from = leaders.length > 0 && this.#random.chance(0.5) ? leaders : all
-    return from[this.#random.int(0, from.length - 1)] as Member
-  }
-
-  #crash(member: Member): void {
-    if (!member.isUp) return
-    member.crash()
-    this.counts.crashes++
-    this.#schedule.after(this.#exponential(this.#options.downMeanMs), () => {
-      if (this.#isOver || member.isUp) return
-      this.counts.restarts++
-      member.start()
-    })
-  }
-
-  #pause(): void {
-    this.counts.pauses++
-    this.#any().pausedMs = this.#schedule.nowMs + this.#exponential(this.#options.pauseMeanMs)
-  }
-
-  #partition(loner = this.#any().id): void {
-    const { partitions, partitionMeanMs } = this.#options
-    if (partitions.length === 0 || this.#network.isCut) return
-    const kind = partitions[this.#random.int(0, partitions.length - 1)] ?? "halves"
-    this.counts.partitions++
-    this.#network.cut(partition(kind, [...this.#members.keys()], loner, this.#random))
-    this.#schedule.after(this.#exponential(partitionMeanMs), () => this.#network.cut(new Set()))
-  }
-
-  /** A new leader, or one with a change under way, is hit before it has settled. */
-  ambush(id: string): void {
-    if (this.#isOver || !this.#random.chance(this.#options.ambushes)) return
-    this.#schedule.after(this.#exponential(this.#options.ambushMeanMs), () => {
-      const member = this.#members.get(id)
-      if (this.#isOver || member === undefined) return
-      this.counts.ambushes++
-      if (this.#random.chance(0.4)) this.#crash(member)
-      else this.#partition(id)
-    })
-  }
-
-  /** One path, or all that a member says: what it said in one term arrives in another. */
-  #clog(): void {
-    const from = this.#any().id
-    const to = this.#random.chance(0.5) ? [this.#any().id] : [...this.#members.keys()]
-    const untilMs = this.#schedule.nowMs + this.#exponential(this.#options.clogMeanMs)
-    this.counts.clogs++
-    for (const id of to) this.#network.clog(`${from}>${id}`, untilMs)
-  }
-
-  #ticket(): string {
-    return `operator-${this.#tickets++}`
-  }
-
-  #leader(): Member | null {
-    return [...this.#members.values()].find((one) => one.isUp && one.role === "leader") ?? null
-  }
-
-  #transfer(): void {
-    const to = this.#any().id
-    this.#leader()?.operate({ type: "raft.transfer", ticket: this.#ticket(), to }, (isPlaced) => {
-      if (isPlaced) this.counts.transfers++
-    })
-  }
-
-  /** One member more or less, or another place for one: voter, learner, or none. */
-  #change(): void {
-    const leader = this.#leader()
-    if (leader === null) return
-    const { voters, learners } = leader.context.history.at(-1)?.members ?? { voters: [], learners: [] }
-    const { id } = this.#any()
-    const place = this.#random.int(0, 2)
-    const without = (some: ReadonlyArray<string>) => some.filter((one) => one !== id)
-    const wanted = {
-      voters: place === 0 ? [...without(voters), id] : without(voters),
-      learners: place === 1 ? [...without(learners), id] : without(learners)
-    }
-    if (wanted.voters.length === 0) return
-    leader.operate({ type: "raft.change", ticket: this.#ticket(), ...wanted }, (isPlaced) => {
-      if (!isPlaced) return
-      this.counts.changes++
-      this.ambush(leader.id)
-    })
   }
 }

@@ -16,10 +16,18 @@ export interface Command {
   readonly operation: Operation
 }
 
+/** An entry's data: when it is, and the command. */
+export const stamped = (timeMs: number, command: Command): string => `${timeMs} ${JSON.stringify(command)}`
+
+export const stampOf = (data: string): number => Number(data.slice(0, data.indexOf(" ")))
+
+export const commandOf = (data: string): Command => JSON.parse(data.slice(data.indexOf(" ") + 1)) as Command
+
 /** What was read, or whether a swap was done; null for a write. */
 export type Result = string | boolean | null
 
 interface Kept {
+  readonly stampMs: number | null
   readonly registers: Array<[string, string]>
   readonly sessions: Array<[string, { readonly sequence: number; readonly result: Result }]>
 }
@@ -34,6 +42,8 @@ export class Machine {
   #registers = new Map<string, string>()
   #sessions = new Map<string, { readonly sequence: number; readonly result: Result }>()
   applied = 0
+  /** Of the last command. */
+  stampMs = Number.NEGATIVE_INFINITY
 
   /** Null for an entry that says nothing to the machine. */
   apply(entry: Entry): Applied | null {
@@ -41,7 +51,8 @@ export class Machine {
       throw new Error(`machine: entry ${entry.index} after ${this.applied}`)
     this.applied = entry.index
     if (entry.data === null) return null
-    const { session, sequence, operation } = JSON.parse(entry.data) as Command
+    const { session, sequence, operation } = commandOf(entry.data)
+    this.stampMs = stampOf(entry.data)
     const last = this.#sessions.get(session)
     if (last !== undefined && sequence <= last.sequence) return { result: last.result, isNew: false }
     const result = this.#perform(operation)
@@ -63,12 +74,15 @@ export class Machine {
 
   /** Equal states give equal texts. */
   text(): string {
-    const kept: Kept = { registers: sorted(this.#registers), sessions: sorted(this.#sessions) }
+    const { stampMs } = this
+    const kept: Kept = { stampMs, registers: sorted(this.#registers), sessions: sorted(this.#sessions) }
     return JSON.stringify(kept)
   }
 
   restore(index: number, text: string): void {
-    const { registers, sessions } = JSON.parse(text) as Kept
+    const { stampMs, registers, sessions } = JSON.parse(text) as Kept
+    // JSON has no infinity.
+    this.stampMs = stampMs ?? Number.NEGATIVE_INFINITY
     this.#registers = new Map(registers)
     this.#sessions = new Map(sessions)
     this.applied = index

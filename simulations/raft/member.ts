@@ -14,13 +14,14 @@ import type {
 import { raftActor } from "../../src/actors/raft/chart.ts"
 import { wakesAtMs } from "../../src/actors/raft/decide.ts"
 import type { RaftContext } from "../../src/actors/raft/step.ts"
+import { crc32c } from "../../src/kernel/records.ts"
 import { Replica } from "../../src/kernel/replica.ts"
-import type { Drifting } from "../world/clock.ts"
+import type { Clock } from "../world/clock.ts"
 import { Disk } from "../world/disk.ts"
 import type { DiskOptions } from "../world/disk.ts"
 import type { Random } from "../world/random.ts"
 import type { Schedule } from "../world/schedule.ts"
-import { Machine } from "./machine.ts"
+import { Machine, stamped, stampOf } from "./machine.ts"
 import type { Command, Result } from "./machine.ts"
 
 export type ClientAnswer =
@@ -33,11 +34,13 @@ export interface Snapshot {
   readonly term: number
   readonly members: Members
   readonly text: string
+  /** Where the disk keeps records. */
+  readonly checksum: number | null
 }
 
 /** Sees what every member does; the checkers are one. */
 export interface Watcher {
-  readonly takes: (role: string, input: RaftCommand) => void
+  readonly takes: (member: Member, input: RaftCommand) => void
   readonly stepped: (member: Member) => void
   readonly applied: (member: Member, entry: Entry, isNew: boolean) => void
   /** Entries that anyone has applied. */
@@ -51,9 +54,11 @@ export interface MemberOptions {
   readonly id: string
   readonly settings: RaftSettings
   readonly disk: DiskOptions
-  readonly clock: Drifting
+  readonly clock: Clock
   readonly snapshotEvery: number
   readonly snapshotPartBytes: number
+  /** After an error of its disk. */
+  readonly restartMs: number
 }
 
 interface World {
@@ -66,8 +71,6 @@ interface World {
 interface Asking {
   readonly answer: (answer: ClientAnswer) => void
   readonly key: string | null
-  /** Told of the place, for whom that is all. */
-  readonly placed: (() => void) | null
   /** How many entries had been applied by anyone when it was asked. */
   readonly decided: number
   /** Of the entry that it became. */
@@ -82,6 +85,12 @@ export class Member {
   snapshot: Snapshot | null = null
   #incoming: { readonly index: number; text: string } | null = null
   isUp = false
+  /** Its disk has lost what it had acknowledged: it takes no part any more, until operators replace it (ADR 12). */
+  isOut = false
+  /** Nobody starts it any more. */
+  isGone = false
+  /** Times that its process ended because of its disk. */
+  errors = 0
   /** Counts the times it was started. */
   life = 0
   /** Stands still until then: a long pause of its process or its machine. */
@@ -93,12 +102,15 @@ export class Member {
   #wakeMs = Number.POSITIVE_INFINITY
   #tickets = 0
   #isCompacting = false
+  /** The process ends after so many requests of its next step. */
+  #endsWithin: { readonly requests: number; readonly ended: () => void } | null = null
 
   constructor(world: World, options: MemberOptions) {
     this.#world = world
     this.options = options
     this.id = options.id
-    this.disk = new Disk(world.schedule, world.random.split(`disk ${options.id}`), options.disk)
+    this.disk = new Disk(world.schedule, world.random.split(`disk ${options.id}`), options.disk, options.id)
+    this.disk.onError = () => this.#end()
   }
 
   get role(): string {
@@ -113,8 +125,10 @@ export class Member {
     return this.#replica
   }
 
-  /** Start the process on what its disk has. */
+  /** Start the process on what its disk has, when that is all there. */
   start(): void {
+    this.isOut ||= this.disk.open() === "damaged" || !this.#isSnapshotIntact()
+    if (this.isOut) return
     this.isUp = true
     this.life++
     this.#replica = this.#opened()
@@ -140,9 +154,39 @@ export class Member {
     return this.#opened().state.context as RaftContext
   }
 
+  #isSnapshotIntact(): boolean {
+    const { snapshot } = this
+    return snapshot === null || snapshot.checksum === null || snapshot.checksum === crc32c(snapshot.text)
+  }
+
+  /** One bit of the last snapshot is another. False when there is none. */
+  rotSnapshot(place: number): boolean {
+    const { snapshot } = this
+    if (snapshot === null || snapshot.checksum === null || snapshot.text === "") return false
+    const at = Math.floor(place * snapshot.text.length)
+    const unit = String.fromCharCode(snapshot.text.charCodeAt(at) ^ 1)
+    this.snapshot = { ...snapshot, text: snapshot.text.slice(0, at) + unit + snapshot.text.slice(at + 1) }
+    return true
+  }
+
+  /** An error of the disk ends the process: what it knows is not what is there. It starts again on that. */
+  #end(): void {
+    this.errors++
+    this.crash()
+    this.#world.schedule.after(this.options.restartMs, () => {
+      if (!this.isUp && !this.isGone) this.start()
+    })
+  }
+
   crash(): void {
     this.isUp = false
+    this.#endsWithin = null
     this.disk.crash()
+  }
+
+  /** It ends in its next step, after so many of the requests of it; null for not any more. */
+  crashWithin(requests: number | null, ended: () => void): void {
+    this.#endsWithin = requests === null ? null : { requests, ended }
   }
 
   /** Run when the process is up, in this life, and not paused. */
@@ -175,49 +219,63 @@ export class Member {
       this.#asking.set(ticket, {
         answer,
         key: isRead ? operation.key : null,
-        placed: null,
         decided: this.#world.watcher.decided,
         place: null
       })
       if (isRead) this.take({ type: "raft.read", ticket })
-      else this.take({ type: "raft.propose", proposals: [{ ticket, data: JSON.stringify(command) }] })
+      else
+        this.take({ type: "raft.propose", proposals: [{ ticket, data: stamped(this.#stampMs(), command) }] })
     })
   }
 
-  /** What operators ask; `done` says whether it found a place. */
-  operate(input: Extract<RaftCommand, { readonly ticket: string }>, done: (isPlaced: boolean) => void): void {
-    if (!this.isUp || this.pausedMs > this.#world.schedule.nowMs) return done(false)
-    this.#asking.set(input.ticket, {
-      answer: ({ ok }) => done(ok),
-      placed: () => done(true),
-      key: null,
-      decided: 0,
-      place: null
-    })
-    this.take(input)
+  /** What operators ask; false when nobody is there to be asked. */
+  operate(
+    input:
+      | { readonly type: "raft.transfer"; readonly to: string }
+      | {
+          readonly type: "raft.change"
+          readonly voters: ReadonlyArray<string>
+          readonly learners: ReadonlyArray<string>
+        }
+  ): boolean {
+    if (!this.isUp || this.pausedMs > this.#world.schedule.nowMs) return false
+    this.take({ ...input, ticket: `operator:${this.#tickets++}` })
+    return true
   }
 
   take(input: RaftCommand): void {
-    this.#world.watcher.takes(this.role, input)
-    const { now, facts } = this.#replica.take(input, this.#nowMs())
-    if (facts.length > 0) this.#keep(facts)
+    const { life } = this
+    this.#world.watcher.takes(this, input)
+    const { now, facts } = this.#replica.take(input, this.nowMs)
+    if (facts.length > 0 && !this.#keep(facts)) return this.#end()
     this.#world.watcher.stepped(this)
-    for (const request of now) this.#perform(request)
-    this.#wake()
+    const ends = this.#endsWithin
+    this.#endsWithin = null
+    for (const request of ends === null ? now : now.slice(0, ends.requests)) {
+      this.#perform(request)
+      // What it was asked may have ended the process, or had it take another input.
+      if (!this.isUp || this.life !== life) return
+    }
+    if (ends !== null) {
+      this.crash()
+      ends.ended()
+    } else this.#wake()
   }
 
-  #nowMs(): number {
+  /** What its own clock shows. */
+  get nowMs(): number {
     return this.options.clock.shows(this.#world.schedule.nowMs)
   }
 
-  #keep(facts: ReadonlyArray<Message>): void {
+  /** False when the disk refuses. */
+  #keep(facts: ReadonlyArray<Message>): boolean {
     const { life } = this
     const appended = facts.findLast(({ type }) => type === "raft.appended")
     const last = (appended?.["entries"] as ReadonlyArray<Entry> | undefined)?.at(-1)
-    this.disk.append(facts, () =>
+    return this.disk.append(facts, () =>
       this.#whenAwake(life, () => {
-        for (const request of this.#replica.stored(facts.length)) this.#perform(request)
-        if (last !== undefined)
+        for (const request of this.#replica.stored(facts.length)) if (this.isUp) this.#perform(request)
+        if (last !== undefined && this.isUp)
           this.take({
             type: "raft.stored",
             index: last.index,
@@ -226,6 +284,27 @@ export class Member {
           })
       })
     )
+  }
+
+  /** What was due later is due now, or the other way round. */
+  clockJumped(): void {
+    if (this.isUp) this.#wake()
+  }
+
+  /**
+   * When a command is: what the wall clock shows, but never before the one before it in the log. A clock that was set back
+   * makes time stand still, and not go back.
+   */
+  #stampMs(): number {
+    const { log } = this.context
+    let lastMs = this.machine.stampMs
+    for (let index = log.last; index > this.machine.applied; index--) {
+      const data = log.at(index)?.data ?? null
+      if (data === null) continue
+      lastMs = stampOf(data)
+      break
+    }
+    return Math.max(lastMs, this.options.clock.wallMs(this.#world.schedule.nowMs))
   }
 
   /** One timer at a time; where it was put off meanwhile it is set again. */
@@ -237,7 +316,7 @@ export class Member {
     this.#later(atMs - this.#world.schedule.nowMs, () => {
       if (this.#wakeMs !== atMs) return
       this.#wakeMs = Number.POSITIVE_INFINITY
-      if (this.#nowMs() >= wakesAtMs(this.role, this.context))
+      if (this.nowMs >= wakesAtMs(this.role, this.context))
         this.take({ type: "raft.tick", chance: this.#world.random.next() })
       else this.#wake()
     })
@@ -265,9 +344,6 @@ export class Member {
     if (asking === undefined) return
     if (request.op === "placed") {
       asking.place = request
-      if (asking.placed === null) return
-      this.#asking.delete(request.ticket)
-      asking.placed()
     } else if (request.op === "readable") {
       this.#world.watcher.readable(this, request.index, asking.decided)
       this.#reading.push(request)
@@ -315,10 +391,11 @@ export class Member {
     const members = history.findLast(({ index }) => index <= applied)?.members
     const term = log.termAt(applied)
     if (members === undefined || term === null) return
-    const snapshot = { index: applied, term, members, text: this.machine.text() }
+    const snapshot = this.#sealed({ index: applied, term, members, text: this.machine.text() })
     this.#isCompacting = true
     this.#later(this.options.disk.syncMeanMs, () => {
       this.#isCompacting = false
+      if (this.disk.isFull) return this.#end()
       if (snapshot.index <= (this.snapshot?.index ?? 0)) return
       this.snapshot = snapshot
       // The latest entries stay, for members that are only a little behind.
@@ -326,9 +403,18 @@ export class Member {
     })
   }
 
+  #sealed(snapshot: Omit<Snapshot, "checksum">): Snapshot {
+    return { ...snapshot, checksum: this.options.disk.hasRecords ? crc32c(snapshot.text) : null }
+  }
+
   #readPart({ to, index, offset }: Extract<RaftRequest, { readonly op: "read" }>): void {
     const { snapshot } = this
     if (snapshot === null) return
+    if (!this.#isSnapshotIntact()) {
+      this.crash()
+      this.isOut = true
+      return
+    }
     const from = snapshot.index === index ? offset : 0
     const data = snapshot.text.slice(from, from + this.options.snapshotPartBytes)
     const last = from + data.length === snapshot.text.length
@@ -345,10 +431,19 @@ export class Member {
     const whole = fits && last
     const now = this.#incoming.text
     this.#later(this.options.disk.syncMeanMs, () => {
+      if (this.disk.isFull) return this.#end()
       if (whole && index > (this.snapshot?.index ?? 0))
-        this.snapshot = { index, term: indexTerm, members, text: now }
+        this.snapshot = this.#sealed({ index, term: indexTerm, members, text: now })
       const written = { from, index, indexTerm, members, offset: now.length, whole, round }
       this.take({ type: "raft.snapshotWritten", ...written })
     })
   }
+}
+
+/** Of those who lead, the one in the latest term: the others don't know yet. */
+export function leaderAmong(members: Iterable<Member>): Member | undefined {
+  let leader: Member | undefined
+  for (const one of members)
+    if (one.isUp && one.role === "leader" && !(one.context.term <= (leader?.context.term ?? -1))) leader = one
+  return leader
 }

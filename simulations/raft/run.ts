@@ -5,33 +5,42 @@
 import { sha256 } from "@noble/hashes/sha2.js"
 import { bytesToHex } from "@noble/hashes/utils.js"
 import type { RaftMessage } from "../../src/events/raft.ts"
-import { hasQuorum, noMembers } from "../../src/actors/raft/quorum.ts"
+import { noMembers } from "../../src/actors/raft/quorum.ts"
 import { isLinearizable } from "../checkers/linearizability.ts"
+import type { Call } from "../checkers/linearizability.ts"
 import { RaftChecker } from "../checkers/raft.ts"
 import { Violation } from "../checkers/violation.ts"
-import { Drifting } from "../world/clock.ts"
+import { Clock } from "../world/clock.ts"
 import { Network } from "../world/network.ts"
 import { makeRandom } from "../world/random.ts"
 import type { Random } from "../world/random.ts"
 import { Schedule } from "../world/schedule.ts"
+import type { Verdict } from "../verdict.ts"
+import { Atlas } from "./atlas.ts"
 import { Clients } from "./clients.ts"
+import { faultKinds } from "./fault.ts"
+import type { TimedFault } from "./fault.ts"
 import { Faults } from "./faults.ts"
-import { Member } from "./member.ts"
-import { drawOptions } from "./options.ts"
+import { leaderAmong, Member } from "./member.ts"
+import { Nemesis } from "./nemesis.ts"
+import { drawnOptions } from "./options.ts"
 import type { RunOptions } from "./options.ts"
 
-export interface Verdict {
-  readonly seed: number
-  /** Null when every promise was kept. */
-  readonly violation: Violation | null
+export type { Verdict } from "../verdict.ts"
+
+export interface RaftVerdict extends Verdict {
   readonly options: RunOptions
-  readonly events: number
-  readonly simulatedMs: number
-  readonly counts: Readonly<Record<string, number>>
-  /** The pairs of a role and an input that occurred. */
-  readonly coverage: ReadonlyArray<string>
-  /** Over what was decided, in order, and when it ended: equal for equal seeds. */
-  readonly hash: string
+  /** What befell it, in order. */
+  readonly faults: ReadonlyArray<TimedFault>
+  /** What its clients did; what was never answered, too. */
+  readonly history: ReadonlyMap<string, ReadonlyArray<Call>>
+}
+
+/** Null for faults that are drawn. */
+interface RaftPlan {
+  readonly seed: number
+  readonly options: RunOptions
+  readonly faults: ReadonlyArray<TimedFault> | null
 }
 
 class World {
@@ -41,58 +50,73 @@ class World {
   readonly network: Network<RaftMessage>
   readonly checker: RaftChecker
   readonly clients: Clients
+  readonly atlas: Atlas
   readonly faults: Faults
+  readonly nemesis: Nemesis
   readonly options: RunOptions
   /** Histories of a key about which nobody could say whether they have an order. */
   undecided = 0
 
-  constructor(seed: number, options: RunOptions | null) {
+  readonly #script: ReadonlyArray<TimedFault> | null
+
+  constructor({ seed, options, faults }: RaftPlan) {
     this.random = makeRandom(seed)
     this.schedule = new Schedule(this.random.split("schedule"), events_max)
-    this.options = options ?? drawOptions(this.random.split("options"))
+    this.options = options
+    this.#script = faults
     const { schedule, random, members } = this
     this.network = new Network(schedule, random.split("network"), this.options.network, (from, to, message) =>
       members.get(to)?.receive(from, message)
     )
-    this.checker = new RaftChecker(members, (id) => this.faults.ambush(id))
-    const send = (from: string, to: string, message: RaftMessage) => this.network.send(from, to, message)
-    for (let index = 0; index < this.options.members; index++) {
-      const own = random.split(`member ${index}`)
-      const { settings, disk, snapshotEvery, snapshotPartBytes, driftPercent } = this.options
-      const clock = new Drifting(own.int(0, 1_000_000), (own.next() * 2 - 1) * driftPercent)
-      const member = { id: `n${index}`, settings, disk, clock, snapshotEvery, snapshotPartBytes }
-      const world = { schedule, random: own, send, watcher: this.checker }
-      members.set(member.id, new Member(world, member))
-    }
+    this.checker = new RaftChecker(members, (id) => {
+      if (this.#script === null) this.nemesis.elected(id)
+    })
+    this.atlas = new Atlas(this.checker.group)
+    for (let index = 0; index < this.options.members; index++) this.recruit(`n${index}`)
     this.clients = new Clients(this, members, this.options.clients, this.options.network)
-    this.faults = new Faults(this, members, this.network, this.options.faults)
+    this.faults = new Faults(this)
+    this.nemesis = new Nemesis(this, this.options.faults, this.options.settings.electionMs)
+  }
+
+  /** A process that was not started yet, on an empty disk. */
+  readonly recruit = (id: string): Member => {
+    const random = this.random.split(`member ${id}`)
+    const { settings, disk, snapshotEvery, snapshotPartBytes, driftPercent } = this.options
+    const clock = new Clock(
+      random.int(0, 1_000_000),
+      (random.next() * 2 - 1) * driftPercent,
+      random.int(-1_000_000, 1_000_000)
+    )
+    const restartMs = settings.electionMs / 4
+    const options = { id, settings, disk, clock, snapshotEvery, snapshotPartBytes, restartMs }
+    const send = (from: string, to: string, message: RaftMessage) => this.network.send(from, to, message)
+    const member = new Member({ schedule: this.schedule, random, send, watcher: this.checker }, options)
+    if (this.#script === null) member.disk.onSync = () => this.nemesis.synced(id)
+    this.members.set(id, member)
+    return member
   }
 
   start(): void {
     const voters = [...this.members.keys()].slice(0, this.options.voters)
     for (const [id, member] of this.members) {
       // A group is formed before anybody relies on it.
-      if (voters.includes(id))
-        member.disk.facts.push({ type: "raft.formed", members: { ...noMembers, voters } })
+      if (voters.includes(id)) member.disk.format({ type: "raft.formed", members: { ...noMembers, voters } })
       member.start()
     }
     this.clients.start()
-    this.faults.start()
+    if (this.#script === null) this.nemesis.start()
+    else this.faults.script(this.#script)
   }
 
   /** As many as a quorum can do without, whatever members are or become the ones that count. */
   expendable(): ReadonlySet<string> {
     const dead = new Set<string>()
-    const possible = [...this.members.values()]
-      .flatMap((one) => [one.replayed(), ...(one.isUp ? [one.context] : [])])
-      .flatMap(({ history }) => history.slice(-2).map(({ members }) => members))
-      .filter(({ voters }) => voters.length > 0)
     const left = [...this.members.keys()]
     while (left.length > 0) {
       const [id = ""] = left.splice(this.random.int(0, left.length - 1), 1)
       if (!this.random.chance(0.5)) continue
       dead.add(id)
-      if (!possible.every((members) => hasQuorum(members, (one) => !dead.has(one)))) dead.delete(id)
+      if (!this.atlas.isEnough(new Set([...this.atlas.damaged, ...dead]))) dead.delete(id)
     }
     return dead
   }
@@ -100,7 +124,7 @@ class World {
   /** Everybody was answered, and all that are up and count have applied the same. */
   get isSettled(): boolean {
     if (this.clients.waiting > 0) return false
-    const leader = [...this.members.values()].find((one) => one.isUp && one.role === "leader")
+    const leader = leaderAmong(this.members.values())
     if (leader === undefined) return false
     const { commit, log, history } = leader.context
     const { voters = [], learners = [] } = history.at(-1)?.members ?? {}
@@ -120,13 +144,6 @@ class World {
     this.#settle()
     this.checker.finish()
     for (const [key, calls] of this.clients.history()) this.#judge(key, isLinearizable(calls), calls.length)
-    const texts = new Map<number, string>()
-    for (const { machine, id, isUp } of this.members.values()) {
-      if (!isUp) continue
-      const text = texts.get(machine.applied) ?? machine.text()
-      if (text !== machine.text()) throw new Violation("state-machine-safety", `${id} has another state`)
-      texts.set(machine.applied, text)
-    }
   }
 
   #judge(key: string, isOrdered: boolean | null, calls: number): void {
@@ -159,7 +176,7 @@ class World {
   describe(): string {
     return [...this.members.values()]
       .map((one) => {
-        if (!one.isUp) return `${one.id} down`
+        if (!one.isUp) return `${one.id} ${one.isOut ? "out" : "down"}`
         const { term, commit, log, history } = one.context
         const { voters = [], outgoing = [], learners = [] } = history.at(-1)?.members ?? {}
         return `${one.id} ${one.role} term ${term} log ${log.base}-${log.last} commit ${commit} applied ${one.machine.applied} of ${voters.join("+")}/${outgoing.join("+")}/${learners.join("+")}`
@@ -174,9 +191,16 @@ const events_max = 5_000_000
 /** For how many election and client timeouts a group that is left alone may stand still. */
 const patience = 60
 
-/** With other options than the seed's own where they are given. */
-export function run(seed: number, given: RunOptions | null = null): Verdict {
-  const world = new World(seed, given)
+const injected: ReadonlyArray<string> = [
+  ...faultKinds,
+  ...["lost", "duplicated", "cut", "clogged", "overflowed", "stalls", "lostFacts", "tornWrites"]
+]
+
+/** All of it is drawn. */
+export const run = (seed: number): RaftVerdict => runPlan({ seed, options: drawnOptions(seed), faults: null })
+
+export function runPlan(plan: RaftPlan): RaftVerdict {
+  const world = new World(plan)
   let violation: Violation | null = null
   try {
     world.run()
@@ -191,7 +215,7 @@ export function run(seed: number, given: RunOptions | null = null): Verdict {
   const sum = (of: "syncs" | "stalls" | "lostFacts" | "tornWrites") =>
     disks.reduce((all, one) => all + one[of], 0)
   return {
-    seed,
+    seed: plan.seed,
     violation,
     options,
     events: schedule.events,
@@ -199,10 +223,14 @@ export function run(seed: number, given: RunOptions | null = null): Verdict {
     counts: {
       ...world.network.counts,
       ...world.faults.counts,
+      restarts: world.faults.restarts,
+      ...world.nemesis.counts,
       syncs: sum("syncs"),
       stalls: sum("stalls"),
       lostFacts: sum("lostFacts"),
       tornWrites: sum("tornWrites"),
+      ends: [...world.members.values()].reduce((all, { errors }) => all + errors, 0),
+      outs: [...world.members.values()].filter(({ isOut }) => isOut).length,
       elections: checker.elections,
       decided: checker.decided,
       answered: clients.answered,
@@ -210,12 +238,15 @@ export function run(seed: number, given: RunOptions | null = null): Verdict {
       retried: clients.retried,
       undecided: world.undecided
     },
+    injected,
     coverage: [...checker.coverage],
-    hash: hashOf(world)
+    hash: hashOf(world),
+    faults: world.faults.list,
+    history: clients.history()
   }
 }
 
-function hashOf({ checker, schedule, clients }: World): string {
-  const text = JSON.stringify([checker.journal(), schedule.events, schedule.nowMs, clients.calls])
+function hashOf({ checker, schedule, clients, network }: World): string {
+  const text = JSON.stringify([checker.journal(), network.counts, schedule.nowMs, clients.calls])
   return bytesToHex(sha256(new TextEncoder().encode(text)))
 }

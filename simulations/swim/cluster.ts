@@ -2,7 +2,7 @@
 import type { SwimDatagram, SwimRequest, SwimSettings } from "../../src/events/swim.ts"
 import { initialContext } from "../../src/actors/swim/step.ts"
 import { Table } from "../../src/actors/swim/table.ts"
-import { Drifting } from "../world/clock.ts"
+import { Clock } from "../world/clock.ts"
 import { Network } from "../world/network.ts"
 import type { NetworkOptions } from "../world/network.ts"
 import { makeRandom } from "../world/random.ts"
@@ -44,9 +44,9 @@ export class Cluster {
     this.schedule = new Schedule(random.split("schedule"), Number.POSITIVE_INFINITY)
     const { schedule } = this
     const byId = new Map<string, Member>()
-    this.network = new Network(schedule, random.split("network"), network, (from, to, datagram) =>
+    const deliver = (from: string, to: string, datagram: SwimDatagram) =>
       byId.get(to)?.receive(from, datagram)
-    )
+    this.network = new Network(schedule, random.split("network"), network, deliver, true)
     const send = (from: string, to: string, datagram: SwimDatagram) => this.network.send(from, to, datagram)
     const watcher = {
       stepped: (member: Member, _input: unknown, _before: unknown, asked: ReadonlyArray<SwimRequest>) => {
@@ -57,8 +57,8 @@ export class Cluster {
     for (let index = 0; index < members; index++) {
       const id = `n${index}`
       const own = random.split(`member ${index}`)
-      const disk = { syncMinMs: 0.1, syncMeanMs: 0.1, stalls: 0, lostAtCrash: 0 }
-      const clock = new Drifting(own.int(0, 1_000_000), 0)
+      const disk = { syncMinMs: 0.1, syncMeanMs: 0.1, stalls: 0, lostAtCrash: 0, hasRecords: false }
+      const clock = new Clock(own.int(0, 1_000_000), 0, 0)
       const options = { id, meta: "", settings, seeds: ["n0"], disk, clock, bufferedMax }
       byId.set(id, new Member({ schedule, random: own, send, watcher }, options))
     }

@@ -120,22 +120,20 @@ export class Faults {
     const cuts = partition(kind, [...members.keys()], this.#any().id, this.#random)
     this.counts.partitions++
     const untilMs = schedule.nowMs + this.#exponential(partitionMeanMs)
-    network.cut(cuts)
-    if (this.#random.chance(flapping)) this.#flap(cuts, untilMs + partitionMeanMs)
-    else
-      schedule.at(untilMs, () => {
-        if (!this.#isOver) network.cut(new Set())
-      })
+    const mend = network.cut(cuts)
+    if (this.#random.chance(flapping)) this.#flap(cuts, mend, untilMs + partitionMeanMs)
+    else schedule.at(untilMs, mend)
   }
 
-  #flap(cuts: ReadonlySet<string>, untilMs: number): void {
+  #flap(cuts: ReadonlyArray<string>, mend: () => void, untilMs: number): void {
     const { network, schedule } = this.#world
     schedule.after(this.#exponential(this.#options.partitionMeanMs / 5), () => {
       if (this.#isOver) return
       const isLast = schedule.nowMs >= untilMs
       this.counts.flaps++
-      network.cut(network.isCut || isLast ? new Set() : cuts)
-      if (!isLast) this.#flap(cuts, untilMs)
+      const wasCut = network.isCut
+      mend()
+      if (!isLast) this.#flap(cuts, wasCut ? () => {} : network.cut(cuts), untilMs)
     })
   }
 

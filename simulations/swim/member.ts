@@ -8,7 +8,7 @@ import { swimActor } from "../../src/actors/swim/chart.ts"
 import { wakesAtMs } from "../../src/actors/swim/decide.ts"
 import type { SwimContext } from "../../src/actors/swim/step.ts"
 import { Replica } from "../../src/kernel/replica.ts"
-import type { Drifting } from "../world/clock.ts"
+import type { Clock } from "../world/clock.ts"
 import { Disk } from "../world/disk.ts"
 import type { DiskOptions } from "../world/disk.ts"
 import type { Random } from "../world/random.ts"
@@ -33,7 +33,7 @@ export interface MemberOptions {
   readonly settings: SwimSettings
   readonly seeds: ReadonlyArray<string>
   readonly disk: DiskOptions
-  readonly clock: Drifting
+  readonly clock: Clock
   /** Datagrams that wait while the process stands still; more are dropped. */
   readonly bufferedMax: number
 }
@@ -73,7 +73,8 @@ export class Member {
   }
 
   #emptyDisk(): Disk {
-    return new Disk(this.#world.schedule, this.#world.random.split(`disk ${this.life}`), this.options.disk)
+    const { schedule, random } = this.#world
+    return new Disk(schedule, random.split(`disk ${this.life}`), this.options.disk, this.id)
   }
 
   get role(): string {

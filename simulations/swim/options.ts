@@ -127,7 +127,8 @@ export function drawOptions(random: Random): RunOptions {
       syncMinMs: 0.1,
       syncMeanMs: pick(random, [0.1, 5, settings.periodMs / 50]),
       stalls: share(random, 0.05),
-      lostAtCrash: pick(random, [0, 0.5, 1])
+      lostAtCrash: pick(random, [0, 0.5, 1]),
+      hasRecords: false
     },
     faults: faultsOf(random, settings.periodMs),
     driftPercent: share(random, 5),

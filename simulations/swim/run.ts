@@ -13,7 +13,7 @@ import { disagreement } from "../checkers/swim/convergence.ts"
 import { Dissemination } from "../checkers/swim/dissemination.ts"
 import { Precedence } from "../checkers/swim/precedence.ts"
 import { Violation } from "../checkers/violation.ts"
-import { Drifting } from "../world/clock.ts"
+import { Clock } from "../world/clock.ts"
 import { Network } from "../world/network.ts"
 import { makeRandom } from "../world/random.ts"
 import type { Random } from "../world/random.ts"
@@ -66,7 +66,7 @@ class World implements Watcher {
     for (let index = 0; index < options.members + options.joiners; index++) {
       const own = random.split(`member ${index}`)
       const { settings, disk, driftPercent, bufferedMax, metaBytes } = options
-      const clock = new Drifting(own.int(0, 1_000_000), (own.next() * 2 - 1) * driftPercent)
+      const clock = new Clock(own.int(0, 1_000_000), (own.next() * 2 - 1) * driftPercent, 0)
       const meta = ".".repeat(metaBytes)
       const member = { id: `n${index}`, meta, settings, seeds, disk, clock, bufferedMax }
       members.set(member.id, new Member({ schedule, random: own, send, watcher: this }, member))

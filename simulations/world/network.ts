@@ -1,6 +1,7 @@
 /**
  * Datagrams between named ends: each is delayed, and may be lost, doubled, overtaken, cut off or held up. What is
- * drawn per run are the options; what happens to a datagram is drawn when it is sent.
+ * drawn per run are the options; what happens to a datagram is drawn when it is sent, from its path's own chance and
+ * always as often, so that a path's datagrams fare the same whatever is left out elsewhere.
  */
 import type { Random } from "./random.ts"
 import type { Schedule } from "./schedule.ts"
@@ -25,23 +26,37 @@ export interface NetworkCounts {
   overflowed: number
 }
 
+interface Path {
+  readonly random: Random
+  /** Of the cuts that it is in. */
+  cuts: number
+  /** What is sent before arrives after. */
+  cloggedMs: number
+  underWay: number
+}
+
 export class Network<Datagram> {
   readonly #schedule: Schedule
   readonly #random: Random
   readonly #deliver: (from: string, to: string, datagram: Datagram) => void
   #options: NetworkOptions
-  /** `from>to`; one way each. */
-  #cuts: ReadonlySet<string> = new Set()
-  readonly #clogs = new Map<string, number>()
-  readonly #underWay = new Map<string, number>()
+  /** By `from>to`; one way each. */
+  readonly #paths = new Map<string, Path>()
+  #cuts = 0
+  /** Counts how often all was healed: what was cut before needs no healing. */
+  #era = 0
+  readonly #isLarge: boolean
   readonly counts: NetworkCounts = { sent: 0, lost: 0, duplicated: 0, cut: 0, clogged: 0, overflowed: 0 }
 
   constructor(
     schedule: Schedule,
     random: Random,
     options: NetworkOptions,
-    deliver: (from: string, to: string, datagram: Datagram) => void
+    deliver: (from: string, to: string, datagram: Datagram) => void,
+    /** Draws for all paths together, and keeps none that is idle: a run without one of its faults is another run. */
+    isLarge = false
   ) {
+    this.#isLarge = isLarge
     this.#schedule = schedule
     this.#random = random
     this.#options = options
@@ -51,54 +66,81 @@ export class Network<Datagram> {
   send(from: string, to: string, datagram: Datagram): void {
     this.counts.sent++
     const { loss, duplication, capacity } = this.#options
-    const path = `${from}>${to}`
-    if (loss > 0 && this.#random.chance(loss)) {
+    const path = this.#path(`${from}>${to}`)
+    const isLost = path.random.next() < loss
+    const isDoubled = path.random.next() < duplication
+    const [delay, other] = [path.random.next(), path.random.next()]
+    if (isLost) {
       this.counts.lost++
       return
     }
-    if ((this.#underWay.get(path) ?? 0) >= capacity) {
+    if (path.underWay >= capacity) {
       this.counts.overflowed++
       return
     }
-    this.#carry(path, from, to, datagram)
-    if (duplication > 0 && this.#random.chance(duplication)) {
+    this.#carry(path, delay, from, to, datagram)
+    if (isDoubled) {
       this.counts.duplicated++
-      this.#carry(path, from, to, datagram)
+      this.#carry(path, other, from, to, datagram)
     }
   }
 
-  /** Nothing comes through on these paths, `from>to`, until others are cut; what is under way is lost too. */
-  cut(paths: ReadonlySet<string>): void {
-    this.#cuts = paths
+  /** Nothing comes through on these paths, `from>to`; what is under way is lost too. Returns what ends the cut. */
+  cut(paths: ReadonlyArray<string>): () => void {
+    const era = this.#era
+    this.#cuts++
+    for (const name of paths) this.#path(name).cuts++
+    let isCut = true
+    return () => {
+      if (!isCut || era !== this.#era) return
+      isCut = false
+      this.#cuts--
+      for (const name of paths) this.#path(name).cuts--
+    }
   }
 
   get isCut(): boolean {
-    return this.#cuts.size > 0
+    return this.#cuts > 0
   }
 
   /** What is sent on this path arrives after `untilMs`. */
   clog(path: string, untilMs: number): void {
-    this.#clogs.set(path, untilMs)
+    const clogged = this.#path(path)
+    clogged.cloggedMs = Math.max(clogged.cloggedMs, untilMs)
   }
 
   /** No more faults than the delay. */
   heal(): void {
-    this.#cuts = new Set()
-    this.#clogs.clear()
+    this.#era++
+    this.#cuts = 0
+    for (const path of this.#paths.values()) Object.assign(path, { cuts: 0, cloggedMs: 0 })
     this.#options = { ...this.#options, loss: 0, duplication: 0 }
   }
 
-  #carry(path: string, from: string, to: string, datagram: Datagram): void {
+  #path(name: string): Path {
+    const known = this.#paths.get(name)
+    if (known !== undefined) return known
+    const random = this.#isLarge ? this.#random : this.#random.split(name)
+    const path = { random, cuts: 0, cloggedMs: 0, underWay: 0 }
+    this.#paths.set(name, path)
+    return path
+  }
+
+  /** Of a large network most paths are used once in a while. */
+  #forget(from: string, to: string, { underWay, cuts, cloggedMs }: Path): void {
+    if (underWay === 0 && cuts === 0 && cloggedMs <= this.#schedule.nowMs) this.#paths.delete(`${from}>${to}`)
+  }
+
+  #carry(path: Path, draw: number, from: string, to: string, datagram: Datagram): void {
     const { delayMinMs, delayMeanMs } = this.#options
-    const delayMs = delayMinMs + (delayMeanMs === 0 ? 0 : -Math.log(1 - this.#random.next()) * delayMeanMs)
-    const cloggedMs = this.#clogs.get(path) ?? 0
-    if (cloggedMs > this.#schedule.nowMs) this.counts.clogged++
-    this.#underWay.set(path, (this.#underWay.get(path) ?? 0) + 1)
-    this.#schedule.at(Math.max(this.#schedule.nowMs, cloggedMs) + delayMs, () => {
-      const others = (this.#underWay.get(path) ?? 1) - 1
-      if (others > 0) this.#underWay.set(path, others)
-      else this.#underWay.delete(path)
-      if (this.#cuts.has(path)) {
+    const delayMs = delayMinMs + (delayMeanMs === 0 ? 0 : -Math.log(1 - draw) * delayMeanMs)
+    if (path.cloggedMs > this.#schedule.nowMs) this.counts.clogged++
+    path.underWay++
+    this.#schedule.at(Math.max(this.#schedule.nowMs, path.cloggedMs) + delayMs, () => {
+      path.underWay--
+      const isCut = path.cuts > 0
+      if (this.#isLarge) this.#forget(from, to, path)
+      if (isCut) {
         this.counts.cut++
         return
       }
@@ -116,21 +158,36 @@ export function partition(
   ends: ReadonlyArray<string>,
   loner: string,
   random: Random
-): ReadonlySet<string> {
-  const cuts = new Set<string>()
+): ReadonlyArray<string> {
   const side = new Map(ends.map((end) => [end, random.chance(0.5)]))
-  for (const from of ends)
-    for (const to of ends) {
-      if (from === to) continue
-      const isCut = {
-        halves: side.get(from) !== side.get(to),
-        isolate: from === loner || to === loner,
-        mute: from === loner,
-        deaf: to === loner,
-        "one-way": side.get(from) === true && side.get(to) === false,
-        random: random.chance(0.4)
-      }[kind]
-      if (isCut) cuts.add(`${from}>${to}`)
+  return pathsAmong(ends, (from, to) => {
+    switch (kind) {
+      case "halves":
+        return side.get(from) !== side.get(to)
+      case "isolate":
+        return from === loner || to === loner
+      case "mute":
+        return from === loner
+      case "deaf":
+        return to === loner
+      case "one-way":
+        return side.get(from) === true && side.get(to) === false
+      case "random":
+        return random.chance(0.4)
     }
-  return cuts
+  })
+}
+
+/** The paths between two sides, both ways. */
+export const between = (ends: ReadonlyArray<string>, isInside: (end: string) => boolean) =>
+  pathsAmong(ends, (from, to) => isInside(from) !== isInside(to))
+
+function pathsAmong(
+  ends: ReadonlyArray<string>,
+  isCut: (from: string, to: string) => boolean
+): ReadonlyArray<string> {
+  const paths: Array<string> = []
+  for (const from of ends)
+    for (const to of ends) if (from !== to && isCut(from, to)) paths.push(`${from}>${to}`)
+  return paths
 }

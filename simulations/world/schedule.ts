@@ -40,8 +40,9 @@ export class Schedule {
     return this.#done
   }
 
-  at(atMs: number, run: () => void): void {
-    this.#put({ atMs: Math.max(atMs, this.#nowMs), order: this.#random.next(), run })
+  /** Of `order`s that are equal none is first: whoever gives its own, below 0 to be before all others, tells them apart. */
+  at(atMs: number, run: () => void, order: number = this.#random.next()): void {
+    this.#put({ atMs: Math.max(atMs, this.#nowMs), order, run })
   }
 
   after(delayMs: number, run: () => void): void {

@@ -1,106 +1,107 @@
 /** `novacron simulate`: runs the production actors in a simulated world, seed by seed, and says what broke. */
+import { existsSync } from "node:fs"
+import { readFile, writeFile } from "node:fs/promises"
 import { availableParallelism } from "node:os"
-import { extname } from "node:path"
-import { Worker } from "node:worker_threads"
-import { Effect } from "effect"
+import { Effect, Option } from "effect"
 import { Command, Flag, Argument } from "effect/cli"
-import type { Said, Scenario } from "../../simulations/main.ts"
+import type { Said } from "../../simulations/main.ts"
+import { classOf } from "../../simulations/verdict.ts"
 import { failure } from "./exit.ts"
 import { output } from "./output.ts"
+import { performed, runSeeds } from "./simulating.ts"
 
-interface Wanted {
-  readonly scenario: Scenario
-  readonly seed: number
-  /** So many, or until the time is over. */
-  readonly seeds: number
-  readonly endMs: number
-  readonly workers: number
-  /** Told of each as it ends; true ends it all. */
-  readonly take: (said: Said) => boolean
-}
-
-const threadFile = () =>
-  new URL(`../../simulations/main${extname(new URL(import.meta.url).pathname)}`, import.meta.url)
-
-/** Gives every thread its next seed when it has done one. Ends when all are done, or on the first failure of a thread. */
-function runSeeds(
-  { scenario, seed, seeds, endMs, workers, take }: Wanted,
-  signal: AbortSignal
-): Promise<void> {
-  let next = seed
-  let running = 0
-  const threads: Array<Worker> = []
-  const end = () => Promise.all(threads.map((thread) => thread.terminate()))
-  return new Promise<void>((resolve, reject) => {
-    signal.addEventListener("abort", () => reject(new Error("interrupted")))
-    let isOver = false
-    const give = (thread: Worker) => {
-      isOver ||= next >= seed + seeds || performance.now() >= endMs
-      if (isOver) {
-        if (running === 0) resolve()
-        return
-      }
-      running++
-      thread.postMessage(next++)
-    }
-    for (let count = 0; count < Math.min(workers, seeds); count++) {
-      const thread = new Worker(threadFile(), { workerData: scenario })
-      threads.push(thread)
-      thread.on("error", reject)
-      thread.on("message", (said: Said) => {
-        running--
-        const isEnough = take(said)
-        isOver ||= isEnough
-        give(thread)
-      })
-    }
-    for (const thread of threads) give(thread)
-  }).finally(end)
-}
-
-class Tally {
-  readonly beganMs = performance.now()
-  readonly violations: Array<Said> = []
-  readonly counts: Record<string, number> = {}
-  readonly coverage = new Set<string>()
-  seeds = 0
-  events = 0
-  simulatedMs = 0
-
-  take(said: Said): void {
-    this.seeds++
-    this.events += said.events
-    this.simulatedMs += said.simulatedMs
-    for (const [name, count] of Object.entries(said.counts))
-      this.counts[name] = (this.counts[name] ?? 0) + count
-    for (const one of said.coverage) this.coverage.add(one)
-    if (said.violation !== null) this.violations.push(said)
-  }
-
-  summary() {
-    const seconds = (performance.now() - this.beganMs) / 1000
-    return {
-      seeds: this.seeds,
-      seconds,
-      seedsPerHour: Math.round((this.seeds / seconds) * 3600),
-      eventsPerSecond: Math.round(this.events / seconds),
-      simulatedSecondsPerSecond: Math.round(this.simulatedMs / 1000 / seconds),
-      counts: this.counts,
-      coverage: [...this.coverage].sort()
-    }
-  }
-}
-
-const replayOf = (scenario: Scenario, seed: number) => `novacron simulate ${scenario} --seed ${seed}`
-
-const simulated = Effect.fnUntraced(function* (flags: {
-  readonly scenario: Scenario
+interface Flags {
+  readonly scenario: string
   readonly seed: number
   readonly seeds: number
   readonly hours: number
   readonly workers: number
-}) {
-  const out = yield* output
+  readonly shrink: boolean
+  readonly historyPorcupine: Option.Option<string>
+  readonly historyKnossos: Option.Option<string>
+}
+
+class Tally {
+  readonly #scenario: string
+  readonly beganMs = performance.now()
+  readonly violations: Array<object> = []
+  readonly seedsBroken: Array<number> = []
+  readonly #counts: Record<string, number> = {}
+  readonly #injected = new Set<string>()
+  readonly #coverage = new Set<string>()
+  seeds = 0
+  #events = 0
+  #simulatedMs = 0
+
+  constructor(scenario: string) {
+    this.#scenario = scenario
+  }
+
+  take(said: Said): void {
+    const { seed, counts, injected = [], coverage, violation, hash } = said
+    this.seeds++
+    this.#events += said.events
+    this.#simulatedMs += said.simulatedMs
+    for (const [name, count] of Object.entries(counts)) this.#counts[name] = (this.#counts[name] ?? 0) + count
+    for (const one of injected) this.#injected.add(one)
+    for (const one of coverage) this.#coverage.add(one)
+    if (violation === null) return
+    this.seedsBroken.push(seed)
+    const replay = replayOf(this.#scenario, seed)
+    this.violations.push({ seed, class: classOf(violation.promised), ...violation, hash, replay })
+  }
+
+  summary() {
+    const seconds = (performance.now() - this.beganMs) / 1000
+    const isFault = ([name]: readonly [string, number]) => this.#injected.has(name)
+    const counts = Object.entries(this.#counts)
+    return {
+      scenario: this.#scenario,
+      seeds: this.seeds,
+      seconds,
+      seedsPerHour: Math.round((this.seeds / seconds) * 3600),
+      eventsPerSecond: Math.round(this.#events / seconds),
+      simulatedSecondsPerSecond: Math.round(this.#simulatedMs / 1000 / seconds),
+      faults: Object.fromEntries(counts.filter(isFault)),
+      counts: Object.fromEntries(counts.filter((one) => !isFault(one))),
+      coverage: [...this.#coverage].sort()
+    }
+  }
+}
+
+const replayOf = (scenario: string, seed: number) => `novacron simulate ${scenario} --seed ${seed}`
+
+/** What a promise's class and name are, for people. */
+const brokenBy = ({ violation }: Said): string =>
+  violation === null ? "" : `${classOf(violation.promised)}: ${violation.message}`
+
+/** "state 4, move 9, input 58". */
+function coverageText(coverage: ReadonlyArray<string>): string {
+  const kinds = Object.entries(Object.groupBy(coverage, (one) => one.slice(0, one.indexOf(" "))))
+  return kinds.map(([kind, some]) => `${kind}s: ${some?.length ?? 0}`).join(", ")
+}
+
+const write = (path: Option.Option<string>, text: string | undefined) =>
+  Option.isNone(path)
+    ? Effect.void
+    : Effect.tryPromise({
+        try: () => {
+          if (text === undefined)
+            throw new Error("this scenario has no clients whose history could be written")
+          return writeFile(path.value, text)
+        },
+        catch: (error) => failure("failure", `${path.value}: ${String(error)}`)
+      })
+
+const checked = Effect.fnUntraced(function* (flags: Flags) {
+  const { scenarios } = yield* Effect.promise(() => import("../../simulations/scenarios.ts"))
+  const names = scenarios.map(({ name }) => name)
+  if (!names.includes(flags.scenario))
+    return yield* failure(
+      "usage",
+      `there is no scenario and no file "${flags.scenario}"`,
+      `scenarios: ${names.join(", ")}`
+    )
   for (const [name, value, least, most] of [
     ["--seed", flags.seed, 0, 0xffffffff],
     ["--seeds", flags.seeds, 1, 0x100000000 - flags.seed],
@@ -109,21 +110,58 @@ const simulated = Effect.fnUntraced(function* (flags: {
   ] as const)
     if (!(value >= least && value <= most))
       return yield* failure("usage", `${name} is ${value}: allowed is from ${least} to ${most}`)
-  const tally = new Tally()
-  const last: Array<Said> = []
+  const isOne = flags.seeds === 1 && flags.hours === 0
+  const wantsOne = Option.isSome(flags.historyPorcupine) || Option.isSome(flags.historyKnossos)
+  if (wantsOne && !isOne) return yield* failure("usage", "a history is written of one seed")
+  return { isOne, wantsHistory: wantsOne }
+})
+
+/** A scenario's file, run again. */
+const replayed = Effect.fnUntraced(function* (path: string) {
+  const out = yield* output
+  const text = yield* Effect.tryPromise({
+    try: () => readFile(path, "utf8"),
+    catch: (error) => failure("usage", `${path}: ${String(error)}`)
+  })
+  const answer = yield* performed({ task: "replay", text })
+  if ("wrong" in answer) return yield* failure("failure", `${path}: ${answer.wrong}`)
+  const { said } = answer
+  out.either({ run: said }, () => {
+    out.line(said.violation === null ? "every promise was kept" : `${brokenBy(said)}\njournal: ${said.hash}`)
+  })
+  if (said.violation !== null)
+    return yield* failure("failure", "the run breaks the promise that its file tells of")
+})
+
+const shrunk = Effect.fnUntraced(function* (scenario: string, seed: number) {
+  const out = yield* output
+  const answer = yield* performed({ task: "shrink", scenario, seed })
+  if ("wrong" in answer) return yield* failure("failure", answer.wrong)
+  const path = `${scenario}-${seed}.scenario.txt`
+  yield* write(Option.some(path), answer.text ?? "")
+  out.note(`the least that breaks it, after ${answer.runs} runs: ${path}\n  novacron simulate ${path}`)
+})
+
+const simulated = Effect.fnUntraced(function* (flags: Flags) {
+  const out = yield* output
   const { scenario } = flags
+  if (existsSync(scenario)) return yield* replayed(scenario)
+  const { isOne, wantsHistory } = yield* checked(flags)
+  const tally = new Tally(scenario)
+  let last: Said | null = null as Said | null
   const wanted = {
     scenario,
+    history: wantsHistory,
     seed: flags.seed,
     seeds: flags.hours > 0 ? 0x100000000 - flags.seed : flags.seeds,
     endMs: flags.hours > 0 ? performance.now() + flags.hours * 3_600_000 : Number.POSITIVE_INFINITY,
     workers: flags.workers,
     take: (said: Said) => {
       tally.take(said)
-      last[0] = said
+      last = said
       out.progress(`${tally.seeds} seeds, ${tally.violations.length} broken`)
       if (said.violation !== null)
-        out.note(`seed ${said.seed}: ${said.violation.message}\n  ${replayOf(scenario, said.seed)}`)
+        out.note(`seed ${said.seed}: ${brokenBy(said)}\n  ${replayOf(scenario, said.seed)}`)
       return tally.violations.length >= violations_max
     }
   }
@@ -133,35 +171,34 @@ const simulated = Effect.fnUntraced(function* (flags: {
   })
   out.progress(null)
   const summary = tally.summary()
-  const [only] = flags.seeds === 1 && flags.hours === 0 ? last : []
+  const only = isOne ? last : null
+  yield* write(flags.historyPorcupine, only?.history?.porcupine)
+  yield* write(flags.historyKnossos, only?.history?.knossos)
+  const { violations } = tally
   out.either(
-    { ...summary, violations: tally.violations, ...(only === undefined ? {} : { run: only }) },
+    { ...summary, violations, ...(only === null ? {} : { run: { ...only, history: null } }) },
     () => {
-      if (only !== undefined) out.line(`options: ${JSON.stringify(only.options)}\njournal: ${only.hash}`)
-      const { seconds, counts, coverage } = summary
-      out.line(`${summary.seeds} seeds in ${seconds.toFixed(1)} s: ${summary.seedsPerHour} an hour`)
+      if (only !== null) out.line(`options: ${JSON.stringify(only.options)}\njournal: ${only.hash}`)
+      out.line(`${summary.seeds} seeds in ${summary.seconds.toFixed(1)} s: ${summary.seedsPerHour} an hour`)
       out.line(
         `${summary.simulatedSecondsPerSecond} simulated seconds and ${summary.eventsPerSecond} events a second`
       )
-      out.table(Object.entries(counts), [
-        { head: "what", of: ([name]) => name },
-        { head: "how often", of: ([, count]) => count }
-      ])
-      out.line(`${coverage.length} pairs of a role and an input were seen`)
+      for (const [head, counts] of [["fault", summary.faults] as const, ["what", summary.counts] as const])
+        out.table(Object.entries(counts), [
+          { head, of: ([name]) => name },
+          { head: "how often", of: ([, count]) => count }
+        ])
+      out.line(`seen of the charts: ${coverageText(summary.coverage)}`)
       out.line(
-        tally.violations.length === 0
-          ? "every promise was kept"
-          : `${tally.violations.length} seeds broke a promise`
+        violations.length === 0 ? "every promise was kept" : `${violations.length} seeds broke a promise`
       )
     }
   )
-  if (tally.violations.length === 0) return
-  const seeds = tally.violations.map(({ seed }) => seed)
-  return yield* failure(
-    "failure",
-    `a promise was broken by seed ${seeds.join(", ")}`,
-    replayOf(scenario, seeds[0] ?? 0)
-  )
+  const [first] = tally.seedsBroken
+  if (first === undefined) return
+  if (flags.shrink) yield* shrunk(scenario, first)
+  const reason = `a promise was broken by seed ${tally.seedsBroken.join(", ")}`
+  return yield* failure("failure", reason, replayOf(scenario, first))
 })
 
 /** After so many it is known to be broken. */
@@ -170,9 +207,9 @@ const violations_max = 10
 export const simulate = Command.make(
   "simulate",
   {
-    scenario: Argument.Literals("scenario", ["raft", "swim", "fleet"]).pipe(
+    scenario: Argument.String("scenario").pipe(
       Argument.withDescription(
-        "raft: a group that agrees, with crashes, partitions and changes of its members; swim: members that find out who is there; fleet: the kernel and its hosts, with operators and faults"
+        "raft: a group that agrees, with crashes, partitions, bad disks and changes of its members; swarm: all that there is; or the file of a scenario"
       )
     ),
     seed: Flag.Int("seed").pipe(Flag.withDescription("The first seed"), Flag.withDefault(1)),
@@ -187,6 +224,20 @@ export const simulate = Command.make(
     workers: Flag.Int("workers").pipe(
       Flag.withDescription("Threads; one for each processor unless told"),
       Flag.withDefault(availableParallelism())
+    ),
+    shrink: Flag.Boolean("shrink").pipe(
+      Flag.withDescription(
+        "Write the least that breaks the first promise that was broken as a scenario's file"
+      ),
+      Flag.withDefault(false)
+    ),
+    historyPorcupine: Flag.String("history-porcupine").pipe(
+      Flag.withDescription("Write what the clients of one seed did to this file, for porcupine"),
+      Flag.optional
+    ),
+    historyKnossos: Flag.String("history-knossos").pipe(
+      Flag.withDescription("Write what the clients of one seed did to this file, for Jepsen's Knossos"),
+      Flag.optional
     )
   },
   simulated

@@ -3,6 +3,7 @@ import assert from "node:assert/strict"
 import { test } from "node:test"
 import { Schema } from "effect"
 import type { StateNode } from "xstate"
+import { ClusterFact } from "../../src/events/cluster.ts"
 import { typePrefix } from "../../src/events/envelope.ts"
 import { HostFact } from "../../src/events/host.ts"
 import { MigrationFact } from "../../src/events/migration.ts"
@@ -22,7 +23,8 @@ const facts = {
   placement: PlacementFact,
   migration: MigrationFact,
   node: NodeFact,
-  peer: PeerFact
+  peer: PeerFact,
+  cluster: ClusterFact
 } as const
 const depth_max = 24
 const states_max = 6000

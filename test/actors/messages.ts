@@ -1,5 +1,6 @@
 /** Small messages of every type, decoded by their own Schemas, for specifications and for walks over the charts. */
 import { Schema } from "effect"
+import { ClusterCommand } from "../../src/events/cluster.ts"
 import type { Message } from "../../src/events/envelope.ts"
 import { HostCommand } from "../../src/events/host.ts"
 import { MigrationCommand } from "../../src/events/migration.ts"
@@ -230,6 +231,15 @@ export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
       { type: "peer.noticeLeft", incarnation, by: "web" }
     ].map(decode(PeerCommand))
   ),
+  cluster: [
+    ...["cluster.admit", "cluster.remove", "cluster.lead"]
+      .map((type) => ({ type, node: "n2" }))
+      .map(decode(ClusterCommand)),
+    ...[
+      { type: "group.changed", op: "admit", node: "n2", voters: ["n1", "n2"] },
+      { type: "group.unchanged", op: "lead", node: "n2", reason: "n2 is no voter" }
+    ].map(decode(Report))
+  ],
   migration: [
     ...[
       { type: "migration.request", vm: "web", policy, reason: "test" },

@@ -2,16 +2,17 @@
  * How fast the simulator is, by how many members a group has: the same options but for the size, faults and clients
  * among them, sizes taking turns. By CPU time of this process, which is one thread: what a core does.
  */
-import { drawOptions } from "../../simulations/raft/options.ts"
+import { drawnOptions } from "../../simulations/raft/options.ts"
 import type { RunOptions } from "../../simulations/raft/options.ts"
-import { run } from "../../simulations/raft/run.ts"
-import { makeRandom } from "../../simulations/world/random.ts"
+import { runPlan } from "../../simulations/raft/run.ts"
 import { figure, hashOf, spread } from "./measure.ts"
 import type { Figure, Options } from "./measure.ts"
 
+const never = Number.POSITIVE_INFINITY
+
 /** A datacenter in a bad hour: every size has the same of each. */
 function optionsOf(members: number): RunOptions {
-  const drawn = drawOptions(makeRandom(1).split("options"))
+  const drawn = drawnOptions(1)
   const electionMs = 1000
   return {
     ...drawn,
@@ -30,10 +31,22 @@ function optionsOf(members: number): RunOptions {
       leaseDriftPercent: 0
     },
     network: { ...drawn.network, delayMinMs: 0.1, delayMeanMs: 2, loss: 0.01, duplication: 0.01 },
-    disk: { ...drawn.disk, syncMinMs: 0.1, syncMeanMs: 1, stalls: 0.001, lostAtCrash: 0.8 },
+    disk: { syncMinMs: 0.1, syncMeanMs: 1, stalls: 0.001, lostAtCrash: 0.8, hasRecords: false },
     clients: { ...drawn.clients, clients: 5, keys: 3, burst: 10, thinkMeanMs: 100, restMeanMs: 5000 },
     faults: {
       ...drawn.faults,
+      ...{
+        flapping: 0,
+        wholesale: 0,
+        votersWanted: 0,
+        schisms: 0,
+        haste: 0,
+        echoes: 0,
+        coups: 0,
+        damages: 0,
+        errors: 0
+      },
+      ...{ oathEveryMs: never, fullEveryMs: never, stepEveryMs: never, jumpEveryMs: never },
       crashEveryMs: 10 * electionMs,
       blackoutEveryMs: 60 * electionMs,
       downMeanMs: 2 * electionMs,
@@ -62,7 +75,9 @@ interface Lives {
 function lives(members: number, first: number, seeds: number): Lives {
   const options = optionsOf(members)
   const began = process.cpuUsage()
-  const verdicts = Array.from({ length: seeds }, (_, at) => run(first + at, options))
+  const verdicts = Array.from({ length: seeds }, (_, at) =>
+    runPlan({ seed: first + at, options, faults: null })
+  )
   const { user, system } = process.cpuUsage(began)
   const broken = verdicts.find(({ violation }) => violation !== null)
   if (broken !== undefined) throw new Error(`seed ${broken.seed}: ${broken.violation?.message}`)

@@ -146,6 +146,15 @@ export class Cluster {
     }
   }
 
+  /** A change of the members, when the one before is over, and its end. */
+  async change(node: string, what: "lead" | "remove", reason = ""): Promise<Answer> {
+    for (;;) {
+      const { answer } = await this.command(`/v1/cluster/nodes/${node}/${what}?wait=20s`, { reason })
+      if (answer.status !== 409 || answer.body.state !== "changing") return answer
+      await sleep(50)
+    }
+  }
+
   status = (name: string) => this.call(name, "GET", "/v1/cluster").then(({ body }) => body)
 
   async leader(): Promise<string> {

@@ -87,9 +87,7 @@ test("a rolling restart, the leader last and relieved before, fails no command",
   for (const name of [...others, leader]) {
     if (name === leader) {
       const [next = ""] = others
-      const { answer } = await cluster.command(`/v1/cluster/nodes/${next}/lead?wait=10s`, {
-        reason: "restart"
-      })
+      const answer = await cluster.change(next, "lead", "restart")
       assert.equal(answer.body.state, "succeeded", JSON.stringify(answer.body))
       assert.equal(await cluster.leader(), next)
     }
@@ -150,19 +148,17 @@ test("a voter is replaced: a new one is taken in, the old one removed; a host wi
   await cluster.settled(4)
   // Not the founder, which has the authority that lets nodes join.
   const leader = "n2"
-  await cluster.command(`/v1/cluster/nodes/${leader}/lead?wait=10s`, {})
-  const { answer } = await cluster.command(`/v1/cluster/nodes/${leader}/remove?wait=20s`, {
-    reason: "it is old"
-  })
+  await cluster.change(leader, "lead")
+  const answer = await cluster.change(leader, "remove", "it is old")
   assert.equal(answer.body.state, "succeeded", JSON.stringify(answer.body))
   await cluster.kill(leader)
   await cluster.settled(3)
   await makeMachines(5)
-  const gone = await cluster.command(`/v1/cluster/nodes/${leader}/remove?wait=20s`, {})
-  assert.equal(gone.answer.body.state, "succeeded", "what is so already is done")
-  const never = await cluster.command(`/v1/cluster/nodes/nobody/lead?wait=20s`, {})
-  assert.equal(never.answer.body.state, "failed")
-  assert.match(never.answer.body.reason, /nobody is no voter/)
+  const gone = await cluster.change(leader, "remove")
+  assert.equal(gone.body.state, "succeeded", "what is so already is done")
+  const never = await cluster.change("nobody", "lead")
+  assert.equal(never.body.state, "failed")
+  assert.match(never.body.reason, /nobody is no voter/)
 })
 
 test("in the end all have the same journal", async () => {

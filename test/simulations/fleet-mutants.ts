@@ -153,7 +153,13 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
     name: "outstanding-forgotten",
     seed: 2,
     story: "after a restart of the kernel what was outstanding is not performed again",
-    edits: [{ file: "src/kernel/kernel.ts", find: "  performer.recover()\n", put: "" }]
+    edits: [
+      {
+        file: "src/kernel/perform.ts",
+        find: "for (const asked of actor.outstanding) perform(actor.stream, asked)",
+        put: ""
+      }
+    ]
   },
   {
     name: "answer-dropped",

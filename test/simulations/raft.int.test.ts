@@ -2,25 +2,30 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
 import { Worker } from "node:worker_threads"
-import type { Said } from "../../simulations/main.ts"
+import type { Answer, Task } from "../../simulations/main.ts"
 import { run } from "../../simulations/raft/run.ts"
 import { runCli } from "../../src/cli/main.ts"
 
-const seeds = 2000
+const seeds = 400
 
 interface Summary {
   readonly seeds: number
   readonly seedsPerHour: number
   readonly simulatedSecondsPerSecond: number
+  readonly faults: Readonly<Record<string, number>>
   readonly counts: Readonly<Record<string, number>>
   readonly coverage: ReadonlyArray<string>
   readonly violations: ReadonlyArray<unknown>
 }
 
 async function simulate(...argv: ReadonlyArray<string>) {
+  return cli("raft", ...argv)
+}
+
+async function cli(...argv: ReadonlyArray<string>) {
   let [out, err] = ["", ""]
   const code = await runCli(
-    ["simulate", "raft", ...argv],
+    ["simulate", ...argv],
     {},
     {
       out: (text) => (out += text),
@@ -43,14 +48,28 @@ test(`${seeds} seeds keep every promise, with every fault among them`, async () 
   )
   assert.equal(summary.seeds, seeds)
   assert.deepEqual(summary.violations, [])
-  const never = Object.entries(summary.counts).flatMap(([name, count]) =>
+  const never = Object.entries({ ...summary.faults, ...summary.counts }).flatMap(([name, count]) =>
     count === 0 && name !== "undecided" ? [name] : []
   )
   console.log(`  ${summary.counts["undecided"]} histories of a key were too long to decide`)
   assert.deepEqual(never, [], "faults that never happened")
-  const missing = wantedPairs().filter((pair) => !summary.coverage.includes(pair))
+  for (const role of ["follower", "poller", "candidate", "leader"])
+    assert.ok(summary.coverage.includes(`state ${role}`), role)
+  for (const move of moves) assert.ok(summary.coverage.includes(`move ${move}`), move)
+  const missing = wantedPairs().filter((pair) => !summary.coverage.includes(`input ${pair}`))
   assert.deepEqual(missing, [], "inputs that a role never took")
 })
+
+const moves = [
+  "follower poller",
+  "follower candidate",
+  "poller follower",
+  "poller candidate",
+  "candidate follower",
+  "candidate poller",
+  "candidate leader",
+  "leader follower"
+]
 
 /** Whatever a role may meet. Nobody is told to take over, or that a snapshot is written, while it polls or campaigns. */
 function wantedPairs(): ReadonlyArray<string> {
@@ -78,14 +97,14 @@ test("a seed is the same life, again, after others, and in another thread", asyn
   for (let seed = 100; seed < 110; seed++) run(seed)
   const again = run(3)
   const thread = new Worker(new URL("../../simulations/main.ts", import.meta.url))
-  const elsewhere = await new Promise<Said>((resolve, reject) => {
+  const elsewhere = await new Promise<Answer>((resolve, reject) => {
     thread.on("message", resolve)
     thread.on("error", reject)
-    thread.postMessage(3)
+    thread.postMessage({ task: "run", scenario: "raft", seed: 3, history: false } satisfies Task)
   })
   await thread.terminate()
   assert.equal(again.hash, first.hash)
-  assert.equal(elsewhere.hash, first.hash)
+  assert.equal("said" in elsewhere ? elsewhere.said.hash : elsewhere.wrong, first.hash)
   assert.notEqual(run(4).hash, first.hash)
 })
 
@@ -97,4 +116,29 @@ test("one seed tells its options and its journal; wrong numbers are refused", as
   const wrong = await simulate("--seeds", "0")
   assert.equal(wrong.code, 2)
   assert.match(wrong.err, /--seeds is 0: allowed is from 1 to 4294967295/)
+})
+
+test("no scenario of that name, and a file that is none, are refused", async () => {
+  const unknown = await cli("rafts")
+  assert.equal(unknown.code, 2)
+  assert.match(unknown.err, /there is no scenario and no file "rafts"[^]*scenarios: raft.*, swarm/)
+  const other = await cli("package.json")
+  assert.equal(other.code, 1)
+  assert.match(other.err, /package.json: line 1: "\{" is no heading, option or fault/)
+})
+
+test("swarm draws which life a seed is, and says which options and faults", async () => {
+  const { code, out } = await cli("swarm", "--seed", "7", "--json")
+  assert.equal(code, 0)
+  const {
+    scenario,
+    faults,
+    run: only
+  } = JSON.parse(out) as Summary & {
+    readonly scenario: string
+    readonly run: { readonly hash: string; readonly options: object }
+  }
+  assert.equal(scenario, "swarm")
+  assert.ok((faults["crash"] ?? 0) + (faults["partition"] ?? 0) > 0)
+  assert.equal(only.hash, run(7).hash)
 })

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
 import { Worker } from "node:worker_threads"
-import type { Said } from "../../simulations/main.ts"
+import type { Answer, Said, Task } from "../../simulations/main.ts"
 import { run } from "../../simulations/swim/run.ts"
 import { runCli } from "../../src/cli/main.ts"
 
@@ -67,11 +67,11 @@ test("a seed is the same life, again, after others, and in another thread", asyn
   const first = run(3)
   for (let seed = 100; seed < 105; seed++) run(seed)
   const again = run(3)
-  const thread = new Worker(new URL("../../simulations/main.ts", import.meta.url), { workerData: "swim" })
+  const thread = new Worker(new URL("../../simulations/main.ts", import.meta.url))
   const elsewhere = await new Promise<Said>((resolve, reject) => {
-    thread.on("message", resolve)
+    thread.on("message", (answer: Answer) => ("said" in answer ? resolve(answer.said) : reject(answer.wrong)))
     thread.on("error", reject)
-    thread.postMessage(3)
+    thread.postMessage({ task: "run", scenario: "swim", seed: 3, history: false } satisfies Task)
   })
   await thread.terminate()
   assert.equal(again.hash, first.hash)

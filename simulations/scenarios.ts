@@ -1,0 +1,36 @@
+/** What can be simulated, by name. */
+import { run as runFleet } from "./fleet/run.ts"
+import { raft } from "./raft/scenario.ts"
+import { run as runSwim } from "./swim/run.ts"
+import { makeRandom } from "./world/random.ts"
+import type { Scenario } from "./verdict.ts"
+
+/** Each is one life of something from a seed. */
+const lives: ReadonlyArray<Scenario> = [
+  raft,
+  { name: "swim", about: "members that find out who is there", run: runSwim },
+  { name: "fleet", about: "the kernel and its hosts, with operators and faults", run: runFleet }
+]
+
+const lifeOf = (seed: number): Scenario =>
+  lives[
+    makeRandom(seed)
+      .split("swarm")
+      .int(0, lives.length - 1)
+  ] as Scenario
+
+export const scenarios: ReadonlyArray<Scenario> = [
+  ...lives,
+  {
+    name: "swarm",
+    about: "each seed draws which of the others it is, and everything in it",
+    run: (seed) => lifeOf(seed).run(seed)
+  }
+]
+
+export const scenarioOf = (name: string): Scenario | null =>
+  scenarios.find((scenario) => scenario.name === name) ?? null
+
+/** The one whose run a seed of this one is. */
+export const resolve = (name: string, seed: number): Scenario | null =>
+  name === "swarm" ? lifeOf(seed) : scenarioOf(name)
