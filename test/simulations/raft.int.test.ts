@@ -4,9 +4,10 @@ import { test } from "node:test"
 import { Worker } from "node:worker_threads"
 import type { Answer, Task } from "../../simulations/main.ts"
 import { run } from "../../simulations/raft/run.ts"
+import { resolve } from "../../simulations/scenarios.ts"
 import { runCli } from "../../src/cli/main.ts"
 
-const seeds = 400
+const seeds = 1000
 
 interface Summary {
   readonly seeds: number
@@ -128,7 +129,9 @@ test("no scenario of that name, and a file that is none, are refused", async () 
 })
 
 test("swarm draws which life a seed is, and says which options and faults", async () => {
-  const { code, out } = await cli("swarm", "--seed", "7", "--json")
+  const seed =
+    Array.from({ length: 100 }, (_, at) => at).find((one) => resolve("swarm", one)?.name === "raft") ?? 0
+  const { code, out } = await cli("swarm", "--seed", String(seed), "--json")
   assert.equal(code, 0)
   const {
     scenario,
@@ -139,6 +142,6 @@ test("swarm draws which life a seed is, and says which options and faults", asyn
     readonly run: { readonly hash: string; readonly options: object }
   }
   assert.equal(scenario, "swarm")
-  assert.ok((faults["crash"] ?? 0) + (faults["partition"] ?? 0) > 0)
-  assert.equal(only.hash, run(7).hash)
+  assert.ok(Object.values(faults).some((count) => count > 0))
+  assert.equal(only.hash, run(seed).hash)
 })
