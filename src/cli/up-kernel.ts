@@ -131,7 +131,7 @@ function kernelLayer({ config, resolved: { nodeId } }: Parts, metrics: Metrics["
 }
 
 /** Of a voter, by the configuration; the limits are what a step may hold in memory. */
-const raftSettings = ({ config }: Parts): RaftSettings => ({
+export const raftSettings = ({ config }: Parts): RaftSettings => ({
   heartbeatMs: config.dwcp.consensus.heartbeat_interval,
   electionMs: config.dwcp.consensus.election_timeout,
   messageBytesMax: 1024 * 1024,
@@ -322,7 +322,7 @@ const apiOptions = Effect.fnUntraced(function* ({ config, resolved }: Parts, ver
 const viewsBehindMs = 5000
 
 /** What the API of a voter tells of its group, and what a read of it waits for. */
-const groupOptions = Effect.gen(function* () {
+export const groupOptions = Effect.gen(function* () {
   const kernel = yield* Kernel
   const order = yield* Consensus
   const directory = yield* Directory

@@ -5,11 +5,14 @@
  */
 import { connect } from "node:net"
 import type { Socket } from "node:net"
+import { connect as tlsConnect } from "node:tls"
 import { hashOf } from "./measure.ts"
 
 export interface Job {
   readonly port: number
   readonly token: string
+  /** PEM, of the authority whose certificate the server shows; without it nothing is encrypted. */
+  readonly ca?: string
   /** `echo` sends the body that a command is answered with. */
   readonly what: "echo" | "commands"
   readonly connections: number
@@ -107,14 +110,19 @@ function converse(
   })
 }
 
-const opened = (port: number) =>
+const opened = ({ port, ca }: Job) =>
   new Promise<Socket>((resolve, reject) => {
-    const socket = connect({ host: "127.0.0.1", port, noDelay: true }, () => resolve(socket))
+    const to = { host: "127.0.0.1", port, noDelay: true }
+    const socket: Socket =
+      ca === undefined
+        ? connect(to, () => resolve(socket))
+        : // A node's certificate names the node, and not where it listens.
+          tlsConnect({ ...to, ca, checkServerIdentity: () => undefined }, () => resolve(socket))
     socket.once("error", reject)
   })
 
 async function run(job: Job): Promise<Load> {
-  const sockets = await Promise.all(Array.from({ length: job.connections }, () => opened(job.port)))
+  const sockets = await Promise.all(Array.from({ length: job.connections }, () => opened(job)))
   const tookMs: Array<number> = []
   const said: Array<string> = []
   const each = job.requests / job.connections

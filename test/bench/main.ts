@@ -14,6 +14,7 @@ import { parseArgs } from "node:util"
 import { http } from "./http.ts"
 import { actorsInMemory } from "./actors.ts"
 import { fleetWeek } from "./fleet.ts"
+import { cluster } from "./cluster.ts"
 import { eventStore } from "./event-store.ts"
 import { kernelDoor, turns } from "./kernel.ts"
 import type { Figure, Options, Size, Spread } from "./measure.ts"
@@ -32,6 +33,7 @@ export const parts = {
   raft,
   simulation,
   http,
+  cluster,
   actors: actorsInMemory,
   "start-up": startUp,
   swim,
