@@ -6,6 +6,7 @@
  * follows the log, and the mark that says how far is saved with its facts.
  */
 import { Clock, Effect, Latch, Random } from "effect"
+import type { Entry } from "../events/raft.ts"
 import { kindOf, refusal, settle, stageBatch, unknownKind } from "./batch.ts"
 import type { RequestsTaker, Staged, Waiting } from "./batch.ts"
 import { Installer } from "./installer.ts"
@@ -77,6 +78,12 @@ class Applying {
     this.#work.openUnsafe()
   }
 
+  /** All of them before any is applied: whoever opens the latch runs what waits behind it. */
+  decided(entries: ReadonlyArray<Entry>): void {
+    for (const entry of entries) this.#queue.push({ what: "decided", entry: decidedOf(entry) })
+    this.#work.openUnsafe()
+  }
+
   /** Null while the journal is at no index, or nothing was decided yet. */
   snapshot(): SnapshotPlace | null {
     const { index, term, head } = this.#place
@@ -93,6 +100,8 @@ class Applying {
     if (this.#installing !== null) yield* this.#installed(yield* this.#installer.finish(this.#installing))
     for (;;) {
       yield* this.#work.await
+      // What is decided is told to the others, and the disk is given its work, before it is applied here.
+      yield* Effect.yieldNow
       const [work] = this.#queue
       if (work === undefined) this.#work.closeUnsafe()
       else if (work.what === "decided") yield* this.#decided(this.#together())
@@ -311,9 +320,7 @@ export const makeOrderedMailbox = Effect.fn("OrderedMailbox.make")(function* (op
     applying.run().pipe(Effect.tapDefect((defect) => Effect.logFatal("nothing is applied any more", defect)))
   )
   order.follow({
-    decided: (entries) => {
-      for (const entry of entries) applying.take({ what: "decided", entry: decidedOf(entry) })
-    },
+    decided: (entries) => applying.decided(entries),
     snapshot: () => applying.snapshot(),
     install: (from, place, done) => applying.take({ what: "install", from, place, done }),
     leads: (isLeading) => applying.take({ what: "leads", isLeading })
