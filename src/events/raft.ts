@@ -118,6 +118,8 @@ export const RaftCommand = Schema.Union([
   /** A new group, or a member that is not in it yet, with no members at all. Once. */
   Schema.Struct({ type: Schema.tag("raft.form"), members: Members }),
   Schema.Struct({ type: Schema.tag("raft.tick"), chance }),
+  /** The connection with it has ended: a hint that it may be gone, and no more. */
+  Schema.Struct({ type: Schema.tag("raft.lost"), peer: Name }),
   Schema.Struct({ type: Schema.tag("raft.receive"), from: Name, message: RaftMessage, chance }),
   Schema.Struct({
     type: Schema.tag("raft.propose"),

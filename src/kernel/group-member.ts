@@ -133,6 +133,11 @@ export class GroupMember {
     this.#take({ type: "raft.receive", from, message, chance: this.#ports.chance() })
   }
 
+  /** The connection with that one has ended. */
+  lost(peer: string): void {
+    this.#take({ type: "raft.lost", peer })
+  }
+
   propose(data: string, told: (answer: Answer) => void): void {
     const ticket = this.#ask(told)
     if (ticket !== null) this.#take({ type: "raft.propose", proposals: [{ ticket, data }] })

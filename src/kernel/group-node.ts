@@ -143,6 +143,7 @@ export class GroupNode {
       this.#forgetFetch(id)
       done?.(null)
     }
+    this.member.lost(peer)
   }
 
   #forgetFetch(id: number): void {

@@ -19,10 +19,15 @@ const settings: RaftSettings = {
   leaseDriftPercent: 0
 }
 
-function started(id: string, voters: ReadonlyArray<string>, learners: ReadonlyArray<string> = []) {
+function started(
+  id: string,
+  voters: ReadonlyArray<string>,
+  learners: ReadonlyArray<string> = [],
+  more: Partial<RaftSettings> = {}
+) {
   const replica = new Replica<RaftRequest>(raftActor, `raft/${id}`)
   replica.restore([{ type: "raft.formed", members: { ...noMembers, voters, learners } }])
-  take(replica, { type: "raft.begin", id, settings, chance: 0 }, 0)
+  take(replica, { type: "raft.begin", id, settings: { ...settings, ...more }, chance: 0 }, 0)
   return replica
 }
 
@@ -155,4 +160,50 @@ test("a group is formed once, and not over what a leader has sent", () => {
   const members = { ...noMembers, voters: ["a"] }
   assert.deepEqual(take(replica, { type: "raft.form", members }, 0).facts, [{ type: "raft.formed", members }])
   assert.deepEqual(take(replica, { type: "raft.form", members: { ...members, voters: ["b"] } }, 0).facts, [])
+})
+
+test("a leader whose connection has ended is polled about soon, one after the other, and its promise is over", () => {
+  const heartbeat = {
+    type: "append",
+    term: 1,
+    previousIndex: 0,
+    previousTerm: 0,
+    entries: [],
+    commit: 0,
+    round: 1
+  } as const
+  const poll = receive("c", {
+    type: "requestVote",
+    term: 2,
+    lastIndex: 0,
+    lastTerm: 0,
+    poll: true,
+    forced: false
+  })
+  const following = (id: string, more: Partial<RaftSettings> = {}) => {
+    const replica = started(id, ["a", "b", "c"], [], more)
+    take(replica, receive("a", heartbeat), 1000)
+    replica.stored(1)
+    return replica
+  }
+  const b = following("b")
+  assert.deepEqual(sent(take(b, poll, 1050).now), [], "it has promised the leader not to vote")
+  const before = contextOf(b).deadlineMs
+  take(b, { type: "raft.lost", peer: "c" }, 1055)
+  assert.equal(contextOf(b).deadlineMs, before, "only the leader's end matters")
+  take(b, { type: "raft.lost", peer: "a" }, 1060)
+  assert.deepEqual(sent(take(b, poll, 1070).now), ["vote to c"])
+  const { electionMs } = settings
+  assert.equal(contextOf(b).deadlineMs, 1060 + electionMs * 0.1)
+  assert.deepEqual(sent(take(b, { type: "raft.tick", chance: 0 }, 1060 + electionMs).now), [
+    "requestVote to a",
+    "requestVote to c"
+  ])
+  const c = following("c")
+  take(c, { type: "raft.lost", peer: "a" }, 1060)
+  assert.equal(contextOf(c).deadlineMs, 1060 + electionMs * 0.4, "after b")
+  const leased = following("b", { leaseDriftPercent: 10 })
+  const { deadlineMs, promisedMs } = contextOf(leased)
+  take(leased, { type: "raft.lost", peer: "a" }, 1060)
+  assert.deepEqual([contextOf(leased).deadlineMs, contextOf(leased).promisedMs], [deadlineMs, promisedMs])
 })

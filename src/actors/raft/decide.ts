@@ -1,6 +1,6 @@
 /** What a member makes of an input, by its role: one step, ended as facts. */
 import type { RaftCommand, RaftFact, RaftMessage } from "../../events/raft.ts"
-import { isIgnored, onRequestVote, onTimeoutNow, onVote, timeOut } from "./elections.ts"
+import { isIgnored, lose, onRequestVote, onTimeoutNow, onVote, timeOut } from "./elections.ts"
 import { enterTerm, onAppend, onSnapshot, onSnapshotWritten } from "./following.ts"
 import {
   change,
@@ -100,6 +100,8 @@ function take(step: Step, input: RaftCommand): void {
       return
     case "raft.tick":
       return tick(step)
+    case "raft.lost":
+      return lose(step, input.peer)
     case "raft.receive":
       return receive(step, input)
     case "raft.propose":

@@ -40,6 +40,23 @@ function askForVotes(step: Step, poll: boolean, forced: boolean): void {
   for (const id of step.others) if (isVoter(step.members, id)) step.send(id, message)
 }
 
+/** Parts of an election timeout until the first one asks for votes, and then each next one. */
+const lostParts = { first: 0.1, next: 0.3 }
+
+/**
+ * The leader's connection has ended, as when its process was killed: this member asks for votes sooner, one after the other in
+ * the order of their names, so that they do not split them. When the leader is there all the same, those who hear it refuse in
+ * the poll, and it goes on. A promise that a leader's lease relies on is kept.
+ */
+export function lose(step: Step, peer: string): void {
+  const { now, nowMs, settings } = step
+  if (step.role !== "follower" || now.leader !== peer || settings.leaseDriftPercent > 0) return
+  now.promisedMs = nowMs
+  const before = step.others.filter((id) => id !== peer && isVoter(step.members, id) && id < now.id).length
+  const parts = lostParts.first + lostParts.next * before
+  now.deadlineMs = Math.min(now.deadlineMs, nowMs + Math.floor(settings.electionMs * parts))
+}
+
 /** Would they vote for this member? Its term stays as it is, so that one that comes back disturbs nobody. */
 function startPoll(step: Step): void {
   const { now } = step
