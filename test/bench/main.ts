@@ -15,6 +15,7 @@ import { http } from "./http.ts"
 import { actorsInMemory } from "./actors.ts"
 import { fleetWeek } from "./fleet.ts"
 import { cluster } from "./cluster.ts"
+import { failover } from "./failover.ts"
 import { eventStore } from "./event-store.ts"
 import { kernelDoor, turns } from "./kernel.ts"
 import type { Figure, Options, Size, Spread } from "./measure.ts"
@@ -34,6 +35,7 @@ export const parts = {
   simulation,
   http,
   cluster,
+  failover,
   actors: actorsInMemory,
   "start-up": startUp,
   swim,
