@@ -6,6 +6,7 @@ import { mkdirSync } from "node:fs"
 import { createServer } from "node:net"
 import type { AddressInfo } from "node:net"
 import { join } from "node:path"
+import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { Effect, Layer } from "effect"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
@@ -135,7 +136,7 @@ export class Nodes {
   async leader(): Promise<string> {
     for (;;) {
       for (const name of this.#running.keys()) if ((await this.status(name)).role === "leader") return name
-      await new Promise((resolve) => setTimeout(resolve, 20))
+      await sleep(20)
     }
   }
 
@@ -148,7 +149,7 @@ export class Nodes {
       const isOne = first !== undefined && heads.every(({ position }) => position === first.position)
       if ((isOne && first.position === last) || tries >= 600) return heads
       last = isOne ? first.position : -1
-      await new Promise((resolve) => setTimeout(resolve, 100))
+      await sleep(100)
     }
   }
 
