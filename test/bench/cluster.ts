@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url"
 import { makeRandom } from "../../simulations/world/random.ts"
 import { end, said } from "./children.ts"
 import { Nodes, token } from "./cluster-nodes.ts"
-import { Etcd, etcdMissing } from "./etcd.ts"
+import { buildClient, Etcd } from "./etcd.ts"
 import type { Job, Load } from "./http-load.ts"
 import { figure, hashOf, inFolder, spread } from "./measure.ts"
 import type { Figure, Options } from "./measure.ts"
@@ -158,16 +158,18 @@ function figureOf({ clients, requests, own, others, cpuMs }: Measured, missing: 
 }
 
 export async function* cluster(options: Options): AsyncGenerator<Figure> {
-  const missing = etcdMissing()
-  if (missing !== null) console.error(`cluster: no comparison with etcd: ${missing}`)
-  const measured = await inFolder(async (folder) => {
+  const { measured, missing } = await inFolder(async (folder) => {
     const [ownFolder, etcdFolder] = [join(folder, "novacron"), join(folder, "etcd")]
     mkdirSync(ownFolder)
     mkdirSync(etcdFolder)
-    const etcd = missing === null ? await Etcd.start(etcdFolder) : null
+    const client = await buildClient(etcdFolder)
+    const missing = "missing" in client ? client.missing : null
+    if (missing !== null) console.error(`cluster: NO COMPARISON WITH ETCD: ${missing}`)
+    const etcd = "path" in client ? await Etcd.start(etcdFolder, client.path) : null
     try {
       const hosts = Math.max(...sizes[options.size].runs.map(([clients]) => clients))
-      return await withNodes(ownFolder, hosts, (nodes) => measureAll(options, nodes, etcd))
+      const measured = await withNodes(ownFolder, hosts, (nodes) => measureAll(options, nodes, etcd))
+      return { measured, missing }
     } finally {
       await etcd?.end()
     }

@@ -29,13 +29,26 @@ export interface PutLoad {
 }
 
 /** What is missing for a comparison; null when there is everything. */
-export function etcdMissing(): string | null {
+function etcdMissing(): string | null {
   if (!existsSync(etcdPath) || !existsSync(etcdctlPath))
     return `${etcdPath} and ${etcdctlPath} are not there (Debian: apt-get install etcd-server etcd-client)`
   return goPaths.some((path) => existsSync(path)) ? null : "Go is not there, which builds etcd's client"
 }
 
-async function buildClient(folder: string): Promise<string> {
+/** The path of its client, or why there is none, as without a network when its modules were never fetched. */
+export async function buildClient(
+  folder: string
+): Promise<{ readonly path: string } | { readonly missing: string }> {
+  const missing = etcdMissing()
+  if (missing !== null) return { missing }
+  try {
+    return { path: await build(folder) }
+  } catch (error) {
+    return { missing: `etcd's client can't be built: ${(error as Error).message.slice(0, 300)}` }
+  }
+}
+
+async function build(folder: string): Promise<string> {
   const go = goPaths.find((path) => existsSync(path)) ?? "go"
   const target = join(folder, "etcd-client")
   await exec(go, ["build", "-o", target, "."], {
@@ -87,8 +100,8 @@ export class Etcd {
     this.#lines = lines
   }
 
-  static async start(folder: string): Promise<Etcd> {
-    const binary = await buildClient(folder)
+  /** With the client that `buildClient` made. */
+  static async start(folder: string, binary: string): Promise<Etcd> {
     const files = await makeCertificates(folder)
     const names = ["e1", "e2", "e3"]
     const ports = await Promise.all(
