@@ -15,8 +15,9 @@ async function measured(part: Part): Promise<ReadonlyArray<Figure>> {
   return figures
 }
 
-/** A migration needs machines: it has a test of its own. */
-const cheap = (Object.keys(parts) as ReadonlyArray<Part>).filter((part) => part !== "migration")
+/** A migration needs machines, and a group three processes: they have tests of their own. */
+const dear: ReadonlyArray<Part> = ["migration", "cluster", "failover"]
+const cheap = (Object.keys(parts) as ReadonlyArray<Part>).filter((part) => !dear.includes(part))
 
 for (const part of cheap) {
   test(`${part}: every figure is measured, and the same seed gives the same result (seed ${seed})`, async () => {
