@@ -139,13 +139,18 @@ export class Etcd {
   }
 
   async load(clients: number, requests: number, job: string): Promise<PutLoad> {
-    const line = once(this.#lines, "line")
-    const failed = once(this.#client, "exit").then(([code]) => {
+    const over = new AbortController()
+    const line = once(this.#lines, "line", { signal: over.signal })
+    const failed = once(this.#client, "exit", { signal: over.signal }).then(([code]) => {
       throw new Error(`etcd's client ended with ${String(code)}`)
     })
     this.#client.stdin?.write(`${JSON.stringify({ clients, requests, job })}\n`)
-    const [text] = (await Promise.race([line, failed])) as [string]
-    return JSON.parse(text) as PutLoad
+    try {
+      const [text] = (await Promise.race([line, failed])) as [string]
+      return JSON.parse(text) as PutLoad
+    } finally {
+      over.abort()
+    }
   }
 
   async end(): Promise<void> {
