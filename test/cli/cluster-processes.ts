@@ -146,11 +146,15 @@ export class Cluster {
     }
   }
 
-  /** A change of the members, when the one before is over, and its end. */
+  /** A change of the members, when the one before is over, and its end; who is removed is not told of it, so another one is asked. */
   async change(node: string, what: "lead" | "remove", reason = ""): Promise<Answer> {
-    for (;;) {
-      const { answer } = await this.command(`/v1/cluster/nodes/${node}/${what}?wait=20s`, { reason })
-      if (answer.status !== 409 || answer.body.state !== "changing") return answer
+    for (let tries = 0; ; tries++) {
+      const names = [...this.nodes.keys()].filter((name) => name !== node)
+      const name = names[tries % names.length] ?? ""
+      const path = `/v1/cluster/nodes/${node}/${what}?wait=20s`
+      const answer = await this.call(name, "POST", path, { reason }, randomUUID())
+      const isEarly = answer.status === 503 || (answer.status === 409 && answer.body.state === "changing")
+      if (!isEarly || tries > 500) return answer
       await sleep(50)
     }
   }
@@ -167,15 +171,23 @@ export class Cluster {
     }
   }
 
-  /** Until so many vote, and no change of them is under way. */
+  /** Until so many vote, and no change of them is under way, nor about to be recorded. */
   async settled(voters: number): Promise<void> {
     for (let tries = 0; tries < 1000; tries++) {
       const [first = ""] = this.nodes.keys()
       const said = await this.status(first)
-      if (said.voters.length === voters && said.outgoing.length === 0 && said.leader !== null) return
+      const isSo = said.voters.length === voters && said.outgoing.length === 0 && said.leader !== null
+      if (isSo && !(await this.#isChanging(first))) return
       await sleep(20)
     }
     throw new Error(`${voters} voters did not come to be`)
+  }
+
+  /** Asked and not yet answered: another change would be refused. */
+  async #isChanging(name: string): Promise<boolean> {
+    const { status, body } = await this.call(name, "GET", "/v1/streams/cluster/voters/facts")
+    if (status === 404) return false
+    return status !== 200 || (body.facts.at(-1)?.type ?? "").endsWith("Asked")
   }
 
   /** The heads of all journals, when they stand still at one position. */
