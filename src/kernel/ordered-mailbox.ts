@@ -179,9 +179,12 @@ class Applying {
 
   #stage({ timeMs, batch }: Decided, waiting: ReadonlyArray<Waiting>, repeated: ReadonlySet<Input>): Staged {
     const { kinds, residents, takeTurn: take = takeTurn } = this.#parts.options
-    // Time never goes back in the journal, whatever the leaders' clocks do.
-    this.#lastMs = Math.max(this.#lastMs, timeMs)
-    return stageBatch(waiting, residents, kinds, this.#lastMs, batch?.node ?? "", take, repeated)
+    // Time never goes back in the journal, whatever the leaders' clocks do. What recorded nothing leaves no time behind: a node that
+    // begins with the journal alone has to come to the same.
+    const stampMs = Math.max(this.#lastMs, timeMs)
+    const staged = stageBatch(waiting, residents, kinds, stampMs, batch?.node ?? "", take, repeated)
+    if (staged.appends.size > 0) this.#lastMs = stampMs
+    return staged
   }
 
   readonly #load = Effect.fnUntraced(function* (this: Applying, stream: string) {

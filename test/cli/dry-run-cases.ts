@@ -69,6 +69,9 @@ const vmPath = (names: Names, rest: string) => nameOf(names.vms).map((name) => `
 
 type Case = (names: Names) => fc.Arbitrary<Asked>
 
+const decider = (what: "remove" | "lead") =>
+  fc.constantFrom("node-1", "nobody").map((name) => `/v1/cluster/nodes/${name}/${what}`)
+
 /** By `group.endpoint`. An endpoint that changes something and is not here fails the test. */
 export const apiCases: Readonly<Record<string, Case>> = {
   "vms.create": (names) =>
@@ -113,6 +116,8 @@ export const apiCases: Readonly<Record<string, Case>> = {
       fc.record({ reason }, { requiredKeys: [] })
     ),
   "hosts.activate": (names) => nameOf(names.hosts).map((name) => ({ path: `/v1/hosts/${name}/activate` })),
+  "cluster.remove": () => withBody(decider("remove"), fc.record({ reason }, { requiredKeys: [] })),
+  "cluster.lead": () => withBody(decider("lead"), fc.record({ reason }, { requiredKeys: [] })),
   "migrations.cancel": (names) =>
     withBody(
       nameOf(names.migrations).map((name) => `/v1/migrations/${name}/cancel`),
@@ -172,6 +177,14 @@ export const cliCases: Readonly<Record<string, CliCase>> = {
       wait
     ),
   "host activate": (names) => host(names).map((name) => ["host", "activate", name]),
+  "cluster remove": () =>
+    joined(
+      fc.constant(["cluster", "remove", "node-1"]),
+      text.chain((reason) => flag("--reason", reason)),
+      wait
+    ),
+  "cluster lead": () =>
+    joined(fc.constantFrom(["cluster", "lead", "node-1"], ["cluster", "lead", "nobody"]), wait),
   migrate: (names) =>
     joined(
       on(names, "migrate"),
@@ -212,6 +225,7 @@ export const cliReads: Readonly<Record<string, (names: CliNames) => ReadonlyArra
   "vm ls": () => ["vm", "ls"],
   "vm show": ({ vms }) => ["vm", "show", vms[0] ?? ""],
   "host list": () => ["host", "list"],
+  "cluster status": () => ["cluster", "status"],
   "host ls": () => ["host", "ls"],
   "host show": ({ hosts }) => ["host", "show", hosts[0] ?? ""],
   "migration list": () => ["migration", "list"],

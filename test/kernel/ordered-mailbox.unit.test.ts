@@ -1,0 +1,196 @@
+/** What a group has ordered, applied: all nodes come to the same journal, whenever each began, and callers hear of their own. */
+import assert from "node:assert/strict"
+import { after, test } from "node:test"
+import { Effect, Exit, References, Scope } from "effect"
+import * as digest from "../../simulations/world/digest.ts"
+import { memoryDisk, openEventStore } from "../../simulations/world/event-store.ts"
+import type { MemoryDisk } from "../../simulations/world/event-store.ts"
+import type { Entry } from "../../src/events/raft.ts"
+import { batchText, inputText, loadMark, stampedText } from "../../src/kernel/ordered.ts"
+import { makeOrderedMailbox } from "../../src/kernel/ordered-mailbox.ts"
+import { Consensus, Unavailable } from "../../src/kernel/ports/consensus.ts"
+import type { Follower, Proposed } from "../../src/kernel/ports/consensus.ts"
+import { EventStore } from "../../src/kernel/ports/event-store.ts"
+import { resume } from "../../src/kernel/replay.ts"
+import type { Input } from "../../src/kernel/turn.ts"
+import { lamp } from "./lamp.ts"
+
+const input = (name: string, id: string, type: string): Input => ({
+  stream: `lamp/${name}`,
+  message: type === "lamp.switch" ? { type, afterMs: 3_600_000 } : { type },
+  id,
+  correlation: id,
+  principal: { kind: "operator", name: "alice" },
+  answers: null
+})
+
+const entry = (index: number, term: number, timeMs: number, ...inputs: ReadonlyArray<Input>): Entry => ({
+  index,
+  term,
+  data: stampedText(timeMs, batchText({ node: "n1", life: "l", number: index }, inputs.map(inputText))),
+  members: null
+})
+
+/** A node with its journal on this disk, which is told what is decided. */
+class Node {
+  readonly disk: MemoryDisk
+  readonly proposed: Array<{ readonly data: string; readonly told: (proposed: Proposed) => void }> = []
+  term = 1
+  compacted = 0
+  follower!: Follower
+  ordered!: Effect.Success<ReturnType<typeof makeOrderedMailbox>>
+  #scope = Scope.makeUnsafe()
+
+  constructor(disk: MemoryDisk = memoryDisk()) {
+    this.disk = disk
+    nodes.push(this)
+  }
+
+  #order(): Consensus["Service"] {
+    return Consensus.of({
+      node: "n0",
+      follow: (follower) => {
+        this.follower = follower
+      },
+      propose: (data, told) => {
+        this.proposed.push({ data, told })
+        return this.term
+      },
+      readIndex: Effect.succeed(0),
+      status: () => {
+        throw new Error("nobody asks")
+      },
+      leadsNow: () => false,
+      change: () => Effect.void,
+      factsAfter: (node) => Effect.fail(new Unavailable({ node, mayHappen: false, reason: "not here" })),
+      transfer: () => Effect.void,
+      applied: (index) => {
+        this.compacted = index
+      },
+      halt: () => {}
+    })
+  }
+
+  run = <A, E>(work: Effect.Effect<A, E, Scope.Scope | EventStore>) =>
+    Effect.runPromise(
+      Effect.gen({ self: this }, function* () {
+        const store = yield* openEventStore(this.disk)
+        return yield* Effect.provideService(work, EventStore, store)
+      }).pipe(
+        Effect.provide(digest.layer),
+        Effect.provideService(References.MinimumLogLevel, "None"),
+        Scope.provide(this.#scope)
+      )
+    )
+
+  async start(compactEvery = 1000): Promise<void> {
+    this.ordered = await this.run(
+      Effect.gen({ self: this }, function* () {
+        const store = yield* EventStore
+        const { actors } = yield* resume(store, [lamp])
+        const options = { kinds: [lamp], node: "n0", residents: actors, compactEvery, patienceMs: 200 }
+        return yield* Effect.provideService(
+          makeOrderedMailbox({ ...options, leads: () => {} }),
+          Consensus,
+          this.#order()
+        )
+      })
+    )
+  }
+
+  async decide(...entries: ReadonlyArray<Entry>): Promise<void> {
+    this.follower.decided(entries)
+    for (let turns = 0; turns < 50; turns++) await new Promise((resolve) => setImmediate(resolve))
+  }
+
+  async stop(): Promise<void> {
+    await Effect.runPromise(Scope.close(this.#scope, Exit.void))
+    this.#scope = Scope.makeUnsafe()
+  }
+
+  get journal() {
+    return this.disk.facts.map(({ position, stream, timeMs, hash }) => ({ position, stream, timeMs, hash }))
+  }
+
+  /** One more command here: its answer. */
+  submit = (one: Input) => Effect.runPromise(Effect.exit(this.ordered.mailbox.submit(one)))
+}
+
+const life = [
+  entry(2, 1, 500, input("a", "1", "lamp.switch"), input("b", "2", "lamp.switch")),
+  // Refused, by a leader whose clock is ahead.
+  entry(3, 1, 10_000, input("c", "3", "lamp.leave")),
+  entry(4, 2, 900, input("a", "4", "lamp.switch")),
+  // A command that is repeated is none, also beside others of its actor.
+  entry(5, 2, 800, input("a", "1", "lamp.switch"), input("a", "5", "lamp.switch")),
+  { index: 6, term: 3, data: null, members: null },
+  entry(7, 3, 1000, input("b", "7", "lamp.switch"))
+]
+
+const nodes: Array<Node> = []
+after(() => Promise.all(nodes.map((node) => node.stop())))
+
+test("however many are taken together, and wherever a node began again, the journal is the same", async () => {
+  const all = new Node()
+  await all.start()
+  await all.decide(...life)
+  assert.deepEqual(
+    all.journal.map(({ stream, timeMs }) => `${stream} ${timeMs}`),
+    ["lamp/a 500", "lamp/b 500", "lamp/a 900", "lamp/a 900", "lamp/b 1000"]
+  )
+  for (let restart = 0; restart <= life.length; restart++) {
+    for (const compactEvery of [1, 1000]) {
+      const node = new Node()
+      await node.start(compactEvery)
+      for (const one of life.slice(0, restart)) await node.decide(one)
+      await node.stop()
+      await node.start(compactEvery)
+      // The log hands over again what it has.
+      await node.decide(...life)
+      assert.deepEqual(node.journal, all.journal, `begun again before entry ${restart}, ${compactEvery}`)
+      await node.stop()
+    }
+  }
+  await all.stop()
+})
+
+test("the mark goes with the facts; what recorded nothing moves it when the log may forget", async () => {
+  const node = new Node()
+  await node.start()
+  for (const one of life.slice(0, 2)) await node.decide(one)
+  assert.equal((await node.run(Effect.flatMap(EventStore, loadMark))).index, 2)
+  await node.stop()
+  await node.start(1)
+  await node.decide(...life.slice(1, 2))
+  assert.equal((await node.run(Effect.flatMap(EventStore, loadMark))).index, 3)
+  assert.equal(node.compacted, 3)
+  await node.stop()
+})
+
+test("who offered is answered by what was decided; a lost place is offered again, and silence is told", async () => {
+  const node = new Node()
+  await node.start()
+  const first = node.submit(input("a", "1", "lamp.switch"))
+  for (let turns = 0; turns < 20; turns++) await new Promise((resolve) => setImmediate(resolve))
+  assert.equal(node.proposed.length, 1)
+  node.proposed[0]?.told({ outcome: "placed", index: 2, term: 1 })
+  // Another leader's entry stands there now.
+  node.term = 2
+  await node.decide({ index: 2, term: 2, data: null, members: null })
+  for (let waited = 0; node.proposed.length < 2 && waited < 200; waited++)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  assert.equal(node.proposed.length, 2)
+  await node.decide({
+    index: 3,
+    term: 2,
+    data: stampedText(700, node.proposed[1]?.data ?? ""),
+    members: null
+  })
+  const answer = await first
+  assert.ok(Exit.isSuccess(answer))
+  assert.equal(answer.value.position, 1)
+  assert.equal(answer.value.facts[0]?.timeMs, 700)
+  const never = await node.submit(input("a", "2", "lamp.switch"))
+  assert.match(String(never), /it may have taken effect; send it again under the same key/)
+  await node.stop()
+})
