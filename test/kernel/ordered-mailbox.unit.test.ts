@@ -1,6 +1,7 @@
 /** What a group has ordered, applied: all nodes come to the same journal, whenever each began, and callers hear of their own. */
 import assert from "node:assert/strict"
 import { after, test } from "node:test"
+import { setImmediate as immediate, setTimeout as sleep } from "node:timers/promises"
 import { Effect, Exit, References, Scope } from "effect"
 import * as digest from "../../simulations/world/digest.ts"
 import { memoryDisk, openEventStore } from "../../simulations/world/event-store.ts"
@@ -100,7 +101,7 @@ class Node {
 
   async decide(...entries: ReadonlyArray<Entry>): Promise<void> {
     this.follower.decided(entries)
-    for (let turns = 0; turns < 50; turns++) await new Promise((resolve) => setImmediate(resolve))
+    for (let turns = 0; turns < 50; turns++) await immediate()
   }
 
   async stop(): Promise<void> {
@@ -171,14 +172,13 @@ test("who offered is answered by what was decided; a lost place is offered again
   const node = new Node()
   await node.start()
   const first = node.submit(input("a", "1", "lamp.switch"))
-  for (let turns = 0; turns < 20; turns++) await new Promise((resolve) => setImmediate(resolve))
+  for (let turns = 0; turns < 20; turns++) await immediate()
   assert.equal(node.proposed.length, 1)
   node.proposed[0]?.told({ outcome: "placed", index: 2, term: 1 })
   // Another leader's entry stands there now.
   node.term = 2
   await node.decide({ index: 2, term: 2, data: null, members: null })
-  for (let waited = 0; node.proposed.length < 2 && waited < 200; waited++)
-    await new Promise((resolve) => setTimeout(resolve, 5))
+  for (let waited = 0; node.proposed.length < 2 && waited < 200; waited++) await sleep(5)
   assert.equal(node.proposed.length, 2)
   await node.decide({
     index: 3,
