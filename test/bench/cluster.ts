@@ -1,7 +1,8 @@
 /**
  * A group of three nodes beside etcd, both three processes on loopback with mutual TLS between them, both with every commit
  * on the disk of a majority before it is answered, both asked at their leader over TLS. A command of the one drains or activates
- * a host, under an idempotency key, by HTTP on a connection for each client; one of the other puts 200 octets by etcd's own client.
+ * a host, under an idempotency key, by HTTP on a connection for each client; one of the other puts 200 octets by etcd's own client, once
+ * with a connection for each caller too; and each with 64 callers on a connection (HTTP/1.1 pipelined, HTTP/2), which spares both sides work.
  */
 import { fork } from "node:child_process"
 import { mkdirSync } from "node:fs"
@@ -36,6 +37,9 @@ const sizes = {
   }
 } as const
 
+/** Callers on one connection, where they share it. */
+const shared_max = 64
+
 /** Both with their defaults. */
 const timers = { heartbeatMs: 100, electionMs: 1000 }
 
@@ -45,7 +49,7 @@ interface Taken {
 }
 
 interface Taking {
-  readonly load: (clients: number, requests: number, job: string) => Promise<Taken>
+  readonly load: (connections: number, pipelined: number, requests: number, job: string) => Promise<Taken>
   /** What the processes of one side have used, in milliseconds of one core, and how many facts there are. */
   readonly used: () => Promise<{ readonly cpuMs: number; readonly position: number }>
 }
@@ -56,9 +60,18 @@ async function withNodes<A>(folder: string, hosts: number, use: (nodes: Taking) 
   const client = fork(fileURLToPath(new URL("./http-load.ts", import.meta.url)))
   try {
     await nodes.ask(nodes.names[0], { order: "register", hosts })
-    const load = async (connections: number, requests: number, job: string) => {
+    const load = async (connections: number, pipelined: number, requests: number, job: string) => {
       const { port } = nodes.apiOf(await nodes.leader())
-      const wanted: Job = { port, token, ca: nodes.ca, what: "commands", connections, requests, job }
+      const wanted: Job = {
+        port,
+        token,
+        ca: nodes.ca,
+        what: "commands",
+        connections,
+        pipelined,
+        requests,
+        job
+      }
       const taken = said<Load>(client)
       client.send(wanted)
       return await taken
@@ -103,6 +116,9 @@ interface Measured {
   readonly requests: number
   readonly own: Array<Taken>
   readonly others: Array<Taken>
+  /** With 64 callers on a connection. */
+  readonly ownShared: Array<Taken>
+  readonly shared: Array<Taken>
   cpuMs: number
 }
 
@@ -110,33 +126,54 @@ async function measureAll({ size, seed }: Options, nodes: Taking, etcd: Etcd | n
   const { rounds, warmUp, runs } = sizes[size]
   const random = makeRandom(seed)
   const most = Math.max(...runs.map(([clients]) => clients))
-  await nodes.load(most, warmUp, "warm-up")
-  await etcd?.load(most, warmUp, "warm-up")
+  await nodes.load(most, 1, warmUp, "warm-up")
+  await etcd?.load(most, most, warmUp, "warm-up")
   const measured: ReadonlyArray<Measured> = runs.map(([clients, requests]) => {
-    return { clients, requests, own: [], others: [], cpuMs: 0 }
+    return { clients, requests, own: [], others: [], ownShared: [], shared: [], cpuMs: 0 }
   })
   for (let round = 0; round < rounds; round++)
     for (const one of measured) {
-      const { clients, requests, own, others } = one
-      const job = `r${clients}.${round}`
-      const ours = async () => {
+      const { clients, requests, own, others, ownShared, shared } = one
+      const ours = (connections: number, all: Array<Taken>) => async () => {
+        const job = `r${clients}.${connections}.${round}`
         const before = await nodes.used()
-        own.push(await nodes.load(clients, requests, job))
+        all.push(await nodes.load(connections, clients / connections, requests, job))
         const after = await nodes.used()
-        one.cpuMs += after.cpuMs - before.cpuMs
+        if (connections === clients) one.cpuMs += after.cpuMs - before.cpuMs
         if (after.position - before.position !== requests)
           throw new Error(`${job}: ${requests} commands made ${after.position - before.position} facts`)
       }
-      const theirs = async () => void (etcd && others.push(await etcd.load(clients, requests, job)))
-      const order = random.int(0, 1) === 0 ? [ours, theirs] : [theirs, ours]
-      for (const side of order) await side()
+      const theirs = (connections: number, all: Array<Taken>) => async () =>
+        void (etcd && all.push(await etcd.load(clients, connections, requests, `r${clients}.${round}`)))
+      const each = [ours(clients, own), theirs(clients, others)]
+      const few = Math.ceil(clients / shared_max)
+      const sides = clients === 1 ? each : [...each, ours(few, ownShared), theirs(few, shared)]
+      for (const side of shuffled(sides, random)) await side()
     }
   return measured
 }
 
-function figureOf({ clients, requests, own, others, cpuMs }: Measured, missing: string | null): Figure {
+function shuffled<A>(all: ReadonlyArray<A>, random: ReturnType<typeof makeRandom>): ReadonlyArray<A> {
+  const left = [...all]
+  return all.map(() => left.splice(random.int(0, left.length - 1), 1)[0] as A)
+}
+
+/** What is done beside the other in the same round, in percent. */
+function beside(own: ReadonlyArray<Taken>, others: ReadonlyArray<Taken>): string {
+  const { median, min, max } = spread(
+    own.map(({ seconds }, round) => (100 * (others[round]?.seconds ?? 0)) / seconds)
+  )
+  return `${median.toFixed(0)} (${min.toFixed(0)}–${max.toFixed(0)}) %`
+}
+
+const onOne = (own: ReadonlyArray<Taken>, others: ReadonlyArray<Taken>, requests: number) =>
+  `; 64 callers on a connection: ${Math.round(requests / spread(own.map(({ seconds }) => seconds)).median)}/s, ` +
+  `${beside(own, others)} of etcd; ${latency(own)}, etcd ${latency(others)}`
+
+function figureOf(measured: Measured, missing: string | null): Figure {
+  const { clients, requests, own, others, ownShared, shared, cpuMs } = measured
   const result = hashOf([`${clients} ${requests}`])
-  const cpu = `${Math.round((cpuMs * 1000) / (own.length * requests))} µs of a core for each, all nodes`
+  const cpu = `${Math.round((cpuMs * 1000) / (own.length * requests))} µs of a core for each (with a connection each), all nodes`
   return figure(
     `3 nodes, ${clients} clients`,
     "commits/s",
@@ -149,10 +186,12 @@ function figureOf({ clients, requests, own, others, cpuMs }: Measured, missing: 
       }
     }),
     {
-      ...(missing === null ? { yardstick: "etcd" } : {}),
+      ...(missing === null ? { yardstick: "etcd, a connection each" } : {}),
       note:
         `${latency(own)}; ${cpu}; ` +
-        (missing === null ? `etcd ${latency(others)}` : `NOT COMPARED: ${missing}`)
+        (missing === null
+          ? `etcd ${latency(others)}${shared.length === 0 ? "" : onOne(ownShared, shared, requests)}`
+          : `NOT COMPARED: ${missing}`)
     }
   )
 }

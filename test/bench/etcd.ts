@@ -138,13 +138,13 @@ export class Etcd {
     }
   }
 
-  async load(clients: number, requests: number, job: string): Promise<PutLoad> {
+  async load(clients: number, connections: number, requests: number, job: string): Promise<PutLoad> {
     const over = new AbortController()
     const line = once(this.#lines, "line", { signal: over.signal })
     const failed = once(this.#client, "exit", { signal: over.signal }).then(([code]) => {
       throw new Error(`etcd's client ended with ${String(code)}`)
     })
-    this.#client.stdin?.write(`${JSON.stringify({ clients, requests, job })}\n`)
+    this.#client.stdin?.write(`${JSON.stringify({ clients, connections, requests, job })}\n`)
     try {
       const [text] = (await Promise.race([line, failed])) as [string]
       return JSON.parse(text) as PutLoad

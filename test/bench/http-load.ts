@@ -16,6 +16,8 @@ export interface Job {
   /** `echo` sends the body that a command is answered with. */
   readonly what: "echo" | "commands"
   readonly connections: number
+  /** Requests on a connection that are sent before the first of them is answered (RFC 9112, 9.3.2); 1 unless told. */
+  readonly pipelined?: number
   /** All together. */
   readonly requests: number
   /** Part of the ids, so that no job repeats another's commands. */
@@ -73,40 +75,48 @@ function essence(status: number, body: string): string {
   return `${status} ${String(id)} ${String(stream)} ${String(began)} ${String(state)}`
 }
 
-/** `count` requests on one socket; what came back and how long each took are added to the lists. */
+/**
+ * On one socket `count` requests for each of these hosts, one of each in flight, which are answered in the order of asking; what
+ * came back and how long each took are added to the lists.
+ */
 function converse(
   socket: Socket,
   job: Job,
-  host: number,
+  hosts: ReadonlyArray<number>,
   count: number,
   tookMs: Array<number>,
   said: Array<string>
 ) {
   return new Promise<void>((resolve, reject) => {
     let text = ""
-    let sent = 0
-    let sentMs = 0
-    const send = () => {
-      sentMs = performance.now()
-      socket.write(bytesOf(job, host, sent++), "latin1")
+    const inFlight: Array<{ readonly host: number; readonly n: number; readonly sentMs: number }> = []
+    const send = (all: ReadonlyArray<{ readonly host: number; readonly n: number }>) => {
+      const sentMs = performance.now()
+      inFlight.push(...all.map((one) => ({ ...one, sentMs })))
+      socket.write(all.map(({ host, n }) => bytesOf(job, host, n)).join(""), "latin1")
     }
     socket.setEncoding("latin1")
     socket.on("error", reject)
-    socket.on("close", () => reject(new Error(`host ${host}: closed after ${sent} requests`)))
+    socket.on("close", () => reject(new Error(`host ${hosts[0]}: closed with ${inFlight.length} requests`)))
     socket.on("data", (chunk: string) => {
       text += chunk
-      const answer = answerIn(text)
-      if (answer === null) return
-      tookMs.push(performance.now() - sentMs)
-      if (answer.status >= 300) return reject(new Error(`${answer.status}: ${answer.body}`))
-      said.push(`${answer.status} ${answer.body}`)
-      text = text.slice(answer.end)
-      if (sent < count) return send()
+      const next: Array<{ readonly host: number; readonly n: number }> = []
+      for (let answer = answerIn(text); answer !== null; answer = answerIn(text)) {
+        const asked = inFlight.shift()
+        if (asked === undefined) return reject(new Error(`an answer that nobody asked for: ${answer.body}`))
+        tookMs.push(performance.now() - asked.sentMs)
+        if (answer.status >= 300) return reject(new Error(`${answer.status}: ${answer.body}`))
+        said.push(`${answer.status} ${answer.body}`)
+        text = text.slice(answer.end)
+        if (asked.n + 1 < count) next.push({ host: asked.host, n: asked.n + 1 })
+      }
+      if (next.length > 0) return send(next)
+      if (inFlight.length > 0) return
       socket.removeAllListeners("close")
       socket.end()
       resolve()
     })
-    send()
+    send(hosts.map((host) => ({ host, n: 0 })))
   })
 }
 
@@ -125,9 +135,11 @@ async function run(job: Job): Promise<Load> {
   const sockets = await Promise.all(Array.from({ length: job.connections }, () => opened(job)))
   const tookMs: Array<number> = []
   const said: Array<string> = []
-  const each = job.requests / job.connections
+  const pipelined = job.pipelined ?? 1
+  const each = job.requests / job.connections / pipelined
+  const hostsOf = (at: number) => Array.from({ length: pipelined }, (_, n) => at * pipelined + n)
   const beganMs = performance.now()
-  await Promise.all(sockets.map((socket, host) => converse(socket, job, host, each, tookMs, said)))
+  await Promise.all(sockets.map((socket, at) => converse(socket, job, hostsOf(at), each, tookMs, said)))
   const seconds = (performance.now() - beganMs) / 1000
   const lines = said.map((one) => essence(Number(one.slice(0, 3)), one.slice(4)))
   const ofJob = new RegExp(`\\b${job.job}\\.`, "g")

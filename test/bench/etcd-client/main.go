@@ -1,5 +1,5 @@
-// The load on etcd, in a process of its own: the official client, one connection as it has by default, and on it so many callers with
-// one put in flight each. It takes jobs as lines of JSON, and gives their results so.
+// The load on etcd, in a process of its own: the official client, so many of it (each has one connection), and on them so many callers
+// with one put in flight each. It takes jobs as lines of JSON, and gives their results so.
 package main
 
 import (
@@ -20,9 +20,10 @@ import (
 )
 
 type job struct {
-	Clients  int    `json:"clients"`
-	Requests int    `json:"requests"`
-	Job      string `json:"job"`
+	Clients     int    `json:"clients"`
+	Connections int    `json:"connections"`
+	Requests    int    `json:"requests"`
+	Job         string `json:"job"`
 }
 
 type load struct {
@@ -33,7 +34,7 @@ type load struct {
 // About what a fact of a drain holds.
 var value = strings.Repeat("v", 200)
 
-func run(client *clientv3.Client, wanted job) (load, error) {
+func run(connections []*clientv3.Client, wanted job) (load, error) {
 	each := wanted.Requests / wanted.Clients
 	took := make([][]float64, wanted.Clients)
 	failed := make(chan error, wanted.Clients)
@@ -43,6 +44,7 @@ func run(client *clientv3.Client, wanted job) (load, error) {
 		all.Add(1)
 		go func() {
 			defer all.Done()
+			client := connections[caller%len(connections)]
 			took[caller] = make([]float64, 0, each)
 			for n := 0; n < each; n++ {
 				sent := time.Now()
@@ -79,15 +81,22 @@ func main() {
 	if !pool.AppendCertsFromPEM(authority) {
 		log.Fatal("no certificate of an authority in ", os.Args[2])
 	}
-	client, err := clientv3.New(clientv3.Config{
-		Endpoints:   []string{os.Args[1]},
-		DialTimeout: 10 * time.Second,
-		TLS:         &tls.Config{RootCAs: pool},
-	})
-	if err != nil {
-		log.Fatal(err)
+	connect := func() *clientv3.Client {
+		client, err := clientv3.New(clientv3.Config{
+			Endpoints:   []string{os.Args[1]},
+			DialTimeout: 10 * time.Second,
+			TLS:         &tls.Config{RootCAs: pool},
+		})
+		if err != nil {
+			log.Fatal(err)
+		}
+		// The first call connects, which is no part of what is measured.
+		if _, err := client.Get(context.Background(), "connected"); err != nil {
+			log.Fatal(err)
+		}
+		return client
 	}
-	defer client.Close()
+	var connections []*clientv3.Client
 	jobs := bufio.NewScanner(os.Stdin)
 	results := json.NewEncoder(os.Stdout)
 	for jobs.Scan() {
@@ -95,7 +104,10 @@ func main() {
 		if err := json.Unmarshal(jobs.Bytes(), &wanted); err != nil {
 			log.Fatal(err)
 		}
-		result, err := run(client, wanted)
+		for len(connections) < wanted.Connections {
+			connections = append(connections, connect())
+		}
+		result, err := run(connections[:wanted.Connections], wanted)
 		if err != nil {
 			log.Fatal(err)
 		}
