@@ -11,6 +11,7 @@ import { Schema } from "effect"
 import { OpenApi } from "effect/http-api"
 import { Recorded } from "../src/events/envelope.ts"
 import { HostCommand, HostFact } from "../src/events/host.ts"
+import { KeyringCommand, KeyringFact } from "../src/events/keyring.ts"
 import { MigrationCommand, MigrationFact } from "../src/events/migration.ts"
 import { NodeCommand, NodeFact } from "../src/events/node.ts"
 import { PeerCommand, PeerFact } from "../src/events/peer.ts"
@@ -36,6 +37,8 @@ const published = {
   NodeCommand,
   PeerFact,
   PeerCommand,
+  KeyringFact,
+  KeyringCommand,
   Request,
   Report
 } as const

@@ -90,13 +90,18 @@ const upCommand = Command.make(
     voter: Flag.Boolean("voter").pipe(
       Flag.withDescription("Take part in deciding, instead of cluster.voter"),
       Flag.optional
+    ),
+    gossip: Flag.Literals("gossip", ["auto", "on", "off"]).pipe(
+      Flag.withDescription("Notice which nodes are there, instead of gossip.enable"),
+      Flag.optional
     )
   },
-  Effect.fnUntraced(function* ({ join, joinTokenFile, voter }) {
+  Effect.fnUntraced(function* ({ join, joinTokenFile, voter, gossip }) {
     const given = [
       ["NOVACRON_CLUSTER_JOIN", join],
       ["NOVACRON_CLUSTER_JOIN_TOKEN_FILE", joinTokenFile],
-      ["NOVACRON_CLUSTER_VOTER", Option.map(voter, String)]
+      ["NOVACRON_CLUSTER_VOTER", Option.map(voter, String)],
+      ["NOVACRON_GOSSIP_ENABLE", gossip]
     ] as const
     const set = given.flatMap(([name, value]) => (Option.isSome(value) ? [[name, value.value]] : []))
     server = runUp(yield* loadedConfigWith(Object.fromEntries(set)))

@@ -2,6 +2,7 @@
 import type { ActorKind } from "../kernel/actor.ts"
 import { clusterActor } from "./cluster/chart.ts"
 import { hostActor } from "./host/chart.ts"
+import { keyringActor } from "./keyring/chart.ts"
 import { migrationActor } from "./migration/chart.ts"
 import { modeActor } from "./mode/chart.ts"
 import { nodeActor } from "./node/chart.ts"
@@ -17,5 +18,6 @@ export const actorKinds: ReadonlyArray<ActorKind> = [
   modeActor,
   nodeActor,
   clusterActor,
-  peerActor
+  peerActor,
+  keyringActor
 ]

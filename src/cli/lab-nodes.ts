@@ -54,6 +54,8 @@ export interface NodeOptions {
   readonly cluster?: Readonly<Record<string, unknown>>
   /** Of the section `dwcp.consensus`. */
   readonly consensus?: Readonly<Record<string, unknown>>
+  /** The section `gossip`. */
+  readonly gossip?: Readonly<Record<string, unknown>>
   /** Of the section `network`: a free port unless told. */
   readonly port?: number
 }
@@ -73,6 +75,7 @@ export async function startNode(options: NodeOptions): Promise<LabNode> {
     api: { port: 0 },
     network: { bind_port: options.port ?? 0 },
     ...(options.consensus ? { dwcp: { consensus: options.consensus } } : {}),
+    ...(options.gossip ? { gossip: options.gossip } : {}),
     cluster: {
       ...(options.join ? { join: options.join.address, join_token_file: tokenFile } : {}),
       ...options.cluster

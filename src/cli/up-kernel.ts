@@ -35,11 +35,14 @@ import * as eventStore from "../live/event-store.ts"
 import { Endpoint } from "../live/link/endpoint.ts"
 import { serveMembership, serveRegistering, watchHosts } from "../live/membership.ts"
 import { measureAppends, measureCommands, measuredTurns, Metrics } from "../live/metrics.ts"
+import { gossipGauges } from "../live/gossip/gauges.ts"
+import type { GossipNode } from "../live/gossip/node.ts"
 import { measureLinks } from "../live/modes.ts"
 import { layer as projectorLayer, Projector } from "../live/projector.ts"
 import { keepCertificate } from "../live/renewal.ts"
 import { allProjections, queriesLayer, readsLayer, viewsLayer } from "../live/views.ts"
 import { journalFile } from "./offline.ts"
+import { noticeOthers, takePartInGossip } from "./up-gossip.ts"
 import { advertised, component, Identity, kernelNodeAt, layerOf, registration } from "./up-parts.ts"
 import type { Parts } from "./up-parts.ts"
 import { readTls, standingOn } from "./up-settings.ts"
@@ -53,6 +56,7 @@ export function kernelComponents(
 ): ReadonlyArray<Component> {
   const { dataDir } = resolved
   const votes = config.cluster.voter
+  const gossip = gossipPlace(metrics)
   const store = eventStore
     .layer({ path: join(dataDir, journalFile), durability: votes ? "behind" : "full" })
     .pipe(Layer.provide(digest.layer))
@@ -98,7 +102,7 @@ export function kernelComponents(
       "service",
       ["orchestration", "monitoring", "console"],
       Layer.unwrap(
-        Effect.map(apiOptions({ config, resolved }, version), (options) =>
+        Effect.map(apiOptions({ config, resolved }, version, gossip), (options) =>
           standingOn(
             listensAt({ config, resolved }),
             apiServer({ ...options, observe: metrics.httpRequest })
@@ -110,7 +114,7 @@ export function kernelComponents(
       "discovery",
       "post-init",
       ["orchestration"],
-      layerOf(takeMembers({ config, resolved }, metrics))
+      layerOf(takeMembers({ config, resolved }, metrics, gossip))
     )
   ]
 }
@@ -158,7 +162,11 @@ const consensus = (parts: Parts) =>
   )
 
 /** Let nodes join and speak, watch them and the links to them, and take part with the machines of this node. */
-const takeMembers = Effect.fnUntraced(function* (parts: Parts, metrics: Metrics["Service"]) {
+const takeMembers = Effect.fnUntraced(function* (
+  parts: Parts,
+  metrics: Metrics["Service"],
+  gossip: GossipPlace
+) {
   const { config, resolved } = parts
   const { dataDir, nodeId } = resolved
   const { authority, node } = yield* Identity
@@ -176,10 +184,40 @@ const takeMembers = Effect.fnUntraced(function* (parts: Parts, metrics: Metrics[
   const say = yield* sayHere(nodeId)
   const asked = yield* config.cluster.voter ? takePartInGroup(parts) : servedAlone(parts)
   const own = yield* takePartHere(parts, say, asked)
+  gossip.node = yield* noticeOthersHere(parts)
   yield* Effect.forkScoped(watchHosts(nodeId, new Set(own), config.cluster.lost_after))
   const { forced_mode, detection_interval: intervalMs, enable_auto_detection: detects } = config.dwcp
   const forced = forced_mode === "" ? null : forced_mode
   yield* Effect.forkScoped(measureLinks({ node: nodeId, intervalMs, detects, forced }, metrics))
+})
+
+/** Filled when the node takes part, after the API is there. */
+interface GossipPlace {
+  node: GossipNode | null
+}
+
+const gossipPlace = ({ registry }: Metrics["Service"]): GossipPlace => {
+  const place: GossipPlace = { node: null }
+  gossipGauges(registry, () => place.node?.member ?? null)
+  return place
+}
+
+/** Be noticed, and notice; a kernel that is the only one waits for the first node that joins it. */
+const noticeOthersHere = Effect.fnUntraced(function* (parts: Parts) {
+  const { voter, join: joins } = parts.config.cluster
+  const directory = yield* Effect.serviceOption(Directory)
+  const members = directory._tag === "None" ? () => [] : directory.value.members
+  let seed: ReadonlyArray<string> = []
+  if (joins !== "" && members().length === 0) {
+    const found = Effect.map(seedOf(parts), ({ name }) => {
+      seed = [name]
+    })
+    yield* Effect.forkScoped(found)
+  }
+  const kernels = () => [...new Set([...members(), ...seed])]
+  const place = yield* takePartInGossip(parts, { kernels, founds: joins === "", isAlone: !voter })
+  if (place !== null) yield* noticeOthers(parts, place)
+  return place
 })
 
 /** The only kernel there is. */
@@ -301,7 +339,11 @@ const listensAt = ({ config: { api }, resolved: { socket } }: Parts): Setting =>
       }
     : { key: "api.socket", value: socket, allowed: "a path in a folder that this process can write in" }
 
-const apiOptions = Effect.fnUntraced(function* ({ config, resolved }: Parts, version: string) {
+const apiOptions = Effect.fnUntraced(function* (
+  { config, resolved }: Parts,
+  version: string,
+  gossip: GossipPlace
+) {
   const token = yield* readOrMakeToken(resolved.tokenFile)
   const tls = resolved.tls === null ? null : yield* readTls(resolved.tls)
   return {
@@ -314,6 +356,7 @@ const apiOptions = Effect.fnUntraced(function* ({ config, resolved }: Parts, ver
     node: resolved.nodeId,
     version,
     inFlight_max: config.system.max_concurrency,
+    gossips: () => gossip.node?.member != null,
     ...(config.cluster.voter ? { group: yield* groupOptions } : {})
   }
 })

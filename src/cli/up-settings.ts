@@ -32,6 +32,12 @@ const refused = (setting: Setting, cause: unknown) =>
 export const standingOn = <A, E, R>(setting: Setting, layer: Layer.Layer<A, E, R>) =>
   layer.pipe(Layer.catch((error) => Layer.unwrap(Effect.fail(refused(setting, error)))))
 
+/** The same of a part of a component. */
+export const refusing =
+  (setting: Setting) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    effect.pipe(Effect.mapError((error) => refused(setting, error)))
+
 /** Level by level: in some file systems (`/proc`) Node's own recursion never ends. */
 async function makeFolder(path: string): Promise<void> {
   try {

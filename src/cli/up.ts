@@ -29,6 +29,7 @@ import { Metrics } from "../live/metrics.ts"
 import { keepCertificate } from "../live/renewal.ts"
 import { startUp } from "../live/start-up.ts"
 import { transportLayer } from "../live/transport.ts"
+import { takePartInGossip } from "./up-gossip.ts"
 import { kernelComponents } from "./up-kernel.ts"
 import { component, Identity, KernelNode, kernelNodeAt, layerOf, registration } from "./up-parts.ts"
 import { makeFolders, readJoinToken, requireQemu, standingOn } from "./up-settings.ts"
@@ -234,6 +235,10 @@ function joined({ config, resolved }: Loaded): ReadonlyArray<Component> {
           )
           const linkedSince = Effect.zipWith(kernels.linkedSince, asked, (since, count) =>
             since === null ? null : `${since}.${count}`
+          )
+          yield* takePartInGossip(
+            { config, resolved },
+            { kernels: kernels.names, founds: false, isAlone: false }
           )
           const say = yield* sayOver(kernels.names)
           yield* Effect.forkScoped(

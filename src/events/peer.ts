@@ -21,14 +21,33 @@ export const noDescription: PeerDescription = { capacity: null, mode: null, samp
 
 const isDescription = Schema.is(PeerDescription)
 
-/** As members carry it: JSON of printable ASCII, and never longer than 512. */
-export function descriptionText({ capacity, mode, sample }: PeerDescription): string {
+/**
+ * As members carry it: JSON of printable ASCII, and never longer than 512. `keyring` is the version of the keys that the
+ * member has, which is of use to other members and none to the journal.
+ */
+export function descriptionText(
+  { capacity, mode, sample }: PeerDescription,
+  keyring: string | null = null
+): string {
   const { cpus, memoryMib, diskMib } = capacity ?? {}
   const { latencyMs, bandwidthBitsPerSecond, lossPercent, jitterMs } = sample ?? {}
   const rounded = [latencyMs, bandwidthBitsPerSecond, lossPercent, jitterMs].map((one) =>
     one === undefined ? one : Number(one.toPrecision(4))
   )
-  return JSON.stringify([capacity && [cpus, memoryMib, diskMib], mode, sample && rounded])
+  const told = [capacity && [cpus, memoryMib, diskMib], mode, sample && rounded]
+  return JSON.stringify(keyring === null ? told : [...told, keyring])
+}
+
+/** The version of the keys that a member says to have; null where it says none. */
+export function keyringOf(text: string): string | null {
+  if (text === "") return null
+  try {
+    const told: unknown = JSON.parse(text)
+    const keyring: unknown = Array.isArray(told) ? told[3] : null
+    return typeof keyring === "string" ? keyring : null
+  } catch {
+    return null
+  }
 }
 
 /** Null for what another version, or no node at all, has told. */

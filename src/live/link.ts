@@ -1,5 +1,5 @@
 /** The Link port over mutual TLS: one supervised connection per peer, dialled again whenever it is lost. */
-import { Clock, Effect, FiberMap, FiberSet, Layer, Random, Stream } from "effect"
+import { Clock, Effect, FiberMap, FiberSet, Latch, Layer, Random, Stream } from "effect"
 import type { Scope } from "effect"
 import type { Hello } from "../events/link.ts"
 import { Link, LinkError } from "../kernel/ports/link.ts"
@@ -49,6 +49,8 @@ interface PeerEntry {
   connection: Connection | null
   sinceMs: number
   lastError: string | null
+  /** Ends the wait before the next try. */
+  readonly hurry: Latch.Latch
 }
 
 interface State {
@@ -94,6 +96,12 @@ const makeLink = Effect.fn("Link.make")(function* (options: LinkOptions) {
     peers: Effect.sync(() => [...state.peers.values()].map(viewOf)),
     recordTransfer: (node, bytes, durationMs) =>
       Effect.sync(() => state.peers.get(node)?.connection?.samples.transferred(bytes, durationMs)),
+    look: (node) =>
+      Effect.suspend(() => {
+        const entry = state.peers.get(node)
+        if (entry?.connection) return entry.connection.look
+        return entry === undefined ? Effect.succeed(false) : Effect.as(entry.hurry.release, false)
+      }),
     probe: (node, bytes) => Effect.flatMap(connected(state, node), (connection) => connection.probe(bytes))
   })
 })
@@ -131,7 +139,8 @@ const entryOf = (state: State, node: string): Effect.Effect<PeerEntry> =>
   Effect.map(Clock.currentTimeMillis, (nowMs) => {
     const known = state.peers.get(node)
     if (known) return known
-    const entry: PeerEntry = { node, address: null, connection: null, sinceMs: nowMs, lastError: null }
+    const hurry = Latch.makeUnsafe(false)
+    const entry: PeerEntry = { node, address: null, connection: null, sinceMs: nowMs, lastError: null, hurry }
     state.peers.set(node, entry)
     return entry
   })
@@ -155,7 +164,7 @@ const keepDialling = (state: State, entry: PeerEntry, address: string): Effect.E
       )
       waitMs = wasLinked ? backoffMinMs : Math.min(backoffMaxMs, waitMs * 2)
       // Nodes that lost the same peer at the same time don't all come back at the same time.
-      yield* Effect.sleep(waitMs * (0.5 + (yield* Random.next) / 2))
+      yield* Effect.raceFirst(Effect.sleep(waitMs * (0.5 + (yield* Random.next) / 2)), entry.hurry.await)
     }
   })
 

@@ -6,6 +6,7 @@ import type { StateNode } from "xstate"
 import { ClusterFact } from "../../src/events/cluster.ts"
 import { typePrefix } from "../../src/events/envelope.ts"
 import { HostFact } from "../../src/events/host.ts"
+import { KeyringFact } from "../../src/events/keyring.ts"
 import { MigrationFact } from "../../src/events/migration.ts"
 import { NodeFact } from "../../src/events/node.ts"
 import { PeerFact } from "../../src/events/peer.ts"
@@ -24,7 +25,8 @@ const facts = {
   migration: MigrationFact,
   node: NodeFact,
   peer: PeerFact,
-  cluster: ClusterFact
+  cluster: ClusterFact,
+  keyring: KeyringFact
 } as const
 const depth_max = 24
 const states_max = 6000

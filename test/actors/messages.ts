@@ -5,6 +5,7 @@ import type { Message } from "../../src/events/envelope.ts"
 import { HostCommand } from "../../src/events/host.ts"
 import { MigrationCommand } from "../../src/events/migration.ts"
 import { NodeCommand } from "../../src/events/node.ts"
+import { KeyringCommand } from "../../src/events/keyring.ts"
 import { PeerCommand } from "../../src/events/peer.ts"
 import { PlacementCommand, PlacementReport } from "../../src/events/placement.ts"
 import { Report } from "../../src/events/requests.ts"
@@ -240,6 +241,10 @@ export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
       { type: "group.unchanged", op: "lead", node: "n2", reason: "n2 is no voter" }
     ].map(decode(Report))
   ],
+  keyring: [
+    { type: "keyring.rotate", reason: "somebody left" },
+    ...[1, 2].map((rotation) => ({ type: "keyring.noticeRotated", rotation, key: "0123abcd" }))
+  ].map(decode(KeyringCommand)),
   migration: [
     ...[
       { type: "migration.request", vm: "web", policy, reason: "test" },

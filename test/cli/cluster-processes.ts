@@ -37,20 +37,27 @@ export class Cluster {
   readonly nodes = new Map<string, LabNode>()
   readonly #ports = new Map<string, number>()
   readonly #consensus: Readonly<Record<string, unknown>>
+  readonly #gossip: Readonly<Record<string, unknown>>
   #founder = ""
 
-  private constructor(folder: string, consensus: Readonly<Record<string, unknown>>) {
+  private constructor(
+    folder: string,
+    consensus: Readonly<Record<string, unknown>>,
+    gossip: Readonly<Record<string, unknown>>
+  ) {
     this.folder = folder
+    this.#gossip = gossip
     this.#consensus = consensus
   }
 
   static async start(
     names: ReadonlyArray<string>,
-    consensus: Readonly<Record<string, unknown>>
+    consensus: Readonly<Record<string, unknown>>,
+    gossip: Readonly<Record<string, unknown>> = {}
   ): Promise<Cluster> {
     const folder = await mkdtemp(join(tmpdir(), "novacron-cluster-"))
     await mkdir(join(folder, "images"))
-    const cluster = new Cluster(folder, consensus)
+    const cluster = new Cluster(folder, consensus, gossip)
     for (const name of names) {
       await cluster.add(name)
       await cluster.settled(cluster.nodes.size)
@@ -74,6 +81,7 @@ export class Cluster {
       imageDir: join(this.folder, "images"),
       cluster: { voter: votes },
       consensus: this.#consensus,
+      gossip: this.#gossip,
       port,
       ...(isFounder ? {} : { join: { address, token } })
     })

@@ -117,6 +117,8 @@ export const apiCases: Readonly<Record<string, Case>> = {
     ),
   "hosts.activate": (names) => nameOf(names.hosts).map((name) => ({ path: `/v1/hosts/${name}/activate` })),
   "cluster.remove": () => withBody(decider("remove"), fc.record({ reason }, { requiredKeys: [] })),
+  "cluster.rotateKey": () =>
+    withBody(fc.constant("/v1/cluster/gossip-key/rotate"), fc.record({ reason }, { requiredKeys: [] })),
   "cluster.lead": () => withBody(decider("lead"), fc.record({ reason }, { requiredKeys: [] })),
   "migrations.cancel": (names) =>
     withBody(
@@ -183,6 +185,12 @@ export const cliCases: Readonly<Record<string, CliCase>> = {
       text.chain((reason) => flag("--reason", reason)),
       wait
     ),
+  "cluster rotate-gossip-key": () =>
+    joined(
+      fc.constant(["cluster", "rotate-gossip-key"]),
+      text.chain((reason) => flag("--reason", reason)),
+      wait
+    ),
   "cluster lead": () =>
     joined(fc.constantFrom(["cluster", "lead", "node-1"], ["cluster", "lead", "nobody"]), wait),
   migrate: (names) =>
@@ -226,6 +234,7 @@ export const cliReads: Readonly<Record<string, (names: CliNames) => ReadonlyArra
   "vm show": ({ vms }) => ["vm", "show", vms[0] ?? ""],
   "host list": () => ["host", "list"],
   "cluster status": () => ["cluster", "status"],
+  "cluster peers": () => ["cluster", "peers"],
   "host ls": () => ["host", "ls"],
   "host show": ({ hosts }) => ["host", "show", hosts[0] ?? ""],
   "migration list": () => ["migration", "list"],

@@ -26,10 +26,12 @@ export interface PeerContext {
   readonly description: PeerDescription
   /** Who said the last of it. */
   readonly by: string
+  /** Since when it is in its state. */
+  readonly sinceMs: number
 }
 
 type Notice = Of<Event, PeerCommand["type"]>
-type Told = Of<Event, "peer.joined" | "peer.refuted" | "peer.described">
+type Told = Of<Event, "peer.joined" | "peer.refuted">
 
 const record = recorder<PeerContext, Event, PeerFact>()
 
@@ -67,22 +69,26 @@ const chart = setup({
   guards: { isNewer, isCurrent },
   actions: {
     told: assign(({ event }) => {
-      const { incarnation, by, address, description } = event as Told
+      const { incarnation, by, address, description, stamp } = event as Told
+      return { incarnation, by, address, description, sinceMs: stamp.timeMs }
+    }),
+    described: assign(({ event }) => {
+      const { incarnation, by, address, description } = event as Of<Event, "peer.described">
       return { incarnation, by, address, description }
     }),
     noticed: assign(({ event }) => {
-      const { incarnation, by } = event as Of<Event, "peer.suspected">
-      return { incarnation, by }
+      const { incarnation, by, stamp } = event as Of<Event, "peer.suspected">
+      return { incarnation, by, sinceMs: stamp.timeMs }
     })
   }
 }).createMachine({
   id: "peer",
-  context: { incarnation: -1, address: "", description: noDescription, by: "" },
+  context: { incarnation: -1, address: "", description: noDescription, by: "", sinceMs: 0 },
   initial: "unknown",
   on: {
     "peer.joined": { target: ".alive", actions: "told" },
     "peer.refuted": { target: ".alive", actions: "told" },
-    "peer.described": { target: ".alive", actions: "told" },
+    "peer.described": { target: ".alive", actions: "described" },
     "peer.suspected": { target: ".suspect", actions: "noticed" },
     "peer.failed": { target: ".failed", actions: "noticed" },
     "peer.left": { target: ".left", actions: "noticed" }
@@ -122,5 +128,5 @@ export const peerActor: ActorKind = {
   commands: typesOf(PeerCommand),
   reports: [],
   facts: typesOf(PeerFact),
-  snapshotVersion: 1
+  snapshotVersion: 2
 }

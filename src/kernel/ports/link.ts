@@ -83,6 +83,11 @@ export class Link extends Context.Service<
     readonly peers: Effect.Effect<ReadonlyArray<Peer>>
     /** Tell what a transfer to this peer reached, for the samples. */
     readonly recordTransfer: (node: string, bytes: number, durationMs: number) => Effect.Effect<void>
+    /**
+     * Somebody says that this peer may be gone: see now, and not with the next heartbeats. A link that does not answer soon is
+     * ended and dialled again; one that is down is dialled at once. Gives whether it answers.
+     */
+    readonly look: (node: string) => Effect.Effect<boolean>
     /** Measure the bandwidth to a peer by sending it `bytes`, at most 8 MiB. Bits per second. */
     readonly probe: (node: string, bytes: number) => Effect.Effect<number, LinkError>
   }

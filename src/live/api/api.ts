@@ -24,6 +24,7 @@ import {
   Operation,
   OperationId,
   pageQuery,
+  PeerRow,
   Readiness,
   Reason,
   Replay,
@@ -214,9 +215,19 @@ const journal = HttpApiGroup.make("journal").add(
   HttpApiEndpoint.post("verify", "/v1/audit/verify", { success: Verification, ...listed })
 )
 
-/** The nodes that decide. */
+/** The nodes that decide, and all that are noticed. */
 const cluster = HttpApiGroup.make("cluster").add(
   HttpApiEndpoint.get("status", "/v1/cluster", { success: ClusterStatus, ...listed }),
+  HttpApiEndpoint.get("peers", "/v1/cluster/peers", {
+    query: { after: Schema.optionalKey(Name), limit: pageQuery.limit },
+    success: Schema.Array(PeerRow),
+    ...listed
+  }),
+  HttpApiEndpoint.post("rotateKey", "/v1/cluster/gossip-key/rotate", {
+    ...command,
+    query: commandQuery,
+    payload: [Schema.Null, Reason]
+  }),
   HttpApiEndpoint.post("remove", "/v1/cluster/nodes/:name/remove", {
     ...command,
     params: vm,

@@ -2,6 +2,7 @@
 import { Schema } from "effect"
 import { Recorded } from "../../events/envelope.ts"
 import { int, Name, Stream, text, withDefault } from "../../events/fields.ts"
+import { PeerDescription } from "../../events/peer.ts"
 import { Candidate, Others } from "../../events/placement.ts"
 import { MigrationPolicy } from "../../events/requests.ts"
 import { VmSpec } from "../../events/vm.ts"
@@ -130,6 +131,21 @@ export const ClusterStatus = Schema.Struct({
   position: Schema.Int
 })
 export type ClusterStatus = typeof ClusterStatus.Type
+
+/** A node as the failure detectors notice it, by what is recorded of it. */
+export const PeerRow = Schema.Struct({
+  name: Name,
+  state: Schema.Literals(["alive", "suspect", "failed", "left"]),
+  /** Which of its lives; it takes another for each change of what it says too. */
+  incarnation: Schema.Int,
+  address: Schema.String,
+  description: PeerDescription,
+  /** Who said the last of it: who accuses it, where it is suspected or failed. */
+  by: Schema.String,
+  /** Since when it is in its state. */
+  sinceMs: Schema.Number
+})
+export type PeerRow = typeof PeerRow.Type
 
 export const Kind = Schema.String.check(
   Schema.isPattern(/^[a-z]{1,32}$/, { expected: "a kind of actor, vm" })

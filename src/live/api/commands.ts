@@ -57,6 +57,7 @@ const operatorCommands: ReadonlySet<string> = new Set([
   "host.activate",
   "cluster.remove",
   "cluster.lead",
+  "keyring.rotate",
   "vm.openConsole",
   "migration.request",
   "migration.cancel"

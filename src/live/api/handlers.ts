@@ -6,10 +6,12 @@ import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
 import { clusterStream } from "../../events/cluster.ts"
 import type { Message } from "../../events/envelope.ts"
+import { keyringStream } from "../../events/keyring.ts"
 import { MigrationPolicy } from "../../events/requests.ts"
 import type { Kernel } from "../../kernel/kernel.ts"
 import type { EventStore } from "../../kernel/ports/event-store.ts"
 import { describe } from "../../kernel/statechart.ts"
+import { recordedPeers } from "../gossip/recorded-peers.ts"
 import { Api } from "./api.ts"
 import type { ClusterStatus, MigrateVm } from "./bodies.ts"
 import type { Asked, CommandProblem, makeCommands, Said } from "./commands.ts"
@@ -41,6 +43,8 @@ export interface HandlerPorts {
   readonly version: string
   /** Of the group that decides, as this node knows it. */
   readonly clusterStatus: () => Omit<ClusterStatus, "position">
+  /** Whether this node takes part in the gossip. */
+  readonly gossips: () => boolean
   /** False while the node is starting or stopping. */
   readonly ready: Effect.Effect<boolean>
   /** Told of the handlers that commands are answered by. */
@@ -339,6 +343,7 @@ const migrations = (ports: HandlerPorts) => {
 }
 
 const cluster = (ports: HandlerPorts) => {
+  const ask = asking(ports)
   const take = taken(ports, "cluster", clusterSayings)
   return HttpApiBuilder.group(Api, "cluster", (handlers) =>
     handlers.handleAll(
@@ -348,11 +353,34 @@ const cluster = (ports: HandlerPorts) => {
             ...ports.clusterStatus(),
             position
           })),
+        peers: ({ query }) =>
+          Effect.sync(() => pageByName("/v1/cluster/peers", query, recordedPeers(ports.kernel.resident()))),
+        rotateKey: (request) => {
+          const message = { type: "keyring.rotate", reason: request.payload?.reason ?? "" }
+          return ask(keyringStream, message, request, ifGossips(ports))
+        },
         ...submitting(ports, clusterSayings)
       })
     )
   )
 }
+
+/** Nobody would do it. */
+const ifGossips = (ports: HandlerPorts) =>
+  Effect.suspend(() =>
+    ports.gossips()
+      ? Effect.void
+      : Effect.fail(
+          new Refused({
+            detail: `${ports.node} takes no part in the gossip: gossip.enable, and no other node has joined it`,
+            stream: keyringStream,
+            command: "keyring.rotate",
+            state: "off",
+            allowed: [],
+            unmet: ["gossips"]
+          })
+        )
+  )
 
 const invalid = (path: string, value: unknown, allowed: string) =>
   new InvalidRequest({ detail: `${path}: allowed: ${allowed}`, errors: [{ path, value, allowed }] })

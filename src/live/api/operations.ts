@@ -50,6 +50,7 @@ const endsByFirstFact: Readonly<Record<string, Ends>> = {
   },
   "cluster.removalAsked": { command: "cluster.remove", ...groupEnds },
   "cluster.leadAsked": { command: "cluster.lead", ...groupEnds },
+  "keyring.rotationAsked": { command: "keyring.rotate", done: ["keyring.rotated"], failed: [] },
   "host.drained": { command: "host.drain", done: [], failed: [] },
   "host.activated": { command: "host.activate", done: [], failed: [] }
 }

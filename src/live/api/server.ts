@@ -42,6 +42,8 @@ export interface ApiServerOptions {
   readonly subscribers_max?: number
   readonly heartbeatMs?: number
   readonly observe?: ObserveRequest
+  /** Whether this node takes part in the gossip by now. */
+  readonly gossips?: () => boolean
   /** Of a node that decides with others. */
   readonly group?: {
     readonly status: () => Omit<ClusterStatus, "position">
@@ -119,7 +121,8 @@ const routesOf = Effect.fn("ApiServer.routes")(function* (
   const { node, version, ready = Effect.succeed(true) } = options
   const take = addGroup(table, commands.offer)
   const clusterStatus = options.group?.status ?? (() => alone(node))
-  const own = { node, version, ready, clusterStatus, take }
+  const gossips = options.gossips ?? (() => false)
+  const own = { node, version, ready, clusterStatus, gossips, take }
   const ports = { kernel, store, reads, commands, operations, events, console, ...own }
   return HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(Layer.provide(groups(ports)))
 })

@@ -73,9 +73,20 @@ const address = (standard: string, about: string, extra?: Extra) =>
     about,
     extra
   )
+const addressOrNone = (about: string, extra?: Extra) => {
+  const expected = 'an IP address, a host name, or ""'
+  const pattern = new RegExp(`^$|${hostPattern.source}`)
+  return make(matching(pattern, expected), "text", "", expected, about, extra)
+}
 const endpoint = (about: string, extra?: Extra) => {
   const expected = 'an address with a port, 10.0.0.1:9090, or ""'
   return make(matching(/^$|^\S{1,253}:\d{1,5}$/, expected), "text", "", expected, about, extra)
+}
+
+const endpoints = (about: string, extra?: Extra) => {
+  const expected = 'addresses with ports and commas between, 10.0.0.1:9090,nodes.example:9090, or ""'
+  const pattern = /^$|^[^\s,]{1,253}:\d{1,5}(,[^\s,]{1,253}:\d{1,5}){0,63}$/
+  return make(matching(pattern, expected), "text", "", expected, about, extra)
 }
 
 const labelsExpected = "labels: names a-z 0-9 - with texts of up to 128 characters"
@@ -160,6 +171,40 @@ export const keys = {
     [second, hour],
     "30s",
     "A host out of reach for so long fails what it was asked to do; a migration is then rolled back or finished."
+  ),
+
+  "gossip.enable": choice(
+    ["auto", "on", "off"],
+    "auto",
+    "Notice by gossip over UDP which nodes are there; auto: where the node is part of a cluster."
+  ),
+  "gossip.listen_address": addressOrNone('Address of the gossip; "" is that of network.listen_address.'),
+  "gossip.bind_port": number(
+    0,
+    65_535,
+    0,
+    "UDP port of the gossip; 0 takes the number that the link's port has."
+  ),
+  "gossip.advertise_address": endpoint(
+    'Where others reach this node\'s gossip; "" is the host of cluster.advertise_address, or where it listens.'
+  ),
+  "gossip.seeds": endpoints(
+    "Where other members may be, beside those that the node joined tells; a DNS name stands for all its addresses."
+  ),
+  "gossip.mdns": boolean(
+    false,
+    "Look for members, and be found, by multicast DNS on the network of that address."
+  ),
+  "gossip.period": duration(
+    [100, 60 * second],
+    "1s",
+    "One member is probed in each; what else takes time in the gossip takes it in proportion."
+  ),
+  "gossip.fanout": number(1, 64, 3, "News is told to so many members at a time."),
+  "gossip.discovery_interval": duration(
+    [second, hour],
+    "5s",
+    "How often names are looked up again, and the node joined is asked again while nobody is met."
   ),
 
   "dwcp.enable_auto_detection": boolean(

@@ -10,7 +10,7 @@ import { performance } from "node:perf_hooks"
 import { Effect, Schema } from "effect"
 import type { Message } from "../../events/envelope.ts"
 import { SwimCommand } from "../../events/swim.ts"
-import type { PeerView, SwimDatagram, SwimRequest, SwimSettings } from "../../events/swim.ts"
+import type { PeerUpdate, PeerView, SwimDatagram, SwimRequest, SwimSettings } from "../../events/swim.ts"
 import { decodeDatagram, encodeDatagram } from "../../events/swim-wire.ts"
 import type { ActorKind } from "../../kernel/actor.ts"
 import { Replica } from "../../kernel/replica.ts"
@@ -30,7 +30,7 @@ export class GossipError extends Schema.TaggedError<GossipError>()("GossipError"
   }
 }
 
-type Changed = Extract<SwimRequest, { readonly op: "changed" }>
+export type Changed = Extract<SwimRequest, { readonly op: "changed" }>
 
 export interface GossipOptions {
   /** The actor, and when it wants to be woken; given by whoever puts the node together. */
@@ -39,8 +39,8 @@ export interface GossipOptions {
   readonly id: string
   /** An address of this machine, not a name. Port 0 takes any. */
   readonly listen: { readonly host: string; readonly port: number }
-  /** Where others reach it; null for where it listens. */
-  readonly advertised: string | null
+  /** Where others reach it, by the port that it has; null for where it listens. */
+  readonly advertised: ((port: number) => string) | null
   readonly meta: string
   readonly settings: SwimSettings
   readonly keys: ReadonlyArray<ClusterKey>
@@ -51,14 +51,20 @@ export interface GossipOptions {
   readonly failed: (error: GossipFileError) => void
 }
 
-export type GossipCounts = Record<Refused | "undecodable" | "received" | "sent" | "unsent", number>
+export type Dropped = Refused | "undecodable"
+export type GossipCounts = Record<Dropped | "received" | "sent" | "unsent" | "probes" | "relayed", number> &
+  Record<"suspected" | "refuted" | "failed", number>
 
 /** How old a datagram may be, and how far clocks may be apart. */
 const ageMsMax = 120_000
 const timerMsMax = 2 ** 31 - 1
 
 interface Known {
-  readonly table: { readonly length: number; readonly at: (place: number) => PeerView }
+  readonly table: {
+    readonly length: number
+    readonly at: (place: number) => PeerView
+    readonly get: (id: string) => PeerView | null
+  }
   readonly incarnation: number
 }
 
@@ -77,7 +83,14 @@ export class GossipMember {
     undecodable: 0,
     received: 0,
     sent: 0,
-    unsent: 0
+    unsent: 0,
+    // Pings, for others too; and what others were asked to ping.
+    probes: 0,
+    relayed: 0,
+    // What came of them here.
+    suspected: 0,
+    refuted: 0,
+    failed: 0
   }
   #timer: NodeJS.Timeout | null = null
   #isOpen = true
@@ -93,7 +106,7 @@ export class GossipMember {
     const sessionsMax = 4 * settings.membersMax
     this.#sealing = new Sealing({ keys, ageMsMax, sessionsMax, wallClockMs: () => Date.now() })
     const bound = socket.address()
-    this.address = advertised ?? addressText(bound.address, bound.port)
+    this.address = advertised?.(bound.port) ?? addressText(bound.address, bound.port)
     this.#replica = new Replica<SwimRequest>(options.actor, `swim/${options.id}`)
     this.#replica.restore([{ type: "swim.incarnated", incarnation }])
     socket.on("message", (datagram, from) => this.#receive(datagram, from))
@@ -128,10 +141,23 @@ export class GossipMember {
   /** Everybody that is known, this member too. */
   peers(): ReadonlyArray<PeerView> {
     const { table } = this.#known
-    return Array.from({ length: table.length }, (_, place) => {
-      const { id, status, incarnation, address, meta } = table.at(place)
-      return { id, status, incarnation, address, meta }
-    })
+    return Array.from({ length: table.length }, (_, place) => viewOf(table.at(place)))
+  }
+
+  /** Null of a stranger. */
+  peer(id: string): PeerView | null {
+    const found = this.#known.table.get(id)
+    return found === null ? null : viewOf(found)
+  }
+
+  /**
+   * What the journal still knows of a member and this one does not: as if somebody had said it. That it lives is what a table
+   * holds, and is probed; that it is gone is news, which reaches the member itself, and is refuted when it is not so.
+   */
+  recall(update: PeerUpdate): void {
+    const head = { type: update.status === "alive" ? ("entries" as const) : ("gossip" as const) }
+    const datagram = { from: recaller, head, updates: [update] }
+    this.#take({ type: "swim.receive", address: this.address, datagram, chance: chance() })
   }
 
   get #known(): Known {
@@ -203,11 +229,19 @@ export class GossipMember {
   #perform(request: SwimRequest): void {
     if (request.port === "datagram") this.#send(request.to, request.datagram)
     else if (request.port === "peers") {
-      if (request.op === "changed") this.#options.changed(request)
+      if (request.op === "changed") this.#note(request)
     } else {
       this.#left?.()
       this.#left = null
     }
+  }
+
+  #note(changed: Changed): void {
+    const { before, peer } = changed
+    if (before === "alive" && peer.status === "suspect") this.counts.suspected++
+    if (before === "suspect" && peer.status === "alive") this.counts.refuted++
+    if (peer.status === "dead") this.counts.failed++
+    this.#options.changed(changed)
   }
 
   #send(to: string, datagram: SwimDatagram): void {
@@ -217,6 +251,8 @@ export class GossipMember {
       return
     }
     this.counts.sent++
+    if (datagram.head.type === "ping") this.counts.probes++
+    if (datagram.head.type === "pingRequest") this.counts.relayed++
     this.#socket.send(this.#sealing.seal(encodeDatagram(datagram)), address.port, address.host, (error) => {
       if (error !== null) this.counts.unsent++
     })
@@ -262,6 +298,17 @@ export class GossipMember {
   }
 }
 
+/** No node's name. */
+const recaller = "-"
+
+const viewOf = ({ id, status, incarnation, address, meta }: PeerView): PeerView => ({
+  id,
+  status,
+  incarnation,
+  address,
+  meta
+})
+
 const decodeBegin = Schema.decodeUnknownEffect(SwimCommand)
 
 /** Everything that others, or the protocol, rely on; the address is known when the socket is bound. */
@@ -271,7 +318,7 @@ const checked = ({ id, meta, settings, advertised, listen }: GossipOptions) =>
     id,
     meta,
     settings,
-    address: advertised ?? addressText(listen.host, listen.port),
+    address: advertised?.(listen.port) ?? addressText(listen.host, listen.port),
     chance: 0
   }).pipe(Effect.mapError(({ message }) => new GossipError({ path: "gossip", reason: message })))
 

@@ -50,6 +50,8 @@ export interface Connection {
   readonly closed: Effect.Effect<LinkError>
   readonly request: (kind: string, payload: unknown) => Stream.Stream<unknown, LinkError>
   readonly probe: (bytes: number) => Effect.Effect<number, LinkError>
+  /** Whether it answers now; ended when it does not. */
+  readonly look: Effect.Effect<boolean>
   readonly bye: (reason: Refusal) => void
 }
 
@@ -84,6 +86,7 @@ export const establish = Effect.fn("link.establish")(function* (
     closed: Deferred.await(wire.closed),
     request: (kind, payload) => calls.request(kind, payload),
     probe: (bytes) => heartbeat.probe(bytes, agreement),
+    look: heartbeat.look(),
     bye: (refusal) => wire.finish(encodeJson(frameType.bye, 0, refusal), refusal.reason)
   }
 })

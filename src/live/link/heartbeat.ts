@@ -16,6 +16,8 @@ export const probeFeature = "probe"
 const probeBytesMax = 8 * 1024 * 1024
 const probeFrameBytes = 32 * 1024
 const probeTimeoutMs = 30_000
+/** With one alone a process that stood still would take its own lateness for the other's. */
+const looks = 2
 
 export class Heartbeat {
   readonly #wire: Wire
@@ -62,6 +64,23 @@ export class Heartbeat {
           this.#wire.destroy("refused", "the peer's certificate has ended")
         }
       }
+    })
+  }
+
+  /** Two pings, one after the other, each given a heartbeat's time: unanswered they end the link. Whether one was answered. */
+  look(): Effect.Effect<boolean> {
+    return Effect.gen({ self: this }, function* () {
+      for (let tries = 0; tries < looks && this.#wire.end === null; tries++) {
+        const answered = Deferred.makeUnsafe<boolean>()
+        this.#ask(() => Deferred.doneUnsafe(answered, Effect.succeed(true)))
+        const waited = Deferred.await(answered).pipe(
+          Effect.raceFirst(Effect.as(Deferred.await(this.#wire.closed), false)),
+          Effect.timeoutOrElse({ duration: this.#options.heartbeatMs, orElse: () => Effect.succeed(false) })
+        )
+        if (yield* waited) return true
+      }
+      if (this.#wire.end === null) this.#wire.destroy("lost", "no answer when it was looked at")
+      return false
     })
   }
 
