@@ -112,6 +112,7 @@ async function realTour(
   print(
     `node-1 is ready after ${first.readySeconds.toFixed(1)} s, ${names} joined it; machines run by QEMU, ${accelerator}.`
   )
+  print(`They notice one another (novacron cluster peers): ${await api.peers(options.nodes)}.`)
   if (votes) print(`All ${options.nodes} decide together: end any one of them, and the others go on.`)
   await api.post("/v1/vms", { name: vm, host: "node-1", start: true, spec })
   const pulse = new Pulse()
@@ -312,6 +313,18 @@ class Api {
       await sleep(50)
     }
     throw new LabError(`${count} nodes did not decide together within 30 s`)
+  }
+
+  /** Wait until so many are noticed; each with its state and where it is. */
+  async peers(count: number): Promise<string> {
+    for (let tries = 0; tries < 600; tries++) {
+      const rows =
+        await this.get<ReadonlyArray<{ name: string; state: string; address: string }>>("/v1/cluster/peers")
+      if (rows.filter(({ state }) => state === "alive").length >= count)
+        return rows.map(({ name, state, address }) => `${name} ${state} at ${address}`).join(", ")
+      await sleep(50)
+    }
+    throw new LabError(`${count} nodes did not notice one another within 30 s`)
   }
 
   async migrate({ print, progress }: LabOptions, to: string): Promise<Migration> {

@@ -114,7 +114,7 @@ export const takePartInGossip = Effect.fnUntraced(function* (parts: Parts, optio
       advertised: gossipAddress(parts, host),
       discovery: {
         seeds: gossip.seeds === "" ? [] : gossip.seeds.split(","),
-        mdns: gossip.mdns,
+        mdns: gossip.mdns ? reachable(host) : null,
         refreshMs: gossip.discovery_interval
       },
       kernels: options.kernels,

@@ -21,7 +21,7 @@ export const startEndpoint = Effect.fn("startEndpoint")(function* (ca: Authority
   return yield* startEndpointAs(yield* issueIdentity(ca, node), port)
 })
 
-const startEndpointAs = Effect.fn("startEndpointAs")(function* (identity: NodeIdentity, port: number) {
+export const startEndpointAs = Effect.fn("startEndpointAs")(function* (identity: NodeIdentity, port: number) {
   const context = yield* Layer.build(Endpoint.layer({ identity, host: "127.0.0.1", port }))
   return { endpoint: Context.get(context, Endpoint), identity, context }
 })

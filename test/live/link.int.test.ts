@@ -2,13 +2,43 @@ import assert from "node:assert/strict"
 import test from "node:test"
 import { Effect, Exit, Fiber, Queue, References, Scope, Stream } from "effect"
 import { HandlerFailed } from "../../src/kernel/ports/link.ts"
-import { collect, isConnected, newAuthority, startNode, startNodeAs, until } from "./link-nodes.ts"
+import { issueIdentity } from "../../src/live/ca.ts"
+import type { NodeIdentity } from "../../src/live/ca.ts"
+import { protocols } from "../../src/live/link/endpoint.ts"
+import { encodeJson, frameType } from "../../src/live/link/frames.ts"
+import {
+  collect,
+  isConnected,
+  newAuthority,
+  startEndpointAs,
+  startNode,
+  startNodeAs,
+  until
+} from "./link-nodes.ts"
 
 const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromise(Effect.scoped(effect))
 
 const upTo = (count: number) => Array.from({ length: count }, (_, index) => index + 1)
 
 const quick = { heartbeatMs: 20, backoffMinMs: 10, backoffMaxMs: 50 }
+
+/** A node that greets and then reads nothing any more: to the other side a machine that stands still. */
+const silentPeer = Effect.fn("silentPeer")(function* (address: string, identity: NodeIdentity) {
+  const { endpoint } = yield* startEndpointAs(identity, 0)
+  const { socket } = yield* endpoint.dial(address, protocols.link, null)
+  yield* Effect.addFinalizer(() => Effect.sync(() => socket.destroy()))
+  const hello = {
+    node: identity.node,
+    versionMin: 1,
+    versionMax: 1,
+    features: [],
+    frameBytesMax: 65_536,
+    requestsMax: 8
+  }
+  socket.on("data", () => {})
+  socket.write(encodeJson(frameType.hello, 0, hello))
+  return socket
+})
 
 const pair = Effect.gen(function* () {
   const ca = yield* newAuthority
@@ -31,6 +61,43 @@ test("a request is answered with a stream, in order, in both directions", { time
         assert.deepEqual(yield* collect(a.link.call("node-b", "count", count)), expected)
         assert.deepEqual(yield* collect(b.link.call("node-a", "count", count)), expected)
       }
+    })
+  )
+)
+
+test("who is looked at answers, and a link that does not answer ends at once", { timeout: 20_000 }, () =>
+  run(
+    Effect.gen(function* () {
+      const { a, ca } = yield* pair
+      assert.equal(yield* a.link.look("node-b"), true)
+      assert.equal(yield* a.link.look("nobody"), false)
+      // Heartbeats alone would notice it after minutes.
+      const slow = { ...quick, heartbeatMs: 500, heartbeatMissesMax: 600 }
+      const c = yield* startNode(ca, "node-c", slow)
+      const silent = yield* silentPeer(c.endpoint.address, yield* issueIdentity(ca, "node-d"))
+      yield* until(isConnected(c.link, "node-d"))
+      silent.pause()
+      assert.equal(yield* c.link.look("node-d"), false)
+      assert.equal(yield* isConnected(c.link, "node-d"), false)
+    })
+  )
+)
+
+test("who is down is dialled at once when somebody looks", { timeout: 20_000 }, () =>
+  run(
+    Effect.gen(function* () {
+      const ca = yield* newAuthority
+      // Its first try fails, and the second is hours away.
+      const a = yield* startNode(ca, "node-a", { backoffMinMs: 3_600_000, backoffMaxMs: 3_600_000 })
+      const first = yield* startNode(ca, "node-b").pipe(
+        Effect.map(({ endpoint, identity }) => ({ address: endpoint.address, identity })),
+        Effect.scoped
+      )
+      yield* a.link.connect("node-b", first.address)
+      const isTried = Effect.map(a.link.peers, (peers) => peers.some(({ lastError }) => lastError !== null))
+      yield* until(isTried)
+      yield* startNodeAs(first.identity, quick, Number(first.address.split(":")[1]))
+      yield* until(Effect.andThen(a.link.look("node-b"), isConnected(a.link, "node-b")))
     })
   )
 )

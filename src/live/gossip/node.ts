@@ -9,6 +9,7 @@ import { descriptionText, keyringOf, noDescription } from "../../events/peer.ts"
 import type { PeerDescription } from "../../events/peer.ts"
 import { HandlerFailed } from "../../kernel/ports/link.ts"
 import type { Link } from "../../kernel/ports/link.ts"
+import { parseAddress } from "../link/address.ts"
 import { discover, resolveName } from "./discovery.ts"
 import type { DiscoveryOptions } from "./discovery.ts"
 import {
@@ -35,7 +36,10 @@ export interface GossipNodeOptions extends Pick<GossipOptions, "actor" | "wakesA
   readonly takesAnyPort: boolean
   /** Where others reach it, from the port that it has. */
   readonly advertised: (port: number) => string
-  readonly discovery: Pick<DiscoveryOptions, "seeds" | "refreshMs"> & { readonly mdns: boolean }
+  readonly discovery: Pick<DiscoveryOptions, "seeds" | "refreshMs"> & {
+    /** The address of the interface that multicast DNS is spoken on; null for none. */
+    readonly mdns: string | null
+  }
   /** Nodes that may be asked for keys: those with a kernel. */
   readonly kernels: () => ReadonlyArray<string>
   /** Makes the first key, where it has none. */
@@ -213,15 +217,20 @@ export class GossipNode {
     yield* Effect.logInfo(`gossip is heard at ${member.address}`)
     this.#joinAll()
     const { seeds, refreshMs, mdns } = this.options.discovery
-    if (seeds.length === 0 && !mdns) return
-    const port = Number(member.address.slice(member.address.lastIndexOf(":") + 1))
-    const host = member.address.slice(0, member.address.lastIndexOf(":"))
-    const spoken = { cluster, node, announced: { host, port }, interface: host, port: mdnsPort }
+    if (seeds.length === 0 && mdns === null) return
+    const announced = parseAddress(member.address)
+    const spoken = { cluster, node, announced, interface: mdns ?? "", port: mdnsPort }
     const found = (all: ReadonlyArray<string>) => {
       this.#found = all
       this.#joinAll()
     }
-    yield* discover({ seeds, refreshMs, mdns: mdns ? spoken : null, resolve: resolveName, found }).pipe(
+    yield* discover({
+      seeds,
+      refreshMs,
+      mdns: mdns === null ? null : spoken,
+      resolve: resolveName,
+      found
+    }).pipe(
       Effect.catch((error) => Effect.logError("gossip.seeds are not looked for", error)),
       Effect.forkIn(this.#scope)
     )

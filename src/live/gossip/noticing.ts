@@ -17,6 +17,8 @@ export interface NoticingOptions {
 
 /** Told at once, of different peers. */
 const atOnce_max = 16
+/** Of whom it is remembered who accused them. */
+const accusers_max = 10_000
 /** Of one peer one after the other: it came, and is suspected. */
 const words_max = 3
 /** Everybody is held against the journal again after so many periods, should a word have been lost. */
@@ -30,8 +32,11 @@ const makeTeller = (gossip: GossipNode, kernel: Kernel["Service"], node: string)
   const accusers = new Map<string, string>()
   gossip.onChanged(({ peer, by }) => {
     changed.add(peer.id)
-    if (peer.status === "alive") accusers.delete(peer.id)
-    else accusers.set(peer.id, by)
+    accusers.delete(peer.id)
+    if (peer.status === "alive") return
+    accusers.set(peer.id, by)
+    const [oldest] = accusers.keys()
+    if (accusers.size > accusers_max && oldest !== undefined) accusers.delete(oldest)
   })
 
   /** By its id the same word of two nodes is one. */
@@ -90,7 +95,11 @@ export const noticePeers = Effect.fn("gossip.noticePeers")(function* (
       const status = gossip.member?.peer(name)?.status
       return name !== node && (status === "suspect" || status === "dead")
     })
-    return Effect.forEach(doubted, link.look, { concurrency: atOnce_max, discard: true })
+    const look = (name: string) =>
+      Effect.flatMap(link.look(name), (answers) =>
+        answers ? Effect.void : Effect.logInfo(`${name} is doubted, and its link does not answer either`)
+      )
+    return Effect.forEach(doubted, look, { concurrency: atOnce_max, discard: true })
   }
 
   const pollMs = Math.min(pollMsMax, Math.max(pollMsMin, Math.floor(periodMs / 5)))
