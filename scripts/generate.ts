@@ -9,6 +9,8 @@ import { dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { Schema } from "effect"
 import { OpenApi } from "effect/http-api"
+import { AuthorityCommand, AuthorityFact } from "../src/events/authority.ts"
+import { ClusterCommand, ClusterFact } from "../src/events/cluster.ts"
 import { Recorded } from "../src/events/envelope.ts"
 import { HostCommand, HostFact } from "../src/events/host.ts"
 import { KeyringCommand, KeyringFact } from "../src/events/keyring.ts"
@@ -39,6 +41,10 @@ const published = {
   PeerCommand,
   KeyringFact,
   KeyringCommand,
+  ClusterFact,
+  ClusterCommand,
+  AuthorityFact,
+  AuthorityCommand,
   Request,
   Report
 } as const

@@ -1,5 +1,6 @@
 /** Every kind of actor there is. */
 import type { ActorKind } from "../kernel/actor.ts"
+import { authorityActor } from "./authority/chart.ts"
 import { clusterActor } from "./cluster/chart.ts"
 import { hostActor } from "./host/chart.ts"
 import { keyringActor } from "./keyring/chart.ts"
@@ -19,5 +20,7 @@ export const actorKinds: ReadonlyArray<ActorKind> = [
   nodeActor,
   clusterActor,
   peerActor,
-  keyringActor
+  keyringActor,
+  authorityActor,
+  peerActor
 ]

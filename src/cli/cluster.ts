@@ -57,7 +57,9 @@ const status = Command.make(
     )
     const nowMs = yield* Clock.currentTimeMillis
     to.either({ ...found, peers }, () => {
-      const { node, role, term, leader, voters, outgoing, learners, connected } = found
+      const { node, role, term, leader, voters, outgoing, learners, connected, removed } = found
+      // To people on either output: what follows is what this node knew when it was a member.
+      if (removed !== null) to.note(`${node} is no member any more: ${removed}`)
       if (!to.isPlain)
         to.note(
           `${node} is ${role} in term ${term}; the log is decided up to ${found.commit} of ${found.last}`

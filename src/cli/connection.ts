@@ -5,6 +5,7 @@ import { join, resolve } from "node:path"
 import { Effect } from "effect"
 import type { Loaded } from "../live/config.ts"
 import type { ApiCalls, ApiClient } from "../live/api/client.ts"
+import type { Target } from "../live/api/roaming.ts"
 import { CliFailure, failure } from "./exit.ts"
 import type { ExitName } from "./exit.ts"
 import { Authority, ConfigFile, Stale, TokenFile, Url } from "./global.ts"
@@ -44,12 +45,12 @@ const readFile = (path: string, what: string) =>
     catch: (cause) => failure("usage", `${what} ${path} can't be read: ${(cause as Error).message}`)
   })
 
-interface Target {
-  readonly url: string
-  readonly socket?: string
-}
+/** Nodes that a command may be sent to. */
+const targets_max = 16
 
-const targetOf = (named: string): Effect.Effect<Target, CliFailure> =>
+type Place = Pick<Target, "url" | "socket">
+
+const placeOf = (named: string): Effect.Effect<Place, CliFailure> =>
   Effect.suspend(() => {
     if (named.startsWith("unix:")) {
       return Effect.succeed({ url: "http://localhost", socket: resolve(named.slice("unix:".length)) })
@@ -58,11 +59,27 @@ const targetOf = (named: string): Effect.Effect<Target, CliFailure> =>
       return Effect.succeed({ url: named.replace(/\/+$/, "") })
     }
     return Effect.fail(
-      failure("usage", `${JSON.stringify(named)} is no address; allowed: http://…, https://… or unix:/path`)
+      failure(
+        "usage",
+        `${JSON.stringify(named)} is no address; allowed: http://…, https:// or unix:/path, several with commas between`
+      )
     )
   })
 
-function targetOfConfig({ config, resolved }: Loaded): Target {
+const partsOf = (text: string): ReadonlyArray<string> => text.split(",").map((part) => part.trim())
+
+/** One for all, or one for each, in their order. */
+const forEach = (all: ReadonlyArray<string>, count: number, what: string) =>
+  all.length === 1 || all.length === count
+    ? Effect.succeed((at: number) => all[all.length === 1 ? 0 : at] ?? "")
+    : Effect.fail(
+        failure(
+          "usage",
+          `${all.length} ${what} for ${count} addresses; allowed: one for all, or one for each`
+        )
+      )
+
+function placeOfConfig({ config, resolved }: Loaded): Place {
   if (resolved.socket !== null) return { url: "http://localhost", socket: resolved.socket }
   const { listen_address: host, port } = config.api
   const shown = host.includes(":") ? `[${host}]` : host
@@ -82,24 +99,38 @@ const tokenOf = Effect.fnUntraced(function* (path: string) {
   )
 })
 
-/** The client for the node that flags, environment and configuration name. */
-export const connect = Effect.gen(function* () {
+/** Where the nodes are that flags, environment and configuration name, and the token for each. */
+const targetsOf = Effect.gen(function* () {
   const { environment } = yield* Surroundings
   const url = (yield* Url) || environment["NOVACRON_URL"] || ""
   const tokenFile = (yield* TokenFile) || environment["NOVACRON_TOKEN_FILE"] || ""
   const secret = environment["NOVACRON_TOKEN"] ?? ""
-  const target = url === "" ? targetOfConfig(yield* loadedConfig) : yield* targetOf(url)
-  const fileOf = Effect.suspend(() =>
-    tokenFile === ""
-      ? Effect.map(loadedConfig, ({ resolved }) => resolved.tokenFile)
-      : Effect.succeed(tokenFile)
+  const named = url === "" ? [] : partsOf(url)
+  if (named.length > targets_max)
+    return yield* failure("usage", `${named.length} addresses; allowed: at most ${targets_max}`)
+  const places = url === "" ? [placeOfConfig(yield* loadedConfig)] : yield* Effect.forEach(named, placeOf)
+  const count = places.length
+  if (secret !== "") {
+    const given = yield* forEach(partsOf(secret), count, "tokens")
+    return places.map((place, at): Target => ({ ...place, token: given(at) }))
+  }
+  const files = tokenFile === "" ? [(yield* loadedConfig).resolved.tokenFile] : partsOf(tokenFile)
+  const fileOf = yield* forEach(files, count, "token files")
+  return yield* Effect.forEach(places, (place, at) =>
+    Effect.map(tokenOf(fileOf(at)), (token): Target => ({ ...place, token }))
   )
-  const token = secret !== "" ? secret.trim() : yield* Effect.flatMap(fileOf, tokenOf)
+})
+
+/** The client for the nodes that flags, environment and configuration name. */
+export const connect = Effect.gen(function* () {
+  const [first, ...others] = yield* targetsOf
+  if (first === undefined) return yield* failure("usage", "no address of a node is named")
   const authority = yield* Authority
   const trusted = authority === "" ? {} : { authority: yield* readFile(authority, "the authority's file") }
   const { ApiClient } = yield* Effect.promise(() => import("../live/api/client.ts"))
-  const options = { ...target, ...trusted, token, stale: yield* Stale }
-  return { ApiClient, layer: ApiClient.layer(options), options, shown: target.socket ?? target.url }
+  const options = { ...first, others, ...trusted, stale: yield* Stale }
+  const shown = [first, ...others].map(({ socket, url }) => socket ?? url).join(", ")
+  return { ApiClient, layer: ApiClient.layer(options), options, shown }
 })
 
 const exitOf: Readonly<Record<string, ExitName>> = {
@@ -115,6 +146,17 @@ const hintOf: Readonly<Record<string, string>> = {
   overloaded: "try again in a moment",
   unavailable: "ask another node of the cluster, or see novacron cluster status; reads take --stale",
   internal: "the node's log has it"
+}
+
+interface Tried {
+  readonly message: string
+  readonly tried: ReadonlyArray<{ readonly url: string; readonly reason: string }>
+}
+
+/** That none of several nodes could be reached, as a transport error carries it. */
+function noneReachedOf(error: unknown): Tried | null {
+  const { cause } = (error as { reason?: { cause?: unknown } }).reason ?? {}
+  return (cause as { _tag?: unknown } | undefined)?._tag === "NoNodeReached" ? (cause as Tried) : null
 }
 
 /** Any error of a call as the command's end. */
@@ -134,6 +176,11 @@ export function failureOf(error: unknown, shown: string): CliFailure {
     return failure(exitOf[name] ?? "failure", reason, hintOf[name], details)
   }
   const text = error instanceof Error ? error.message : String(error)
+  const noneReached = noneReachedOf(error)
+  if (noneReached !== null) {
+    const hint = "name nodes that run with --url, several with commas between"
+    return failure("unreachable", noneReached.message, hint, { tried: noneReached.tried })
+  }
   if (problem._tag === "HttpClientError") {
     return failure(
       "unreachable",

@@ -5,6 +5,7 @@ import { Command, Flag } from "effect/cli"
 import type { ConsoleConnection } from "../live/console/client.ts"
 import type { ConsoleItem } from "../live/console/inbox.ts"
 import type { ConsoleNotice } from "../live/console/protocol.ts"
+import type { Target } from "../live/api/roaming.ts"
 import { connect, failureOf, withApi } from "./connection.ts"
 import { failure } from "./exit.ts"
 import type { CliFailure } from "./exit.ts"
@@ -99,9 +100,12 @@ const showing = (connection: ConsoleConnection, streams: Streams, to: Output, fl
     return closed ?? ("input ended" as const)
   })
 
-const session = Effect.fnUntraced(function* (flags: Flags, id: string, streams: Streams) {
+/** At the node that took the command: the session is there. */
+const session = Effect.fnUntraced(function* (flags: Flags, id: string, streams: Streams, at: Target) {
   const to = yield* output
-  const { options, shown } = yield* connect
+  const { socket: _, ...named } = (yield* connect).options
+  const options = { ...named, ...at }
+  const shown = at.socket ?? at.url
   const { attachConsole } = yield* Effect.promise(() => import("../live/console/client.ts"))
   const isTerminal = streams.input.isTTY === true
   const end = yield* Effect.gen(function* () {
@@ -158,15 +162,18 @@ export const console = Command.make(
     const { streams } = yield* Surroundings
     if (streams === undefined) return yield* failure("usage", "a console needs an input and an output")
     const id = randomUUID()
-    yield* withApi((calls) =>
-      calls.vms.console({
-        params: { name: vm },
-        query: {},
-        headers: { "idempotency-key": id },
-        payload
-      })
+    const at = yield* withApi((calls, client) =>
+      Effect.map(
+        calls.vms.console({
+          params: { name: vm },
+          query: {},
+          headers: { "idempotency-key": id },
+          payload
+        }),
+        () => client.target()
+      )
     )
-    yield* session({ vm, readOnly, linger }, id, streams())
+    yield* session({ vm, readOnly, linger }, id, streams(), at)
   })
 ).pipe(
   Command.withDescription("See and type at the guest's serial console; Ctrl-] ends it"),

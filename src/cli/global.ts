@@ -40,11 +40,15 @@ export const Url = GlobalFlag.Setting("url")({
   flag: text(
     "url",
     "URL",
-    "Address of the API, http://127.0.0.1:7070 or unix:/path; NOVACRON_URL, else as configured"
+    "Address of the API, http://127.0.0.1:7070 or unix:/path, of several nodes with commas between: whoever is there is asked; NOVACRON_URL, else as configured"
   )
 })
 export const TokenFile = GlobalFlag.Setting("token-file")({
-  flag: text("token-file", "FILE", "File with the API's token; NOVACRON_TOKEN_FILE, else as configured")
+  flag: text(
+    "token-file",
+    "FILE",
+    "File with the API's token, or one for each address with commas between; NOVACRON_TOKEN_FILE, else as configured"
+  )
 })
 export const Authority = GlobalFlag.Setting("ca")({
   flag: text("ca", "FILE", "PEM file of the authority that signed the API's certificate")

@@ -1,5 +1,6 @@
 /** The lab's processes: two nodes on loopback, started, found again after a crash, and ended without a trace. */
 import { spawn } from "node:child_process"
+import { randomUUID } from "node:crypto"
 import { once } from "node:events"
 import { closeSync, existsSync, fstatSync, openSync, readFileSync } from "node:fs"
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises"
@@ -8,7 +9,8 @@ import { fileURLToPath } from "node:url"
 import { setTimeout as sleep } from "node:timers/promises"
 import { Effect } from "effect"
 import { Hypervisor } from "../kernel/ports/hypervisor.ts"
-import { caOpen } from "../live/ca.ts"
+import { ApiClient } from "../live/api/client.ts"
+import { newSecret, tokenHash, tokenText } from "../live/ca/tokens.ts"
 import { qemuLayer } from "../live/hypervisor/qemu.ts"
 
 /** Something the user can do about it; shown without a stack. */
@@ -127,11 +129,27 @@ async function readyLine(logFile: string, logged: number, pid: number): Promise<
 
 const tail = (text: string) => text.trimEnd().split("\n").slice(-8).join("\n")
 
-/** A token that lets `node` join, and vote; made by the authority in the first node's folder. */
-export const joinToken = (dataDir: string, node: string, votes = false): Promise<string> =>
+/** A token that lets the node `name` join, and vote; made at `node`, which has a kernel. */
+export const joinToken = (
+  { dataDir, url }: Pick<LabNode, "dataDir" | "url">,
+  name: string,
+  votes = false
+): Promise<string> =>
   Effect.runPromise(
-    Effect.flatMap(caOpen(join(dataDir, "ca")), (authority) => authority.createToken({ node, votes }))
-  ).then(({ token }) => token)
+    Effect.gen(function* () {
+      const token = (yield* Effect.promise(() => readFile(join(dataDir, "api-token"), "utf8"))).trim()
+      const secret = newSecret()
+      const { authority } = (yield* ApiClient.pipe(
+        Effect.provide(ApiClient.layer({ url: url ?? "", token }))
+      )).calls
+      yield* authority.makeToken({
+        payload: { token: tokenHash(secret), node: name, votes, lifetimeMs: 3_600_000, reason: "" },
+        query: {},
+        headers: { "idempotency-key": randomUUID() }
+      })
+      return tokenText(secret, (yield* authority.status({ query: {} })).hash)
+    })
+  )
 
 /** End every node and every machine that a lab in this folder has left, also after kill -9, and its files. */
 export async function clear(folder: string): Promise<{ readonly nodes: number; readonly machines: number }> {

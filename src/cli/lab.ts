@@ -100,7 +100,7 @@ async function realTour(
   const others: Array<LabNode> = []
   for (let number = 2; number <= options.nodes; number++) {
     const name = `node-${number}`
-    const token = await joinToken(first.dataDir, name, votes)
+    const token = await joinToken(first, name, votes)
     const join = { address: `node-1@${first.linkAddress}`, token }
     others.push(await startNode({ name, folder, imageDir, join, ...cluster }))
   }

@@ -23,7 +23,6 @@ import { describe } from "../kernel/statechart.ts"
 import { agentsLayer, serveAgent, tellTerm } from "../live/agents.ts"
 import { readOrMakeToken } from "../live/api/authentication.ts"
 import { apiServer } from "../live/api/server.ts"
-import { renewHandler, renewKind, serveJoins } from "../live/ca/join.ts"
 import type { Component } from "../live/components.ts"
 import type { Loaded } from "../live/config.ts"
 import { consensusLayer } from "../live/consensus.ts"
@@ -39,11 +38,11 @@ import { gossipGauges } from "../live/gossip/gauges.ts"
 import type { GossipNode } from "../live/gossip/node.ts"
 import { measureLinks } from "../live/modes.ts"
 import { layer as projectorLayer, Projector } from "../live/projector.ts"
-import { keepCertificate } from "../live/renewal.ts"
 import { allProjections, queriesLayer, readsLayer, viewsLayer } from "../live/views.ts"
 import { journalFile } from "./offline.ts"
+import { authorityOf, serveAuthority } from "./up-authority.ts"
 import { noticeOthers, takePartInGossip } from "./up-gossip.ts"
-import { advertised, component, Identity, kernelNodeAt, layerOf, registration } from "./up-parts.ts"
+import { advertised, component, kernelNodeAt, layerOf, registration } from "./up-parts.ts"
 import type { Parts } from "./up-parts.ts"
 import { readTls, standingOn } from "./up-settings.ts"
 import type { Setting } from "./up-settings.ts"
@@ -168,19 +167,9 @@ const takeMembers = Effect.fnUntraced(function* (
   gossip: GossipPlace
 ) {
   const { config, resolved } = parts
-  const { dataDir, nodeId } = resolved
-  const { authority, node } = yield* Identity
-  const link = yield* Link
+  const { nodeId } = resolved
   yield* serveMembership()
-  const folder = join(dataDir, "identity")
-  if (authority) {
-    yield* serveJoins(authority)
-    yield* link.serve(renewKind, renewHandler(authority))
-    yield* Effect.forkScoped(keepCertificate(folder, node, authority))
-  } else {
-    const kept = Effect.flatMap(seedOf(parts), ({ name }) => keepCertificate(folder, node, { node: name }))
-    yield* Effect.forkScoped(kept)
-  }
+  yield* serveAuthority(parts)
   const say = yield* sayHere(nodeId)
   const asked = yield* config.cluster.voter ? takePartInGroup(parts) : servedAlone(parts)
   const own = yield* takePartHere(parts, say, asked)
@@ -357,6 +346,7 @@ const apiOptions = Effect.fnUntraced(function* (
     version,
     inFlight_max: config.system.max_concurrency,
     gossips: () => gossip.node?.member != null,
+    authority: yield* authorityOf,
     ...(config.cluster.voter ? { group: yield* groupOptions } : {})
   }
 })
@@ -385,7 +375,8 @@ export const groupOptions = Effect.gen(function* () {
       const { voters, outgoing, learners } = members
       const all = directory.members()
       const connected = [node, ...directory.connected().filter((id) => all.includes(id))]
-      return { node, role, term, leader, voters, outgoing, learners, connected, commit, last, base }
+      const removed = directory.removed()
+      return { node, role, term, leader, voters, outgoing, learners, connected, commit, last, base, removed }
     }
   }
 })

@@ -1,16 +1,17 @@
 /** What the parts of `up` share: how a component is said, and who the node is. */
 import { Context, Effect, Layer } from "effect"
 import type { Phase } from "../events/node.ts"
-import type { Authority, NodeIdentity } from "../live/ca.ts"
+import type { NodeIdentity } from "../live/ca.ts"
+import type { HeldKey } from "../live/ca/held-key.ts"
 import type { Component } from "../live/components.ts"
 import type { Loaded } from "../live/config.ts"
 import { parseAddress } from "../live/link/address.ts"
 import { Endpoint, protocols } from "../live/link/endpoint.ts"
 
-/** Who this node is to others; `authority` is null on a node that joined. */
+/** Who this node is to others, and the authority's key, which a voter has or gets. */
 export class Identity extends Context.Service<
   Identity,
-  { readonly node: NodeIdentity; readonly authority: Authority | null }
+  { readonly node: NodeIdentity; readonly key: HeldKey }
 >()("novacron/cli/Identity") {}
 
 /** The node with the kernel, and where its link is; null where that is this node. */

@@ -12,9 +12,16 @@ import { nodeActor } from "../actors/node/chart.ts"
 import { HostAgent } from "../kernel/agent.ts"
 import { takePart } from "../kernel/membership.ts"
 import { serveAgent } from "../live/agents.ts"
-import { caInit, caOpen, identityVotes, issueIdentity, loadIdentity } from "../live/ca.ts"
-import { reissueIdentity, saveIdentity } from "../live/ca.ts"
+import {
+  caInit,
+  identityVotes,
+  issueIdentity,
+  loadIdentity,
+  reissueIdentity,
+  saveIdentity
+} from "../live/ca.ts"
 import type { CaError } from "../live/ca/files.ts"
+import { HeldKey } from "../live/ca/held-key.ts"
 import { joinCluster } from "../live/ca/join.ts"
 import type { Component } from "../live/components.ts"
 import type { Loaded } from "../live/config.ts"
@@ -26,7 +33,7 @@ import { linkLayer } from "../live/link.ts"
 import { Endpoint } from "../live/link/endpoint.ts"
 import { sayOver, serveRegistering } from "../live/membership.ts"
 import { Metrics } from "../live/metrics.ts"
-import { keepCertificate } from "../live/renewal.ts"
+import { keepCertificate, renewOver } from "../live/renewal.ts"
 import { startUp } from "../live/start-up.ts"
 import { transportLayer } from "../live/transport.ts"
 import { takePartInGossip } from "./up-gossip.ts"
@@ -231,7 +238,7 @@ function joined({ config, resolved }: Loaded): ReadonlyArray<Component> {
           const asked = yield* serveRegistering(kernels.names)
           const { node } = yield* Identity
           yield* Effect.forkScoped(
-            keepCertificate(join(resolved.dataDir, "identity"), node, { node: kernelNode.name })
+            keepCertificate(join(resolved.dataDir, "identity"), node, renewOver(kernels.names))
           )
           const linkedSince = Effect.zipWith(kernels.linkedSince, asked, (since, count) =>
             since === null ? null : `${since}.${count}`
@@ -257,31 +264,31 @@ const identityOf = Effect.fnUntraced(function* (
 ) {
   const folder = join(dataDir, "identity")
   const known = yield* Effect.result(loadIdentity(folder))
+  const key = yield* HeldKey.open(join(dataDir, "ca"))
   if (cluster.join !== "") {
-    if (known._tag === "Success") return { node: known.success, authority: null }
+    if (known._tag === "Success") return { node: known.success, key }
     const identity = yield* readJoinToken(cluster.join_token_file).pipe(
       Effect.flatMap((token) => joinCluster(cluster.join, token.trim(), node)),
       Effect.mapError((error) => damageOf(known.failure) ?? error)
     )
     yield* saveIdentity(folder, identity)
-    return { node: identity, authority: null }
+    return { node: identity, key }
   }
-  const authorityFolder = join(dataDir, "ca")
-  const authority = yield* caOpen(authorityFolder).pipe(
-    Effect.catch((error) => (error.code === "missing" ? caInit(authorityFolder) : Effect.fail(error)))
-  )
+  const authority = key.authority ?? (yield* caInit(key.folder))
+  const held = key.authority === null ? new HeldKey(key.folder, authority) : key
   if (known._tag === "Success" && known.success.node === node) {
-    if (identityVotes(known.success)) return { node: known.success, authority }
+    if (identityVotes(known.success)) return { node: known.success, key: held }
     // Of an older release, which had no voters.
     const reissued = yield* reissueIdentity(authority, known.success)
     yield* saveIdentity(folder, reissued)
-    return { node: reissued, authority }
+    return { node: reissued, key: held }
   }
-  const identity = yield* issueIdentity(authority, node).pipe(
-    Effect.mapError((error) => (known._tag === "Failure" ? damageOf(known.failure) : null) ?? error)
-  )
+  // What is damaged is not replaced: it may be mended, and somebody should know.
+  const damage = known._tag === "Failure" ? damageOf(known.failure) : null
+  if (damage !== null) return yield* damage
+  const identity = yield* issueIdentity(authority, node)
   yield* saveIdentity(folder, identity)
-  return { node: identity, authority }
+  return { node: identity, key: held }
 })
 
 /** When no new identity can take its place, what is wrong with the one that is there says more. */

@@ -129,6 +129,10 @@ export class Proposals {
     const underWay = this.#underWay.get(number)
     if (underWay === undefined || proposed.outcome === "placed") return
     this.#underWay.delete(number)
+    if (proposed.outcome === "declined" && proposed.isFinal) {
+      this.#fail(underWay.offered, false, proposed.reason)
+      return this.#look()
+    }
     // Who waits is answered by the proposal of now: an earlier one can't be decided after it.
     if (proposed.outcome === "unknown") for (const one of underWay.offered) one.mayHappen = true
     this.#again(underWay.offered, proposed.reason)

@@ -1,22 +1,18 @@
 /**
- * The cluster's own certificate authority, and what a node holds from it.
+ * The key of the cluster's own certificate authority, and what a node holds from it.
  *
  *     <authority>/                0700            <identity>/    0700
  *       ca.key  ca.crt            0600              node.pem (key and certificate)  ca.crt   0600
- *       tokens/open  tokens/used
- *       nodes/<name>.json         who has which certificate
  *
- * A name belongs to the key it was first given to until its certificate ends; a token made for that very name,
- * or a renewal by its holder, moves it to a new key.
+ * Every voter has the key (`ca/key-handover.ts`); which name belongs to which certificate, and which token lets in whom, the
+ * group decides (`ca/register.ts`, ADR 18).
  */
 import { timingSafeEqual, X509Certificate } from "node:crypto"
 import type { KeyObject } from "node:crypto"
 import { join } from "node:path"
-import { Clock, Effect, Schema } from "effect"
-import { withDefault } from "../events/fields.ts"
+import { Clock, Effect } from "effect"
 import * as certificates from "./ca/certificate.ts"
 import { CaError, createFile, makePrivateFolder, readText, replaceFile } from "./ca/files.ts"
-import { TokenStore, tokenLifetimeMs } from "./ca/tokens.ts"
 
 /** What a node shows on every connection, and what it trusts. PEM texts; `key` is secret. */
 export interface NodeIdentity {
@@ -26,36 +22,29 @@ export interface NodeIdentity {
   readonly ca: string
 }
 
-const IssuedNode = Schema.fromJsonString(
-  Schema.Struct({
-    serial: Schema.String,
-    spki: Schema.String,
-    notAfterMs: Schema.Int,
-    /** Absent in what older releases wrote. */
-    votes: withDefault(Schema.Boolean, false)
-  })
-)
+/** What a certificate says beside name and key. */
+export interface Grant {
+  /** Hexadecimal, as OpenSSL prints it. */
+  readonly serial: string
+  readonly issuedMs: number
+  readonly notAfterMs: number
+  /** Whether it may be a member of the group that decides. */
+  readonly votes: boolean
+}
 
+/** The key that signs. Who may have what is decided elsewhere (`ca/register.ts`). */
 export interface Authority {
   readonly certificate: string
   /** SHA-256 of the authority's public key, base64url. */
   readonly hash: string
-  /** The text of a new join token. `node`: only that node may use it. `votes`: it may become a voter. */
-  readonly createToken: (options?: {
-    readonly lifetimeMs?: number
-    readonly votes?: boolean
-    readonly node?: string
-  }) => Effect.Effect<{ readonly token: string; readonly expiresMs: number }, CaError>
-  /** Whether `createToken` would make one; changes nothing. */
-  readonly checkToken: (node: string | null) => Effect.Effect<void, CaError>
-  /** Use up a token's secret and issue a certificate for the DER request. PEM. */
-  readonly join: (secret: string, node: string, request: Buffer) => Effect.Effect<string, CaError>
-  /** A new certificate for a node that has proved, by its present one, to be `node`. PEM. */
-  readonly renew: (node: string, request: Buffer) => Effect.Effect<string, CaError>
+  /** When the authority's own certificate ends: none of its nodes' lasts longer. */
+  readonly notAfterMs: number
+  /** A certificate for the DER request. PEM; the same grant gives one that says the same. */
+  readonly sign: (node: string, request: Buffer, grant: Grant) => Effect.Effect<string, CaError>
   /** Prove to the other end of a TLS session that the authority itself is here. */
   readonly signSession: (exported: Buffer) => Buffer
-  /** Issue a certificate without a token: for the node that the authority lives on. */
-  readonly issue: (node: string, request: Buffer) => Effect.Effect<string, CaError>
+  /** The private key as PEM: for another voter and for nobody else. */
+  readonly exportKey: () => string
 }
 
 /** Whether an authority can be made in `folder`; changes nothing. */
@@ -87,10 +76,7 @@ export const caOpen = Effect.fn("ca.open")(function* (folder: string) {
     const reason = "the certificate is not the key's"
     return yield* new CaError({ code: "invalid", path: join(folder, "ca.crt"), reason })
   }
-  const tokens = new TokenStore(join(folder, "tokens"))
-  yield* tokens.prepare
-  yield* makePrivateFolder(join(folder, "nodes"))
-  return authority(folder, { keys, certificate: root }, tokens)
+  return authority({ keys, certificate: root })
 })
 
 interface Signer {
@@ -98,95 +84,26 @@ interface Signer {
   readonly certificate: X509Certificate
 }
 
-function authority(folder: string, signer: Signer, tokens: TokenStore): Authority {
-  const hash = certificates.spkiHash(signer.keys.publicKey)
-
-  const issueNodeCertificate = Effect.fn("ca.issueNodeCertificate")(function* (
-    node: string,
-    request: Buffer,
-    mayTakeOver: boolean,
-    /** Null keeps what the node had. */
-    granted: boolean | null
-  ) {
-    const nowMs = yield* Clock.currentTimeMillis
-    const key = certificates.readSigningRequest(request, node)
-    if (typeof key === "string") return yield* new CaError({ code: "invalid", path: "request", reason: key })
-    const path = join(folder, "nodes", `${node}.json`)
-    const known = yield* Effect.option(Effect.flatMap(readText(path), Schema.decodeUnknownEffect(IssuedNode)))
-    const votes = granted ?? (known._tag === "Some" && known.value.votes)
-    const certificate = certificates.nodeCertificate(signer, node, key, nowMs, { votes })
-    yield* claimName({ path, node, key, certificate, mayTakeOver, nowMs, votes })
-    return certificate.toString()
-  })
-
-  return {
-    certificate: signer.certificate.toString(),
-    hash,
-    createToken: Effect.fn("ca.createToken")(function* (options = {}) {
-      const lifetimeMs = options.lifetimeMs ?? tokenLifetimeMs
-      const { secret, expiresMs } = yield* tokens.create({
-        lifetimeMs,
-        node: options.node ?? null,
-        votes: options.votes ?? false
-      })
-      return { token: `nct1.${secret}.${hash}`, expiresMs }
-    }),
-    checkToken: (node) => tokens.check(node),
-    join: Effect.fn("ca.join")(function* (secret, node, request) {
-      const bad = certificates.readSigningRequest(request, node)
-      if (typeof bad === "string")
-        return yield* new CaError({ code: "invalid", path: "request", reason: bad })
-      const token = yield* tokens.redeem(secret, node)
-      return yield* issueNodeCertificate(node, request, token.node === node, token.votes)
-    }),
-    renew: (node, request) => issueNodeCertificate(node, request, true, null),
-    signSession: (exported) => certificates.signBytes(signer.keys, exported),
-    issue: (node, request) => issueNodeCertificate(node, request, false, true)
-  }
-}
-
-/** Write down who has the name now; `name-taken` when another key holds it. */
-const claimName = Effect.fn("ca.claimName")(function* ({
-  path,
-  node,
-  key,
-  certificate,
-  mayTakeOver,
-  nowMs,
-  votes
-}: {
-  readonly path: string
-  readonly node: string
-  readonly key: KeyObject
-  readonly certificate: X509Certificate
-  readonly mayTakeOver: boolean
-  readonly nowMs: number
-  readonly votes: boolean
-}) {
-  const spki = certificates.spkiHash(key)
-  const entry = JSON.stringify({
-    serial: certificate.serialNumber,
-    spki,
-    notAfterMs: Date.parse(certificate.validTo),
-    votes
-  })
-  const created = yield* createFile(path, entry).pipe(
-    Effect.as(true),
-    Effect.catchTag("CaError", (error) =>
-      error.code === "exists" ? Effect.succeed(false) : Effect.fail(error)
-    )
-  )
-  if (created) return
-  const known = yield* readText(path).pipe(
-    Effect.flatMap(Schema.decodeUnknownEffect(IssuedNode)),
-    Effect.mapError((error) => new CaError({ code: "failed", path, reason: String(error) }))
-  )
-  if (!mayTakeOver && known.spki !== spki && known.notAfterMs > nowMs) {
-    const reason = `the name ${node} belongs to another key; a token made for ${node} moves it`
-    return yield* new CaError({ code: "name-taken", path: "node", reason })
-  }
-  yield* replaceFile(path, entry)
+const authority = (signer: Signer): Authority => ({
+  certificate: signer.certificate.toString(),
+  hash: certificates.spkiHash(signer.keys.publicKey),
+  notAfterMs: Date.parse(signer.certificate.validTo),
+  sign: Effect.fn("ca.sign")(function* (node, request, { serial, issuedMs, notAfterMs, votes }) {
+    const key = yield* requestedKey(node, request)
+    const lifetimeMs = notAfterMs - issuedMs
+    return certificates.nodeCertificate(signer, node, key, issuedMs, { votes, lifetimeMs, serial }).toString()
+  }),
+  signSession: (exported) => certificates.signBytes(signer.keys, exported),
+  exportKey: () => certificates.keyPem(signer.keys.privateKey)
 })
+
+/** The public key of a sound request for exactly this name. */
+export const requestedKey = (node: string, request: Buffer): Effect.Effect<KeyObject, CaError> => {
+  const key = certificates.readSigningRequest(request, node)
+  return typeof key === "string"
+    ? Effect.fail(new CaError({ code: "invalid", path: "request", reason: key }))
+    : Effect.succeed(key)
+}
 
 const readPem = <A>(path: string, parse: (pem: string) => A) =>
   readText(path).pipe(
@@ -226,10 +143,21 @@ export const acceptCertificate = Effect.fn("ca.acceptCertificate")(function* (
   return identity
 })
 
-/** Keys, request and certificate for a node of this authority's own process. */
-export const issueIdentity = Effect.fn("ca.issueIdentity")(function* (ca: Authority, node: string) {
+const ownGrant = Effect.map(Clock.currentTimeMillis, (issuedMs): Omit<Grant, "votes"> => ({
+  serial: certificates.newSerial(),
+  issuedMs,
+  notAfterMs: issuedMs + certificates.nodeLifetimeMs
+}))
+
+/** Keys, request and certificate for a node of this authority's own process, without anybody's decision. */
+export const issueIdentity = Effect.fn("ca.issueIdentity")(function* (
+  ca: Authority,
+  node: string,
+  votes = true
+) {
   const keys = certificates.generateKeys()
-  const certificate = yield* ca.issue(node, certificates.signingRequest(keys, node))
+  const grant = { ...(yield* ownGrant), votes }
+  const certificate = yield* ca.sign(node, certificates.signingRequest(keys, node), grant)
   return yield* acceptCertificate(node, keys, certificate, ca.certificate)
 })
 
@@ -239,7 +167,8 @@ export const reissueIdentity = Effect.fn("ca.reissueIdentity")(function* (
   { node, key }: NodeIdentity
 ) {
   const keys = certificates.keysFromPem(key)
-  const certificate = yield* ca.issue(node, certificates.signingRequest(keys, node))
+  const grant = { ...(yield* ownGrant), votes: true }
+  const certificate = yield* ca.sign(node, certificates.signingRequest(keys, node), grant)
   return yield* acceptCertificate(node, keys, certificate, ca.certificate)
 })
 

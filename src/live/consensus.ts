@@ -11,7 +11,7 @@ import type { RaftSettings } from "../events/raft.ts"
 import type { Protocol } from "../kernel/group-member.ts"
 import { GroupNode } from "../kernel/group-node.ts"
 import { loadMark, markSnapshot } from "../kernel/ordered.ts"
-import { Consensus } from "../kernel/ports/consensus.ts"
+import { Consensus, Unavailable } from "../kernel/ports/consensus.ts"
 import { EventStore } from "../kernel/ports/event-store.ts"
 import type { RevisionConflict, StoreFailure } from "../kernel/ports/event-store.ts"
 import { Directory } from "./consensus/directory.ts"
@@ -167,6 +167,26 @@ class Shell {
   }
 }
 
+/** A node that was removed proposes nothing and reads nothing; it says why. */
+const unlessRemoved = (
+  service: Consensus["Service"],
+  removed: () => string | null
+): Consensus["Service"] => ({
+  ...service,
+  propose: (data, told) => {
+    const reason = removed()
+    if (reason === null) return service.propose(data, told)
+    told({ outcome: "declined", reason, isFinal: true })
+    return service.status().term
+  },
+  readIndex: Effect.suspend(() => {
+    const reason = removed()
+    if (reason === null) return service.readIndex
+    return Effect.fail(new Unavailable({ node: service.node, mayHappen: false, reason }))
+  }),
+  leadsNow: () => removed() === null && service.leadsNow()
+})
+
 const makeConsensus = Effect.fn("Consensus.make")(function* (
   options: ConsensusOptions
 ): Effect.fn.Return<Context.Context<Consensus | Directory>, StartError, Endpoint | EventStore | Scope.Scope> {
@@ -214,15 +234,21 @@ const makeConsensus = Effect.fn("Consensus.make")(function* (
     hereEveryMs: hereEveryMs
   })
   const service = node.service()
+  let removed: string | null = null
   const connections = peers
   const directory = Directory.of({
     members: () => (shell.isStarted ? everyone(node) : []),
     connected: () => connections.connected(),
     addressOf: (id) => connections.addressOf(id),
-    broken: Deferred.await(shell.broken)
+    broken: Deferred.await(shell.broken),
+    removed: () => removed,
+    leave: (reason) => {
+      removed = reason
+      shell.end()
+    }
   })
   const consensus = Consensus.of({
-    ...service,
+    ...unlessRemoved(service, () => removed),
     follow: (follower) => {
       service.follow(follower)
       shell.isStarted = true

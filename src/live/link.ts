@@ -178,6 +178,7 @@ const runLink = (state: State, accepted: Accepted, dialler: string): Effect.Effe
         peer: accepted.peer,
         dialler,
         certificateEndsMs: Date.parse(accepted.certificate.validTo),
+        serial: accepted.certificate.serialNumber,
         helloTimeoutMs: settings.helloTimeoutMs,
         heartbeatMs: settings.heartbeatMs,
         heartbeatMissesMax: settings.heartbeatMissesMax,

@@ -3,6 +3,7 @@ import assert from "node:assert/strict"
 import { test } from "node:test"
 import { Schema } from "effect"
 import type { StateNode } from "xstate"
+import { AuthorityFact } from "../../src/events/authority.ts"
 import { ClusterFact } from "../../src/events/cluster.ts"
 import { typePrefix } from "../../src/events/envelope.ts"
 import { HostFact } from "../../src/events/host.ts"
@@ -26,7 +27,8 @@ const facts = {
   node: NodeFact,
   peer: PeerFact,
   cluster: ClusterFact,
-  keyring: KeyringFact
+  keyring: KeyringFact,
+  authority: AuthorityFact
 } as const
 const depth_max = 24
 const states_max = 6000

@@ -1,5 +1,6 @@
 /** Small messages of every type, decoded by their own Schemas, for specifications and for walks over the charts. */
 import { Schema } from "effect"
+import { AuthorityCommand } from "../../src/events/authority.ts"
 import { ClusterCommand } from "../../src/events/cluster.ts"
 import type { Message } from "../../src/events/envelope.ts"
 import { HostCommand } from "../../src/events/host.ts"
@@ -245,6 +246,41 @@ export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
     { type: "keyring.rotate", reason: "somebody left" },
     ...[1, 2].map((rotation) => ({ type: "keyring.noticeRotated", rotation, key: "0123abcd" }))
   ].map(decode(KeyringCommand)),
+  authority: [
+    ...["1", "2"].flatMap((digit) => {
+      const token = digit.repeat(64)
+      const issued = { node: digit === "1" ? "web" : "db", spki: digit.repeat(43), notAfterMs: 90_000 }
+      return [
+        { type: "authority.makeToken", token, node: null, votes: digit === "1", lifetimeMs: 60_000 },
+        { type: "authority.admit", token, serial: `A${digit}`, ...issued }
+      ]
+    }),
+    ...[
+      {
+        type: "authority.renew",
+        present: "A1",
+        node: "web",
+        serial: "B1",
+        spki: "3".repeat(43),
+        notAfterMs: 95_000
+      },
+      { type: "authority.revoke", node: "web", reason: "lost" },
+      { type: "authority.handKey", to: "web", serial: "A1" },
+      {
+        type: "authority.claim",
+        node: "k",
+        serial: "C1",
+        spki: "4".repeat(43),
+        notAfterMs: 90_000,
+        votes: true
+      },
+      {
+        type: "authority.takeOver",
+        names: [{ node: "old", serial: "D1", spki: "5".repeat(43), notAfterMs: 90_000, votes: false }],
+        tokens: [{ token: "6".repeat(64), node: null, votes: false, expiresMs: 60_000, isUsed: true }]
+      }
+    ]
+  ].map(decode(AuthorityCommand)),
   migration: [
     ...[
       { type: "migration.request", vm: "web", policy, reason: "test" },

@@ -66,15 +66,16 @@ export class Cluster {
   }
 
   /** A new node, or one that was ended, on what it has on its disk. `votes` is asked for with its first start only. */
-  async add(name: string, votes = true): Promise<LabNode> {
+  async add(name: string, votes = true, given?: string): Promise<LabNode> {
     const port = this.#ports.get(name) ?? (await freePort())
     this.#ports.set(name, port)
     const isFounder = this.#founder === "" || this.#founder === name
     if (isFounder) this.#founder = name
-    const founder = join(this.folder, this.#founder)
     const isKnown = existsSync(join(this.folder, name, "identity"))
-    const token = isFounder || isKnown ? "used" : await joinToken(founder, name, votes)
-    const address = `${this.#founder}@127.0.0.1:${this.#ports.get(this.#founder)}`
+    // Whoever is up makes the token and lets it in.
+    const seed = this.nodes.has(this.#founder) ? this.#founder : ([...this.nodes.keys()][0] ?? this.#founder)
+    const token = isFounder || isKnown ? "used" : (given ?? (await joinToken(this.node(seed), name, votes)))
+    const address = `${seed}@127.0.0.1:${this.#ports.get(seed)}`
     const node = await startNode({
       name,
       folder: this.folder,

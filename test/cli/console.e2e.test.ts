@@ -41,7 +41,7 @@ before(async () => {
   await buildLabGuest({ cacheDir: LAB_CACHE })
   folder = mkdtempSync(join(tmpdir(), "nvcon-"))
   first = await startNode({ name: "node-1", folder, imageDir: LAB_CACHE })
-  const token = await joinToken(first.dataDir, "node-2")
+  const token = await joinToken(first, "node-2")
   const address = `node-1@${first.linkAddress}`
   second = await startNode({ name: "node-2", folder, imageDir: LAB_CACHE, join: { address, token } })
   const tokenFile = join(first.dataDir, "api-token")

@@ -120,6 +120,24 @@ export const apiCases: Readonly<Record<string, Case>> = {
   "cluster.rotateKey": () =>
     withBody(fc.constant("/v1/cluster/gossip-key/rotate"), fc.record({ reason }, { requiredKeys: [] })),
   "cluster.lead": () => withBody(decider("lead"), fc.record({ reason }, { requiredKeys: [] })),
+  "authority.makeToken": () =>
+    fc
+      .record(
+        {
+          token: fc.oneof(fc.stringMatching(/^[0-9a-f]{64}$/), fc.constantFrom("no hash", "a".repeat(64))),
+          node: fc.constantFrom(null, "node-7", "No-Name"),
+          votes: fc.boolean(),
+          lifetimeMs: fc.constantFrom(60_000, 3_600_000, 0),
+          reason
+        },
+        { requiredKeys: ["token"] }
+      )
+      .map((body) => ({ path: "/v1/authority/tokens", body })),
+  "authority.revoke": () =>
+    withBody(
+      fc.constantFrom("nobody", "No-Name").map((name) => `/v1/authority/names/${name}/revoke`),
+      fc.record({ reason }, { requiredKeys: [] })
+    ),
   "migrations.cancel": (names) =>
     withBody(
       nameOf(names.migrations).map((name) => `/v1/migrations/${name}/cancel`),
@@ -212,11 +230,19 @@ export const cliCases: Readonly<Record<string, CliCase>> = {
     ),
   "ca init": (names) =>
     fc.constantFrom(names.config, names.emptyConfig).map((config) => ["ca", "init", "--config", config]),
-  "ca token": (names) =>
+  "ca token": () =>
     joined(
-      fc.constantFrom(names.config, names.emptyConfig).map((config) => ["ca", "token", "--config", config]),
+      fc.constant(["ca", "token"]),
+      flag("--voter"),
+      text.chain((reason) => flag("--reason", reason)),
       fc.constantFrom("node-7", "No-Name").chain((name) => flag("--node", name)),
       flag("--lifetime", "5m")
+    ),
+  "ca revoke": () =>
+    joined(
+      fc.constantFrom(["ca", "revoke", "nobody"], ["ca", "revoke", "node-1"], ["ca", "revoke", "node-2"]),
+      text.chain((reason) => flag("--reason", reason)),
+      wait
     ),
   "config generate": (names) =>
     joined(
@@ -233,6 +259,8 @@ export const cliReads: Readonly<Record<string, (names: CliNames) => ReadonlyArra
   "vm ls": () => ["vm", "ls"],
   "vm show": ({ vms }) => ["vm", "show", vms[0] ?? ""],
   "host list": () => ["host", "list"],
+  "ca names": () => ["ca", "names"],
+  "ca tokens": () => ["ca", "tokens"],
   "cluster status": () => ["cluster", "status"],
   "cluster peers": () => ["cluster", "peers"],
   "host ls": () => ["host", "ls"],

@@ -36,7 +36,7 @@ before(async () => {
     NOVACRON_DWCP_MODE: "datacenter"
   })
   const first = await startNode({ name: "node-1", folder, imageDir: LAB_CACHE })
-  const token = await joinToken(first.dataDir, "node-2")
+  const token = await joinToken(first, "node-2")
   const address = `node-1@${first.linkAddress}`
   const second = await startNode({ name: "node-2", folder, imageDir: LAB_CACHE, join: { address, token } })
   const apiToken = readFileSync(join(first.dataDir, "api-token"), "utf8").trim()

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict"
 import { execFileSync } from "node:child_process"
 import { X509Certificate } from "node:crypto"
-import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs"
-import { join } from "node:path"
+import { existsSync, mkdirSync, readdirSync, statSync, writeFileSync } from "node:fs"
+import { dirname, join } from "node:path"
 import test from "node:test"
 import { connect as tlsConnect } from "node:tls"
 import { Effect } from "effect"
@@ -15,19 +15,31 @@ import {
   loadIdentity,
   saveIdentity
 } from "../../src/live/ca.ts"
-import type { Authority } from "../../src/live/ca.ts"
-import { generateKeys, nodeOf, signingRequest } from "../../src/live/ca/certificate.ts"
+import type { Authority, NodeIdentity } from "../../src/live/ca.ts"
+import { generateKeys, mayVote, nodeOf, signingRequest, spkiHash } from "../../src/live/ca/certificate.ts"
+import { HeldKey } from "../../src/live/ca/held-key.ts"
 import { joinCluster, renewHandler, renewIdentity, renewKind, serveJoins } from "../../src/live/ca/join.ts"
-import { parseToken } from "../../src/live/ca/tokens.ts"
+import type { Issuing } from "../../src/live/ca/join.ts"
+import { readLegacy, setLegacyAside } from "../../src/live/ca/legacy.ts"
+import type { Register } from "../../src/live/ca/register.ts"
+import { newSecret, tokenHash } from "../../src/live/ca/tokens.ts"
 import { Link } from "../../src/kernel/ports/link.ts"
 import { Endpoint, protocols } from "../../src/live/link/endpoint.ts"
-import { isConnected, newAuthority, scratchFolder, startEndpoint, startNode, until } from "./link-nodes.ts"
+import {
+  isConnected,
+  newAuthority,
+  scratchFolder,
+  startEndpoint,
+  startNode,
+  startNodeAs,
+  until
+} from "./link-nodes.ts"
+import { registerOver, startRegister } from "./register-world.ts"
 
 const run = (effect: Effect.Effect<unknown, unknown, Scope.Scope>) => async () => {
   await Effect.runPromise(Effect.scoped(effect))
 }
 
-const secretOf = (token: string) => parseToken(token)?.secret ?? assert.fail("not a token")
 const request = (node: string) => signingRequest(generateKeys(), node)
 
 test(
@@ -100,25 +112,24 @@ test(
 )
 
 test(
-  "a token is good once, also across a restart, and its secret is stored nowhere",
+  "a token is good once, and its secret is recorded nowhere",
   run(
     Effect.gen(function* () {
-      const folder = join(yield* scratchFolder, "ca")
-      const first = yield* caInit(folder)
-      const { token } = yield* first.createToken()
-      const files = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((file) =>
-        file.isFile()
+      const { register, makeToken, store } = yield* startRegister(yield* newAuthority)
+      const { secret } = yield* makeToken()
+      yield* register.join(secret, "node-a", request("node-a"))
+      const error = yield* Effect.flip(register.join(secret, "node-b", request("node-b")))
+      assert.equal(error.code, "token-refused")
+      const facts = yield* store.readAll({ from: 1, limit: 100 })
+      assert.deepEqual(
+        facts.map(({ type, principal }) => `${type} ${principal.kind} ${principal.name}`),
+        [
+          "novacron.authority.claimed node node-ca",
+          "novacron.authority.tokenMade operator test",
+          "novacron.authority.admitted node node-a"
+        ]
       )
-      for (const file of files) {
-        const text = file.name + readFileSync(join(file.parentPath, file.name), "utf8")
-        assert.ok(!text.includes(secretOf(token)))
-      }
-      const again = yield* caOpen(folder)
-      yield* again.join(secretOf(token), "node-a", request("node-a"))
-      for (const ca of [first, again, yield* caOpen(folder)]) {
-        const error = yield* Effect.flip(ca.join(secretOf(token), "node-b", request("node-b")))
-        assert.equal(error.code, "token-refused")
-      }
+      assert.ok(!JSON.stringify(facts).includes(secret))
     })
   )
 )
@@ -127,11 +138,11 @@ test(
   "of many that use one token at the same time, one gets in",
   run(
     Effect.gen(function* () {
-      const ca = yield* newAuthority
-      const { token } = yield* ca.createToken()
+      const { register, makeToken } = yield* startRegister(yield* newAuthority)
+      const { secret } = yield* makeToken()
       const names = Array.from({ length: 20 }, (_, index) => `node-${index}`)
       const tries = names.map((name) =>
-        Effect.match(ca.join(secretOf(token), name, request(name)), {
+        Effect.match(register.join(secret, name, request(name)), {
           onSuccess: () => 1,
           onFailure: ({ code }) => (assert.equal(code, "token-refused"), 0)
         })
@@ -146,34 +157,155 @@ test(
 )
 
 test(
-  "expired tokens, tokens for another node and made-up ones are refused with the reason",
+  "who lost the answer and asks again with the same key gets the same certificate; with another key nothing",
   run(
     Effect.gen(function* () {
-      const ca = yield* newAuthority
-      const refused = (token: string, node: string) =>
-        Effect.flip(ca.join(secretOf(token), node, request(node)))
-      const expired = yield* ca.createToken({ lifetimeMs: -1 })
-      assert.match((yield* refused(expired.token, "node-a")).reason, /expired/)
-      const bound = yield* ca.createToken({ node: "node-b" })
-      assert.match((yield* refused(bound.token, "node-a")).reason, /for the node node-b/)
-      yield* ca.join(secretOf(bound.token), "node-b", request("node-b"))
-      const made = `nct1.${"A".repeat(43)}.${ca.hash}`
-      assert.match((yield* refused(made, "node-a")).reason, /not known/)
+      const { register, makeToken } = yield* startRegister(yield* newAuthority)
+      const { secret } = yield* makeToken()
+      const asked = request("node-a")
+      const first = new X509Certificate(yield* register.join(secret, "node-a", asked))
+      const again = new X509Certificate(yield* register.join(secret, "node-a", asked))
+      assert.equal(again.serialNumber, first.serialNumber)
+      assert.equal(again.validTo, first.validTo)
+      const other = yield* Effect.flip(register.join(secret, "node-a", request("node-a")))
+      assert.equal(other.code, "token-refused")
     })
   )
 )
 
 test(
-  "a name stays with its key: another token does not take it, one made for that name does",
+  "expired tokens, tokens for another node and made-up ones are refused with the reason, and nothing is recorded",
+  run(
+    Effect.gen(function* () {
+      const { register, makeToken, store } = yield* startRegister(yield* newAuthority)
+      const refused = (secret: string, node: string) =>
+        Effect.flip(register.join(secret, node, request(node)))
+      const expired = yield* makeToken({ lifetimeMs: 1 })
+      yield* Effect.sleep(5)
+      assert.match((yield* refused(expired.secret, "node-a")).reason, /expired/)
+      const bound = yield* makeToken({ node: "node-b" })
+      const { position } = yield* store.head
+      assert.match((yield* refused(bound.secret, "node-a")).reason, /for the node node-b/)
+      assert.match((yield* refused("A".repeat(43), "node-a")).reason, /not known/)
+      assert.equal((yield* store.head).position, position)
+      yield* register.join(bound.secret, "node-b", request("node-b"))
+    })
+  )
+)
+
+test(
+  "a name stays with its key: another token does not take it, one made for that name does, and cuts who had it",
+  run(
+    Effect.gen(function* () {
+      const { register, makeToken, state } = yield* startRegister(yield* newAuthority)
+      const join = (secret: string) => register.join(secret, "node-a", request("node-a"))
+      const before = new X509Certificate(yield* join((yield* makeToken()).secret))
+      const taken = yield* Effect.flip(join((yield* makeToken()).secret))
+      assert.equal(taken.code, "name-taken")
+      yield* join((yield* makeToken({ node: "node-a" })).secret)
+      assert.deepEqual(Object.keys((yield* state).revoked), [before.serialNumber])
+      const late = yield* Effect.flip(register.renew("node-a", before.serialNumber, request("node-a")))
+      assert.match(late.reason, /belongs to another certificate/)
+    })
+  )
+)
+
+test(
+  "what was taken back is not renewed; the role of a voter comes from the token and stays over renewals",
+  run(
+    Effect.gen(function* () {
+      const { register, makeToken, say, state } = yield* startRegister(yield* newAuthority)
+      const { secret } = yield* makeToken({ votes: true })
+      let shown = new X509Certificate(yield* register.join(secret, "node-a", request("node-a")))
+      for (let round = 0; round < 3; round++) {
+        const renewed = new X509Certificate(
+          yield* register.renew("node-a", shown.serialNumber, request("node-a"))
+        )
+        assert.equal(mayVote(renewed), true)
+        assert.notEqual(renewed.serialNumber, shown.serialNumber)
+        shown = renewed
+      }
+      // Answers that are lost again and again leave the certificate that is in use good.
+      for (let lost = 0; lost < 20; lost++)
+        yield* register.renew("node-a", shown.serialNumber, request("node-a"))
+      assert.ok(((yield* state).names["node-a"]?.serials.length ?? 0) <= 8)
+      yield* say({ type: "authority.revoke", node: "node-a", reason: "it is lost" })
+      const revoked = yield* state
+      assert.ok(shown.serialNumber in revoked.revoked)
+      const refused = yield* Effect.flip(register.renew("node-a", shown.serialNumber, request("node-a")))
+      assert.match(refused.reason, /was taken back/)
+    })
+  )
+)
+
+test(
+  "the folder of an earlier release is taken over once, and nothing of it is lost",
+  run(
+    Effect.gen(function* () {
+      const folder = join(yield* scratchFolder, "ca")
+      const ca = yield* caInit(folder)
+      const secrets = { open: newSecret(), used: newSecret() }
+      const write = (path: string, value: object) => {
+        mkdirSync(join(folder, dirname(path)), { recursive: true })
+        writeFileSync(join(folder, path), JSON.stringify(value))
+      }
+      const expiresMs = Date.now() + 600_000
+      write(`tokens/open/${tokenHash(secrets.open)}.json`, { expiresMs, node: null })
+      write(`tokens/used/${tokenHash(secrets.used)}.json`, { expiresMs, node: "node-a", votes: true })
+      write("tokens/open/nonsense.json", { some: "thing" })
+      const identity = yield* issueIdentity(ca, "node-a")
+      const leaf = new X509Certificate(identity.certificate)
+      const old = {
+        serial: leaf.serialNumber,
+        spki: spkiHash(leaf.publicKey),
+        notAfterMs: expiresMs,
+        votes: true
+      }
+      write("nodes/node-a.json", old)
+      const { register, state, store } = yield* registerOver(ca)
+      const legacy = yield* readLegacy(folder)
+      assert.deepEqual(legacy?.unreadable, [join(folder, "tokens/open/nonsense.json")])
+      const own = yield* issueIdentity(ca, "node-ca")
+      yield* register.prepare(own, legacy)
+      const { position } = yield* store.head
+      // The process was ended before the folder was put aside.
+      yield* register.prepare(own, legacy)
+      assert.equal((yield* store.head).position, position)
+      yield* setLegacyAside(folder)
+      assert.equal(yield* readLegacy(folder), null)
+      assert.deepEqual(readdirSync(join(folder, "nodes.taken-over")), ["node-a.json"])
+      assert.deepEqual(Object.keys((yield* state).names), ["node-ca", "node-a"])
+      const used = yield* Effect.flip(register.join(secrets.used, "node-a", request("node-a")))
+      assert.match(used.reason, /used already/)
+      const taken = yield* Effect.flip(register.join(secrets.open, "node-a", request("node-a")))
+      assert.equal(taken.code, "name-taken")
+      yield* register.join(secrets.open, "node-b", request("node-b"))
+      yield* register.renew("node-a", leaf.serialNumber, request("node-a"))
+    })
+  )
+)
+
+test(
+  "a key that a voter gave is kept privately, and only when it is this authority's",
   run(
     Effect.gen(function* () {
       const ca = yield* newAuthority
-      yield* issueIdentity(ca, "node-a")
-      const any = yield* ca.createToken()
-      const taken = yield* Effect.flip(ca.join(secretOf(any.token), "node-a", request("node-a")))
-      assert.equal(taken.code, "name-taken")
-      const bound = yield* ca.createToken({ node: "node-a" })
-      yield* ca.join(secretOf(bound.token), "node-a", request("node-a"))
+      const folder = join(yield* scratchFolder, "ca")
+      const held = yield* HeldKey.open(folder)
+      assert.equal(held.authority, null)
+      const other = yield* newAuthority
+      for (const bad of [other.exportKey(), "no key"]) {
+        const error = yield* Effect.flip(held.take(bad, ca.certificate))
+        assert.equal(error.code, "invalid")
+        assert.doesNotMatch(JSON.stringify(error), /PRIVATE|no key at all/)
+      }
+      assert.equal(existsSync(join(folder, "ca.key")), false)
+      yield* held.take(ca.exportKey(), ca.certificate)
+      assert.equal(statSync(join(folder, "ca.key")).mode & 0o777, 0o600)
+      assert.equal((yield* HeldKey.open(folder)).authority?.hash, ca.hash)
+      yield* held.forget
+      assert.equal(held.authority, null)
+      assert.equal(existsSync(join(folder, "ca.key")), false)
     })
   )
 )
@@ -183,6 +315,11 @@ test(
   run(
     Effect.gen(function* () {
       const ca = yield* newAuthority
+      const issue = (der: Buffer) => {
+        const issuedMs = Date.now()
+        const grant = { serial: "41", issuedMs, notAfterMs: issuedMs + 1000, votes: false }
+        return ca.sign("node-a", der, grant)
+      }
       const sound = request("node-a")
       const forged = Buffer.from(sound)
       forged.writeUInt8(forged.readUInt8(60) ^ 1, 60)
@@ -193,12 +330,12 @@ test(
         Buffer.alloc(0),
         Buffer.alloc(200, 0x30)
       ]) {
-        assert.equal((yield* Effect.flip(ca.issue("node-a", bad))).code, "invalid")
+        assert.equal((yield* Effect.flip(issue(bad))).code, "invalid")
       }
       for (let position = 0; position < sound.length; position++) {
         const mutated = Buffer.from(sound)
         mutated.writeUInt8(mutated.readUInt8(position) ^ 0x41, position)
-        const answer = yield* Effect.exit(ca.issue("node-a", mutated))
+        const answer = yield* Effect.exit(issue(mutated))
         assert.equal(answer._tag, "Failure", `a request changed at octet ${position} was taken`)
       }
     })
@@ -208,8 +345,9 @@ test(
 const startAuthorityNode = Effect.gen(function* () {
   const ca = yield* newAuthority
   const { endpoint, context } = yield* startEndpoint(ca, "node-ca")
-  yield* Effect.provide(serveJoins(ca), context)
-  return { ca, endpoint }
+  const world = yield* startRegister(ca)
+  yield* Effect.provide(serveJoins(world), context)
+  return { ca, endpoint, ...world }
 })
 
 test(
@@ -217,8 +355,8 @@ test(
   { timeout: 20_000 },
   run(
     Effect.gen(function* () {
-      const { ca, endpoint } = yield* startAuthorityNode
-      const { token } = yield* ca.createToken()
+      const { ca, endpoint, makeToken } = yield* startAuthorityNode
+      const token = (yield* makeToken()).text
       const identity = yield* joinCluster(endpoint.address, token, "node-a")
       assert.equal(identity.node, "node-a")
       assert.equal(identity.ca, ca.certificate)
@@ -236,20 +374,21 @@ test(
   { timeout: 20_000 },
   run(
     Effect.gen(function* () {
-      const { ca } = yield* startAuthorityNode
+      const { ca, makeToken } = yield* startAuthorityNode
       const other = yield* newAuthority
+      const { register } = yield* startRegister(other)
       let shown = 0
-      const watching: Authority = {
-        ...other,
-        join: (secret, node, der) => ((shown += 1), other.join(secret, node, der))
+      const watching: Issuing["register"] = {
+        join: (secret, node, der) => ((shown += 1), register.join(secret, node, der)),
+        renew: (node, present, der) => register.renew(node, present, der)
       }
       // An impostor may know the true authority's certificate, but can't sign the session with its key.
-      const impostors = { "node-x": watching, "node-y": { ...watching, certificate: ca.certificate } }
-      for (const [name, impostor] of Object.entries(impostors)) {
+      const impostors = { "node-x": other, "node-y": { ...other, certificate: ca.certificate } }
+      for (const [name, authority] of Object.entries(impostors)) {
         const { endpoint, context } = yield* startEndpoint(other, name)
-        yield* Effect.provide(serveJoins(impostor), context)
-        const { token } = yield* ca.createToken()
-        const error = yield* Effect.flip(joinCluster(endpoint.address, token, "node-a"))
+        yield* Effect.provide(serveJoins({ key: { authority }, register: watching }), context)
+        const { text } = yield* makeToken()
+        const error = yield* Effect.flip(joinCluster(endpoint.address, text, "node-a"))
         assert.equal(error.code, "token-refused")
       }
       assert.equal(shown, 0)
@@ -293,31 +432,63 @@ test(
   )
 )
 
+const joinedAs = Effect.fnUntraced(function* (
+  ca: Authority,
+  register: Register,
+  secret: string,
+  node: string
+) {
+  const keys = generateKeys()
+  const certificate = yield* register.join(secret, node, signingRequest(keys, node))
+  return yield* acceptCertificate(node, keys, certificate, ca.certificate)
+})
+
+test(
+  "who shows a certificate that was taken back is not spoken with, and what was open with it is cut",
+  { timeout: 20_000 },
+  run(
+    Effect.gen(function* () {
+      const ca = yield* newAuthority
+      const home = yield* startNode(ca, "node-ca")
+      const node = yield* startNode(ca, "node-a", { backoffMinMs: 10 })
+      yield* node.link.connect("node-ca", home.endpoint.address)
+      yield* until(isConnected(home.link, "node-a"))
+      const { serialNumber } = new X509Certificate(node.identity.certificate)
+      yield* home.endpoint.refuse(new Set([serialNumber]))
+      yield* until(Effect.map(isConnected(home.link, "node-a"), (is) => !is))
+      const refused = yield* Effect.flip(home.endpoint.dial(node.endpoint.address, protocols.link, "node-a"))
+      assert.match(refused.reason, /was taken back/)
+      yield* home.endpoint.refuse(new Set())
+      yield* until(isConnected(home.link, "node-a"))
+    })
+  )
+)
+
 test(
   "a node renews its certificate over its link, with a new key, and shows it from then on",
   { timeout: 20_000 },
   run(
     Effect.gen(function* () {
       const ca = yield* newAuthority
+      const { register, makeToken } = yield* startRegister(ca)
       const home = yield* startNode(ca, "node-ca")
-      yield* home.link.serve(renewKind, renewHandler(ca))
-      const node = yield* startNode(ca, "node-a")
+      yield* home.link.serve(renewKind, renewHandler({ register }))
+      const first = yield* joinedAs(ca, register, (yield* makeToken()).secret, "node-a")
+      const node = yield* startNodeAs(first)
       yield* node.link.connect("node-ca", home.endpoint.address)
       yield* until(isConnected(node.link, "node-ca"))
-      const renewed = yield* Effect.provideService(renewIdentity(node.identity, "node-ca"), Link, node.link)
-      assert.notEqual(renewed.key, node.identity.key)
-      assert.notEqual(renewed.certificate, node.identity.certificate)
+      const renewal = (identity: NodeIdentity) =>
+        Effect.provideService(renewIdentity(identity, ["nobody", "node-ca"]), Link, node.link)
+      const renewed = yield* renewal(first)
+      assert.notEqual(renewed.key, first.key)
+      assert.notEqual(renewed.certificate, first.certificate)
       yield* node.endpoint.replaceIdentity(renewed)
       const seen = yield* home.endpoint.dial(node.endpoint.address, protocols.link, "node-a")
       assert.equal(seen.certificate.toString(), renewed.certificate)
       seen.socket.destroy()
       // The renewal is for who asks, not for who is named.
-      const forged = Effect.provideService(
-        renewIdentity({ ...node.identity, node: "node-ca" }, "node-ca"),
-        Link,
-        node.link
-      )
-      assert.match((yield* Effect.flip(forged)).reason, /subject is not CN=node-a/)
+      const forged = yield* Effect.flip(renewal({ ...first, node: "node-ca" }))
+      assert.match(forged.reason, /nobody: no such peer is known; node-ca: .*subject is not CN=node-a/)
       const keys = generateKeys()
       const wrongKey = yield* Effect.flip(
         acceptCertificate("node-a", keys, renewed.certificate, ca.certificate)

@@ -235,7 +235,7 @@ export class Cluster {
     const relay = this.relays[name]
     const isRelayed = this.#links === "relayed"
     const authority = isRelayed ? this.relays.k.address : this.#nodes.get("k")?.linkAddress
-    const token = name === "k" ? "" : await joinToken(this.dataDir("k"), name)
+    const token = name === "k" ? "" : await joinToken(this.node("k"), name)
     const node = await startNode({
       name,
       folder: this.folder,

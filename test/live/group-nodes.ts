@@ -10,9 +10,8 @@ import { Consensus } from "../../src/kernel/ports/consensus.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
 import { Views } from "../../src/kernel/ports/views.ts"
 import type { GroupMessage } from "../../src/kernel/group-node.ts"
-import { acceptCertificate, issueIdentity } from "../../src/live/ca.ts"
+import { issueIdentity } from "../../src/live/ca.ts"
 import type { Authority, NodeIdentity } from "../../src/live/ca.ts"
-import { generateKeys, signingRequest } from "../../src/live/ca/certificate.ts"
 import { consensusLayer } from "../../src/live/consensus.ts"
 import type { ConsensusOptions } from "../../src/live/consensus.ts"
 import { encodeMessage } from "../../src/live/consensus/codec.ts"
@@ -211,13 +210,7 @@ const targetOf = (descriptor: string): string | null => {
 }
 
 /** A node that has joined without being allowed to vote. */
-const joined = Effect.fnUntraced(function* (ca: Authority, name: string) {
-  const keys = generateKeys()
-  const { token } = yield* ca.createToken({ node: name })
-  const secret = token.split(".")[1] ?? ""
-  const certificate = yield* ca.join(secret, name, signingRequest(keys, name))
-  return yield* acceptCertificate(name, keys, certificate, ca.certificate)
-})
+const joined = (ca: Authority, name: string) => issueIdentity(ca, name, false)
 
 /** Until it holds, or the limit is over: then it says what there was. */
 export const until = Effect.fnUntraced(function* (

@@ -80,6 +80,7 @@ const serveOn = (socket: Duplex) =>
         peer: "node-b",
         dialler: "node-b",
         certificateEndsMs: Number.MAX_SAFE_INTEGER,
+        serial: "1",
         helloTimeoutMs: 1000,
         heartbeatMs: 1000,
         heartbeatMissesMax: 3,

@@ -75,7 +75,7 @@ const run = <A, E>(
 }
 
 const say = (handlers: Map<string, LinkHandler>, from: string, payload: unknown) =>
-  Effect.result(Stream.runDrain(handlers.get("node.say")!(from, payload)))
+  Effect.result(Stream.runDrain(handlers.get("node.say")!(from, payload, "1")))
 
 test("a node registers the host of its own name", () =>
   run((handlers) =>

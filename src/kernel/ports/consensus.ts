@@ -23,8 +23,8 @@ export class Unavailable extends Schema.TaggedError<Unavailable>()("Unavailable"
 /** What became of a proposal, as far as the proposer is told; that it was decided is seen when it is handed over. */
 export type Proposed =
   | { readonly outcome: "placed"; readonly index: number; readonly term: number }
-  /** It has no place and will have none. */
-  | { readonly outcome: "declined"; readonly reason: string }
+  /** It has no place and will have none; nor will another try here, where it says so. */
+  | { readonly outcome: "declined"; readonly reason: string; readonly isFinal?: true }
   /** It was sent to a leader that can't be heard any more, and may have a place. */
   | { readonly outcome: "unknown"; readonly reason: string }
 

@@ -38,8 +38,15 @@ export class HandlerFailed extends Schema.TaggedError<HandlerFailed>()("HandlerF
   }
 }
 
-/** `peer` is the name in the caller's certificate. Interrupted when the caller cancels or the link breaks. */
-export type LinkHandler = (peer: string, payload: unknown) => Stream.Stream<unknown, HandlerFailed>
+/**
+ * `peer` is the name in the caller's certificate, `serial` the serial number of that one. Interrupted when the caller cancels or
+ * the link breaks.
+ */
+export type LinkHandler = (
+  peer: string,
+  payload: unknown,
+  serial: string
+) => Stream.Stream<unknown, HandlerFailed>
 
 /** What is known of a link from its heartbeats and transfers; null while nothing is. */
 export interface LinkSample {

@@ -5,6 +5,7 @@ import { Name, Stream } from "../../events/fields.ts"
 import { strict } from "../config/issues.ts"
 import {
   AuditRow,
+  AuthorityStatus,
   CloneVm,
   commandHeaders,
   commandQuery,
@@ -18,8 +19,10 @@ import {
   ClusterStatus,
   Kind,
   listQuery,
+  MakeToken,
   MigrateVm,
   MigrationRow,
+  NameRow,
   OpenConsole,
   Operation,
   OperationId,
@@ -31,6 +34,7 @@ import {
   SnapshotName,
   StateAt,
   StreamName,
+  TokenRow,
   Verification,
   VmRow
 } from "./bodies.ts"
@@ -242,6 +246,36 @@ const cluster = HttpApiGroup.make("cluster").add(
   })
 )
 
+/** The certificates of the cluster's nodes. */
+const authority = HttpApiGroup.make("authority").add(
+  HttpApiEndpoint.get("status", "/v1/authority", {
+    query: consistencyQuery,
+    success: AuthorityStatus,
+    ...found
+  }),
+  HttpApiEndpoint.get("names", "/v1/authority/names", {
+    query: listQuery,
+    success: Schema.Array(NameRow),
+    ...listed
+  }),
+  HttpApiEndpoint.get("tokens", "/v1/authority/tokens", {
+    query: consistencyQuery,
+    success: Schema.Array(TokenRow),
+    ...listed
+  }),
+  HttpApiEndpoint.post("makeToken", "/v1/authority/tokens", {
+    ...command,
+    query: commandQuery,
+    payload: MakeToken
+  }),
+  HttpApiEndpoint.post("revoke", "/v1/authority/names/:name/revoke", {
+    ...command,
+    params: vm,
+    query: commandQuery,
+    payload: [Schema.Null, Reason]
+  })
+)
+
 const system = HttpApiGroup.make("system", { topLevel: true }).add(
   HttpApiEndpoint.get("health", "/health", { success: Health }),
   HttpApiEndpoint.get("ready", "/ready", {
@@ -260,7 +294,7 @@ const system = HttpApiGroup.make("system", { topLevel: true }).add(
 export const lenient = { errors: "all", reportInput: true } as const
 
 export const Api = HttpApi.make("novacron")
-  .add(vms, hosts, migrations, journal, cluster, system)
+  .add(vms, hosts, migrations, journal, cluster, authority, system)
   .annotate(HttpApi.ParamsParseOptions, strict)
   .annotate(HttpApi.QueryParseOptions, strict)
   .annotate(HttpApi.PayloadParseOptions, strict)

@@ -1,5 +1,6 @@
 /** What goes over the wire besides facts: requests, operations, dry runs and the rows of the views. */
 import { Schema } from "effect"
+import { tokenLifetimeMs_max, TokenHash } from "../../events/authority.ts"
 import { Recorded } from "../../events/envelope.ts"
 import { int, Name, Stream, text, withDefault } from "../../events/fields.ts"
 import { PeerDescription } from "../../events/peer.ts"
@@ -127,6 +128,8 @@ export const ClusterStatus = Schema.Struct({
   commit: Schema.Int,
   last: Schema.Int,
   base: Schema.Int,
+  /** Why this node is no member any more, where it has learned that; null while it may be one. */
+  removed: Schema.NullOr(Schema.String),
   /** The journal's last position here. */
   position: Schema.Int
 })
@@ -146,6 +149,51 @@ export const PeerRow = Schema.Struct({
   sinceMs: Schema.Number
 })
 export type PeerRow = typeof PeerRow.Type
+/** The certificate authority of the cluster's nodes. */
+export const AuthorityStatus = Schema.Struct({
+  /** SHA-256 of its public key, base64url: the last part of a join token. */
+  hash: Schema.String,
+  /** PEM. */
+  certificate: Schema.String,
+  /** Whether the node that answers can sign. */
+  hasKey: Schema.Boolean,
+  /** Nodes that were given the key, ever. */
+  keyHolders: Schema.Array(Schema.String),
+  names: Schema.Int,
+  openTokens: Schema.Int
+})
+
+/** To whom a name belongs. */
+export const NameRow = Schema.Struct({
+  name: Schema.String,
+  state: Schema.Literals(["valid", "ended", "revoked"]),
+  /** Of its last certificate, hexadecimal. */
+  serial: Schema.String,
+  votes: Schema.Boolean,
+  issuedMs: Schema.Int,
+  notAfterMs: Schema.Int,
+  /** The token with which it joined, by its hash; null where there was none. */
+  token: Schema.NullOr(Schema.String)
+})
+
+/** By the SHA-256 of its secret, hexadecimal. */
+export const TokenRow = Schema.Struct({
+  token: Schema.String,
+  state: Schema.Literals(["open", "used", "ended"]),
+  node: Schema.NullOr(Schema.String),
+  votes: Schema.Boolean,
+  expiresMs: Schema.Int,
+  usedBy: Schema.NullOr(Schema.String)
+})
+
+/** The secret stays where it was drawn. */
+export const MakeToken = Schema.Struct({
+  token: TokenHash,
+  node: Schema.optionalKey(Schema.NullOr(Name)),
+  votes: withDefault(Schema.Boolean, false),
+  lifetimeMs: withDefault(int(1, tokenLifetimeMs_max), 3_600_000),
+  reason: withDefault(text(256), "")
+})
 
 export const Kind = Schema.String.check(
   Schema.isPattern(/^[a-z]{1,32}$/, { expected: "a kind of actor, vm" })

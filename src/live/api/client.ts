@@ -1,17 +1,16 @@
 /** The API's client, typed from the same definition as the server, over TCP, TLS or a unix socket. */
 import { NodeHttpClient } from "@effect/platform-node"
-import { Context, Effect, Layer, Schedule, Schema, Stream } from "effect"
+import { Context, Effect, Layer, Schema, Stream } from "effect"
 import { HttpClient, HttpClientRequest } from "effect/http"
 import { HttpApiClient } from "effect/http-api"
 import { Recorded } from "../../events/envelope.ts"
 import { Api } from "./api.ts"
-import { sendAgainHeader } from "./problems.ts"
+import { makeRoaming } from "./roaming.ts"
+import type { Target } from "./roaming.ts"
 
-export interface ClientOptions {
-  /** `http://127.0.0.1:7070`; with a socket only its path matters. */
-  readonly url: string
-  readonly socket?: string
-  readonly token: string
+export interface ClientOptions extends Target {
+  /** More nodes of the same cluster: asked when the first is gone, or can't decide. */
+  readonly others?: ReadonlyArray<Target>
   /** PEM text of the authority that signed the server's certificate, when it is none of the system's. */
   readonly authority?: string
   /** Read what the node has, which may be old. */
@@ -40,35 +39,11 @@ export interface EventsOptions {
 
 const pauseMs = (failures: number) => Math.min(5000, 100 * 2 ** failures)
 
-const prepared = (options: ClientOptions) =>
+const prepared = ({ url, token }: Target, isStale: boolean) =>
   HttpClient.mapRequest((request: HttpClientRequest.HttpClientRequest) => {
-    const asked = request.pipe(
-      HttpClientRequest.prependUrl(options.url),
-      HttpClientRequest.bearerToken(options.token)
-    )
+    const asked = request.pipe(HttpClientRequest.prependUrl(url), HttpClientRequest.bearerToken(token))
     const isRead = request.method === "GET" && /^\/v1\/(?!events|operations|cluster)/.test(request.url)
-    return options.stale === true && isRead
-      ? HttpClientRequest.setUrlParam(asked, "consistency", "stale")
-      : asked
-  })
-
-const againTimes_max = 20
-
-/**
- * While a leader is chosen nobody decides: reads, and commands under their keys, are sent again for some twenty seconds, and then
- * answered as the last time.
- */
-const persistent = (http: HttpClient.HttpClient): HttpClient.HttpClient =>
-  HttpClient.transform(http, (sending, request) => {
-    const maySendAgain = request.method === "GET" || request.headers["idempotency-key"] !== undefined
-    if (!maySendAgain) return sending
-    return sending.pipe(
-      Effect.repeat({
-        schedule: Schedule.spaced("1 second"),
-        times: againTimes_max,
-        while: ({ headers }) => headers[sendAgainHeader] !== undefined
-      })
-    )
+    return isStale && isRead ? HttpClientRequest.setUrlParam(asked, "consistency", "stale") : asked
   })
 
 /** The server speaks another version of the API; an argument that the API does not take is a `SchemaError`. */
@@ -81,9 +56,9 @@ export class AnswerNotUnderstood extends Schema.TaggedError<AnswerNotUnderstood>
 }
 
 /** The typed client of every endpoint. */
-const typed = (options: ClientOptions) =>
+const typed = (http: HttpClient.HttpClient) =>
   HttpApiClient.make(Api, {
-    transformClient: (http) => persistent(prepared(options)(http)),
+    transformClient: () => http,
     transformResponse: Effect.mapError((error) =>
       Schema.isSchemaError(error) ? new AnswerNotUnderstood({ reason: error.message }) : error
     )
@@ -96,25 +71,35 @@ export class ApiClient extends Context.Service<
     readonly calls: ApiCalls
     /** Facts as they happen, each once and in order; comes back by position when the link breaks. */
     readonly events: (options?: EventsOptions) => Stream.Stream<Recorded, EventsLost>
+    /** The node that answered last. */
+    readonly target: () => Target
   }
 >()("novacron/live/api/ApiClient") {
   static readonly layer = (options: ClientOptions): Layer.Layer<ApiClient> =>
     Layer.effect(
       ApiClient,
       Effect.gen(function* () {
-        const http = (yield* HttpClient.HttpClient).pipe(prepared(options))
-        return ApiClient.of({ calls: yield* typed(options), events: follow(http) })
+        const { others = [], stale = false } = options
+        const targets: ReadonlyArray<Target> = [options, ...others]
+        const nodes = yield* Effect.forEach(targets, (target) =>
+          Effect.map(Layer.build(connecting(target, options.authority)), (context) => ({
+            target,
+            http: Context.get(context, HttpClient.HttpClient)
+          }))
+        )
+        const { client, target } = makeRoaming(nodes, (one, http) => prepared(one, stale)(http))
+        const calls = yield* typed(client).pipe(Effect.provideService(HttpClient.HttpClient, client))
+        return ApiClient.of({ calls, events: follow(client), target })
       })
-    ).pipe(
-      Layer.provide(
-        NodeHttpClient.layerNodeHttpOptions({
-          keepAlive: true,
-          ...(options.socket === undefined ? {} : { socketPath: options.socket }),
-          ...(options.authority === undefined ? {} : { ca: options.authority })
-        })
-      )
     )
 }
+
+const connecting = ({ socket }: Target, authority: string | undefined) =>
+  NodeHttpClient.layerNodeHttpOptions({
+    keepAlive: true,
+    ...(socket === undefined ? {} : { socketPath: socket }),
+    ...(authority === undefined ? {} : { ca: authority })
+  })
 
 class Broken extends Schema.TaggedError<Broken>()("Broken", {
   reason: Schema.String,

@@ -58,6 +58,8 @@ const operatorCommands: ReadonlySet<string> = new Set([
   "cluster.remove",
   "cluster.lead",
   "keyring.rotate",
+  "authority.makeToken",
+  "authority.revoke",
   "vm.openConsole",
   "migration.request",
   "migration.cancel"

@@ -13,6 +13,8 @@ import type { EventStore } from "../../kernel/ports/event-store.ts"
 import { describe } from "../../kernel/statechart.ts"
 import { recordedPeers } from "../gossip/recorded-peers.ts"
 import { Api } from "./api.ts"
+import { authoritySayings, makeAuthorityReads } from "./authority.ts"
+import type { AuthorityHere } from "./authority.ts"
 import type { ClusterStatus, MigrateVm } from "./bodies.ts"
 import type { Asked, CommandProblem, makeCommands, Said } from "./commands.ts"
 import type { makeEvents } from "./events.ts"
@@ -45,6 +47,8 @@ export interface HandlerPorts {
   readonly clusterStatus: () => Omit<ClusterStatus, "position">
   /** Whether this node takes part in the gossip. */
   readonly gossips: () => boolean
+  /** Of the certificate authority; null where this node is in no cluster of its own. */
+  readonly authority: AuthorityHere | null
   /** False while the node is starting or stopping. */
   readonly ready: Effect.Effect<boolean>
   /** Told of the handlers that commands are answered by. */
@@ -381,6 +385,21 @@ const ifGossips = (ports: HandlerPorts) =>
           })
         )
   )
+const authority = (ports: HandlerPorts) => {
+  const take = taken(ports, "authority", authoritySayings)
+  const reads = makeAuthorityReads(ports.kernel, ports.authority)
+  return HttpApiBuilder.group(Api, "authority", (handlers) =>
+    handlers.handleAll(
+      take({
+        status: () => Effect.flatMap(reads.status, (status) => found(status, "authority/nodes")),
+        names: ({ query }) =>
+          Effect.map(reads.names, (rows) => pageByName("/v1/authority/names", query, rows)),
+        tokens: () => reads.tokens,
+        ...submitting(ports, authoritySayings)
+      })
+    )
+  )
+}
 
 const invalid = (path: string, value: unknown, allowed: string) =>
   new InvalidRequest({ detail: `${path}: allowed: ${allowed}`, errors: [{ path, value, allowed }] })
@@ -463,4 +482,12 @@ const system = (ports: HandlerPorts) =>
   )
 
 export const groups = (ports: HandlerPorts) =>
-  Layer.mergeAll(vms(ports), hosts(ports), migrations(ports), journal(ports), cluster(ports), system(ports))
+  Layer.mergeAll(
+    vms(ports),
+    hosts(ports),
+    migrations(ports),
+    journal(ports),
+    cluster(ports),
+    authority(ports),
+    system(ports)
+  )

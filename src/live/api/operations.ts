@@ -51,6 +51,8 @@ const endsByFirstFact: Readonly<Record<string, Ends>> = {
   "cluster.removalAsked": { command: "cluster.remove", ...groupEnds },
   "cluster.leadAsked": { command: "cluster.lead", ...groupEnds },
   "keyring.rotationAsked": { command: "keyring.rotate", done: ["keyring.rotated"], failed: [] },
+  "authority.tokenMade": { command: "authority.makeToken", done: [], failed: [] },
+  "authority.revoked": { command: "authority.revoke", done: [], failed: [] },
   "host.drained": { command: "host.drain", done: [], failed: [] },
   "host.activated": { command: "host.activate", done: [], failed: [] }
 }

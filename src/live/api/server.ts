@@ -24,6 +24,7 @@ import type { Table } from "./direct.ts"
 import { makeEvents } from "./events.ts"
 import { gate, Slots } from "./gate.ts"
 import type { ObserveRequest } from "./gate.ts"
+import type { AuthorityHere } from "./authority.ts"
 import { groups } from "./handlers.ts"
 import { keepAliveMs, Request } from "./messages.ts"
 import { makeOperations } from "./operations.ts"
@@ -44,6 +45,8 @@ export interface ApiServerOptions {
   readonly observe?: ObserveRequest
   /** Whether this node takes part in the gossip by now. */
   readonly gossips?: () => boolean
+  /** Of the certificate authority whose certificates this node and its cluster have. */
+  readonly authority?: AuthorityHere
   /** Of a node that decides with others. */
   readonly group?: {
     readonly status: () => Omit<ClusterStatus, "position">
@@ -70,7 +73,8 @@ const alone = (node: string): Omit<ClusterStatus, "position"> => ({
   connected: [node],
   commit: 0,
   last: 0,
-  base: 0
+  base: 0,
+  removed: null
 })
 
 /** `127.0.0.0/8`, `::1` and `localhost`. */
@@ -122,7 +126,8 @@ const routesOf = Effect.fn("ApiServer.routes")(function* (
   const take = addGroup(table, commands.offer)
   const clusterStatus = options.group?.status ?? (() => alone(node))
   const gossips = options.gossips ?? (() => false)
-  const own = { node, version, ready, clusterStatus, gossips, take }
+  const authority = options.authority ?? null
+  const own = { node, version, ready, clusterStatus, gossips, authority, take }
   const ports = { kernel, store, reads, commands, operations, events, console, ...own }
   return HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(Layer.provide(groups(ports)))
 })

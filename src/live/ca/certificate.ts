@@ -82,11 +82,19 @@ interface Certificate {
   readonly notBeforeMs: number
   readonly notAfterMs: number
   readonly extensions: ReadonlyArray<Buffer>
+  /** Hexadecimal; drawn unless told. */
+  readonly serial?: string
+}
+
+/** 127 bits by chance, which never begin with a zero (RFC 5280, 4.1.2.2). Hexadecimal, as OpenSSL prints it. */
+export function newSerial(): string {
+  const serial = randomBytes(16)
+  serial[0] = ((serial[0] ?? 0) & 0x7f) | 0x40
+  return serial.toString("hex").toUpperCase()
 }
 
 function signCertificate(certificate: Certificate): X509Certificate {
-  const serial = randomBytes(16)
-  serial[0] = ((serial[0] ?? 0) & 0x7f) | 0x40
+  const serial = Buffer.from(certificate.serial ?? newSerial(), "hex")
   const toBeSigned = der.sequence(
     der.explicit(0, der.smallInteger(2)),
     der.integer(serial),
@@ -125,6 +133,7 @@ export interface NodeGrants {
   /** Whether it may be a member of the group that decides. */
   readonly votes: boolean
   readonly lifetimeMs?: number
+  readonly serial?: string
 }
 
 /** A certificate with which the holder of `publicKey` is the node `name`. */
@@ -133,13 +142,14 @@ export function nodeCertificate(
   name: string,
   publicKey: KeyObject,
   nowMs: number,
-  { votes, lifetimeMs = nodeLifetimeMs }: NodeGrants = { votes: false }
+  { votes, lifetimeMs = nodeLifetimeMs, serial = newSerial() }: NodeGrants = { votes: false }
 ): X509Certificate {
   if (!nodeName.test(name)) throw new Error(`not a node's name: ${JSON.stringify(name)}`)
   const uris = [nodeUri + name, ...(votes ? [voterUri] : [])]
   const names = uris.map((uri) => der.implicit(6, Buffer.from(uri, "latin1")))
   const authority = der.implicit(0, keyIdentifier(ca.keys.publicKey))
   return signCertificate({
+    serial,
     subject: name,
     issuer: ca.certificate.subject.replace(/^CN=/, ""),
     publicKey,

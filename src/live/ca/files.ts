@@ -1,6 +1,6 @@
 /** Files of the certificate authority and of a node's identity: private to their owner, written whole or not. */
 import { randomBytes } from "node:crypto"
-import { link, mkdir, open, readFile, rename, unlink } from "node:fs/promises"
+import { link, mkdir, open, readdir, readFile, rename, unlink } from "node:fs/promises"
 import { dirname } from "node:path"
 import { Effect, Schema } from "effect"
 
@@ -14,6 +14,7 @@ export class CaError extends Schema.TaggedError<CaError>()("CaError", {
     "name-taken",
     "limit",
     "unreachable",
+    "unavailable",
     "failed"
   ]),
   path: Schema.String,
@@ -79,9 +80,22 @@ export const createFile = (path: string, text: string) =>
     await syncFolder(path)
   })
 
-/** Move a file; `missing` when it is not there (any more). Of two that try, one succeeds. */
+/** Move a file or a folder; `missing` when it is not there (any more). Of two that try, one succeeds. */
 export const moveFile = (from: string, to: string) =>
   attempt(from, async () => {
     await rename(from, to)
     await syncFolder(to)
   })
+
+/** The names in a folder; none where there is no such folder. */
+export const listFolder = (path: string) =>
+  attempt(path, () => readdir(path)).pipe(
+    Effect.catch((error) => (error.code === "missing" ? Effect.succeed([]) : Effect.fail(error)))
+  )
+
+/** Remove a file, if it is there. */
+export const removeFile = (path: string) =>
+  attempt(path, async () => {
+    await unlink(path)
+    await syncFolder(path)
+  }).pipe(Effect.catch((error) => (error.code === "missing" ? Effect.void : Effect.fail(error))))

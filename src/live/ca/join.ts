@@ -23,7 +23,7 @@ import { JoinAnswer, JoinHello, JoinRequest, Refusal } from "../../events/link.t
 import { HandlerFailed, Link } from "../../kernel/ports/link.ts"
 import type { LinkError, LinkHandler } from "../../kernel/ports/link.ts"
 import { acceptCertificate, isPinned } from "../ca.ts"
-import type { Authority, NodeIdentity } from "../ca.ts"
+import type { NodeIdentity } from "../ca.ts"
 import { parseAddress } from "../link/address.ts"
 import { Endpoint, protocols, tlsBase } from "../link/endpoint.ts"
 import { receiveFrame } from "../link/exchange.ts"
@@ -31,21 +31,35 @@ import { decodePayload, encodeJson, FrameError, frameType } from "../link/frames
 import type { Frame } from "../link/frames.ts"
 import { generateKeys, signingRequest, verifyBytes } from "./certificate.ts"
 import { CaError } from "./files.ts"
+import type { HeldKey } from "./held-key.ts"
 import { parseToken } from "./tokens.ts"
 
 const exporterLabel = "EXPORTER-novacron-join"
 const answerTimeoutMs = 10_000
+/** A group may have to choose a leader first. */
+const decisionTimeoutMs = 20_000
 const sessionBytes = (socket: TLSSocket) => socket.exportKeyingMaterial(32, exporterLabel, Buffer.alloc(0))
 
+/** What serving needs: the key, and who decides. Nodes of tests have others. */
+export interface Issuing {
+  readonly key: Pick<HeldKey, "authority">
+  readonly register: {
+    /** PEM of a certificate, for the DER request of who shows this secret. */
+    readonly join: (secret: string, node: string, request: Buffer) => Effect.Effect<string, CaError>
+    /** `present`: the serial of the certificate that the other side shows. */
+    readonly renew: (node: string, present: string, request: Buffer) => Effect.Effect<string, CaError>
+  }
+}
+
 /** Let new nodes in at this endpoint's address until the scope closes. */
-export const serveJoins = Effect.fn("ca.serveJoins")(function* (authority: Authority) {
+export const serveJoins = Effect.fn("ca.serveJoins")(function* (issuing: Issuing) {
   const endpoint = yield* Endpoint
   const run = yield* FiberSet.makeRuntime<never, void, never>()
   yield* endpoint.route({
     protocol: protocols.join,
     take: (socket) => {
       run(
-        serveJoin(socket, authority).pipe(
+        serveJoin(socket, issuing).pipe(
           Effect.catch((error) => Effect.logDebug(`a join ended: ${error.reason}`)),
           Effect.ensuring(Effect.sync(() => socket.destroySoon()))
         )
@@ -54,17 +68,24 @@ export const serveJoins = Effect.fn("ca.serveJoins")(function* (authority: Autho
   })
 })
 
-const serveJoin = Effect.fn("ca.serveJoin")(function* (socket: TLSSocket, authority: Authority) {
+const refusal = (reason: string): Buffer => {
+  const refused: Refusal = { code: "refused", reason: reason.slice(0, 2048) }
+  return encodeJson(frameType.refuse, 0, refused)
+}
+
+const serveJoin = Effect.fn("ca.serveJoin")(function* (socket: TLSSocket, { key, register }: Issuing) {
+  const { authority } = key
+  if (authority === null) {
+    socket.write(refusal("the authority's key is not at this node, or not yet; ask another voter"))
+    return
+  }
   const proof = authority.signSession(sessionBytes(socket)).toString("base64")
   const hello: typeof JoinHello.Type = { ca: authority.certificate, proof }
   socket.write(encodeJson(frameType.open, 0, hello))
   const request = yield* decode(JoinRequest, frameType.open, yield* receiveFrame(socket, answerTimeoutMs))
-  yield* authority.join(request.secret, request.node, Buffer.from(request.request, "base64")).pipe(
+  yield* register.join(request.secret, request.node, Buffer.from(request.request, "base64")).pipe(
     Effect.map((certificate) => encodeJson(frameType.opened, 0, { certificate })),
-    Effect.catchTag("CaError", (error) => {
-      const refusal: Refusal = { code: "refused", reason: `${error.code}: ${error.reason}`.slice(0, 2048) }
-      return Effect.succeed(encodeJson(frameType.refuse, 0, refusal))
-    }),
+    Effect.catchTag("CaError", (error) => Effect.succeed(refusal(`${error.code}: ${error.reason}`))),
     Effect.map((frame) => socket.write(frame))
   )
 })
@@ -99,7 +120,7 @@ const join = Effect.fn("ca.joinSession")(function* (
   token: { readonly secret: string; readonly caHash: string },
   node: string
 ) {
-  const hello = yield* decode(JoinHello, frameType.open, yield* receiveFrame(socket, answerTimeoutMs))
+  const hello = yield* receiveHello(socket, address)
   if (!isPinned(hello.ca, token.caHash) || !provesSession(hello, socket)) {
     const reason = "the other side is not the authority that made the token; the token was not shown to it"
     return yield* new CaError({ code: "token-refused", path: address, reason })
@@ -108,7 +129,7 @@ const join = Effect.fn("ca.joinSession")(function* (
   const request = signingRequest(keys, node).toString("base64")
   const message: typeof JoinRequest.Type = { secret: token.secret, node, request }
   socket.write(encodeJson(frameType.open, 0, message))
-  const frame = yield* receiveFrame(socket, answerTimeoutMs)
+  const frame = yield* receiveFrame(socket, decisionTimeoutMs)
   if (frame.type === frameType.refuse) {
     const refusal = yield* decode(Refusal, frameType.refuse, frame)
     return yield* new CaError({ code: "token-refused", path: address, reason: refusal.reason })
@@ -116,6 +137,21 @@ const join = Effect.fn("ca.joinSession")(function* (
   const answer = yield* decode(JoinAnswer, frameType.opened, frame)
   return yield* acceptCertificate(node, keys, answer.certificate, hello.ca)
 })
+
+const receiveHello = Effect.fnUntraced(function* (socket: TLSSocket, address: string) {
+  const frame = yield* receiveFrame(socket, answerTimeoutMs)
+  if (frame.type !== frameType.refuse) return yield* decode(JoinHello, frameType.open, frame)
+  const { reason } = yield* decode(Refusal, frameType.refuse, frame)
+  return yield* new CaError({ code: "unavailable", path: address, reason })
+})
+
+/** Whether who is at `address` has the key of the authority with this certificate, and can show it. */
+export const provesAuthority = (address: string, ca: string): Effect.Effect<boolean> =>
+  Effect.scoped(
+    Effect.flatMap(dialForJoin(address), (socket) =>
+      Effect.map(receiveHello(socket, address), (hello) => hello.ca === ca && provesSession(hello, socket))
+    )
+  ).pipe(Effect.orElseSucceed(() => false))
 
 function provesSession(hello: typeof JoinHello.Type, socket: TLSSocket): boolean {
   const { publicKey } = new X509Certificate(hello.ca)
@@ -174,31 +210,45 @@ const RenewRequest = Schema.Struct({ request: JoinRequest.fields.request })
 const reasonOf = (error: CaError | LinkError | Schema.SchemaError) =>
   "reason" in error ? error.reason : error.message
 
-/** Serves `ca.renew` on the authority's node: a new certificate for whoever the link says is asking. */
+/** Serves `ca.renew` where there is a kernel: a new certificate for whoever the link says is asking. */
 export const renewHandler =
-  (authority: Authority): LinkHandler =>
-  (peer, payload) =>
+  ({ register }: Pick<Issuing, "register">): LinkHandler =>
+  (peer, payload, serial) =>
     Stream.fromEffect(
       Schema.decodeUnknownEffect(RenewRequest)(payload).pipe(
-        Effect.flatMap(({ request }) => authority.renew(peer, Buffer.from(request, "base64"))),
+        Effect.flatMap(({ request }) => register.renew(peer, serial, Buffer.from(request, "base64"))),
         Effect.map((certificate): typeof JoinAnswer.Type => ({ certificate })),
         Effect.mapError((error) => new HandlerFailed({ reason: reasonOf(error) }))
       )
     )
 
-/** A new key and certificate for this node from the authority on `authorityNode`, over their link. */
+/** A new key and certificate for this node from whichever of these nodes gives one, over their links. */
 export const renewIdentity = Effect.fn("ca.renewIdentity")(function* (
   identity: NodeIdentity,
-  authorityNode: string
+  nodes: ReadonlyArray<string>
 ) {
   const link = yield* Link
   const keys = generateKeys()
+  // The same to each: an answer that was lost is given again.
   const request = signingRequest(keys, identity.node).toString("base64")
-  const failed = (error: LinkError | Schema.SchemaError) =>
-    new CaError({ code: "failed", path: authorityNode, reason: reasonOf(error) })
-  const replies = yield* link
-    .call(authorityNode, renewKind, { request })
-    .pipe(Stream.take(1), Stream.runCollect, Effect.mapError(failed))
-  const answer = yield* Schema.decodeUnknownEffect(JoinAnswer)(replies[0]).pipe(Effect.mapError(failed))
-  return yield* acceptCertificate(identity.node, keys, answer.certificate, identity.ca)
+  const askedOf = (node: string) =>
+    link.call(node, renewKind, { request }).pipe(
+      Stream.take(1),
+      Stream.runCollect,
+      Effect.flatMap((replies) => Schema.decodeUnknownEffect(JoinAnswer)(replies[0])),
+      Effect.timeoutOrElse({
+        duration: decisionTimeoutMs,
+        orElse: () => Effect.fail({ reason: `no answer within ${decisionTimeoutMs} ms` })
+      }),
+      Effect.mapError((error) => `${node}: ${"reason" in error ? error.reason : error.message}`)
+    )
+  const tried: Array<string> = []
+  for (const node of nodes) {
+    const said = yield* Effect.result(askedOf(node))
+    if (said._tag === "Success")
+      return yield* acceptCertificate(identity.node, keys, said.success.certificate, identity.ca)
+    tried.push(said.failure)
+  }
+  const reason = tried.length === 0 ? "no node with a kernel is known" : tried.join("; ").slice(0, 2000)
+  return yield* new CaError({ code: "failed", path: renewKind, reason })
 })

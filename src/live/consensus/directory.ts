@@ -13,5 +13,9 @@ export class Directory extends Context.Service<
     readonly addressOf: (node: string) => string | null
     /** Ends, with the reason, when this node takes no part any more. */
     readonly broken: Effect.Effect<string>
+    /** Why this node is no member any more; null while it may be one. */
+    readonly removed: () => string | null
+    /** It has learned that it was removed: it takes no part any more, and says so to whoever asks. */
+    readonly leave: (reason: string) => void
   }
 >()("novacron/live/consensus/Directory") {}

@@ -36,6 +36,8 @@ export interface ConnectionOptions extends HeartbeatOptions {
   readonly dialler: string
   /** When the other side's certificate ends, milliseconds since the epoch. */
   readonly certificateEndsMs: number
+  /** Of the other side's certificate. */
+  readonly serial: string
   readonly helloTimeoutMs: number
   readonly handlers: ReadonlyMap<string, LinkHandler>
 }

@@ -1,7 +1,7 @@
 /**
  * The node's one door: a TLS 1.3 listener and dialler with the node's certificate. The application protocol
- * (ALPN, RFC 7301) says what a connection is for: `novacron-link/1`, `novacron-stream/1`, `novacron-group/1`, `novacron-join/1`.
- * Only for the last one may the dialler come without a certificate.
+ * (ALPN, RFC 7301) says what a connection is for: `novacron-link/1`, `novacron-stream/1`, `novacron-group/1`, `novacron-key/1`,
+ * `novacron-join/1`. Only for the last one may the dialler come without a certificate.
  */
 import { X509Certificate } from "node:crypto"
 import type { Socket } from "node:net"
@@ -18,7 +18,8 @@ export const protocols = {
   link: "novacron-link/1",
   stream: "novacron-stream/1",
   group: "novacron-group/1",
-  join: "novacron-join/1"
+  join: "novacron-join/1",
+  key: "novacron-key/1"
 } as const
 export type Protocol = (typeof protocols)[keyof typeof protocols]
 
@@ -42,7 +43,7 @@ export interface Accepted {
 export type Route =
   | { readonly protocol: "novacron-join/1"; readonly take: (socket: TLSSocket) => void }
   | {
-      readonly protocol: "novacron-link/1" | "novacron-stream/1" | "novacron-group/1"
+      readonly protocol: Exclude<Protocol, "novacron-join/1">
       readonly take: (accepted: Accepted) => void
     }
 
@@ -62,6 +63,8 @@ export class Endpoint extends Context.Service<
     ) => Effect.Effect<Accepted, LinkError>
     /** Show this certificate from now on; connections that exist stay. The node must be the same. */
     readonly replaceIdentity: (identity: NodeIdentity) => Effect.Effect<void>
+    /** Who shows a certificate with one of these serials is not spoken with; connections that exist are cut. */
+    readonly refuse: (serials: ReadonlySet<string>) => Effect.Effect<void>
   }
 >()("novacron/live/link/Endpoint") {
   static readonly layer = (options: EndpointOptions) => Layer.effect(Endpoint, makeEndpoint(options))
@@ -77,7 +80,8 @@ const makeEndpoint = Effect.fn("Endpoint.make")(function* (options: EndpointOpti
   const { node } = identity
   const timeoutMs = options.handshakeTimeoutMs ?? defaultHandshakeTimeoutMs
   const routes = new Map<string, Route>()
-  const server = yield* listen(options, timeoutMs, (socket) => take(socket, identity, routes))
+  const shown = new Shown()
+  const server = yield* listen(options, timeoutMs, (socket) => take(socket, identity, routes, shown))
   const bound = server.address()
   if (bound === null || typeof bound === "string") throw new Error("a TCP listener without a port")
   const host = bound.family === "IPv6" ? `[${bound.address}]` : bound.address
@@ -93,7 +97,8 @@ const makeEndpoint = Effect.fn("Endpoint.make")(function* (options: EndpointOpti
         }),
         () => Effect.sync(() => routes.delete(route.protocol))
       ),
-    dial: (address, protocol, expected) => dial(address, protocol, expected, identity, timeoutMs),
+    dial: (address, protocol, expected) => dial(address, protocol, expected, { identity, timeoutMs, shown }),
+    refuse: (serials) => Effect.sync(() => shown.refuse(serials)),
     replaceIdentity: (next) =>
       Effect.sync(() => {
         if (next.node !== node) throw new Error(`the identity of ${next.node} can't replace that of ${node}`)
@@ -102,6 +107,26 @@ const makeEndpoint = Effect.fn("Endpoint.make")(function* (options: EndpointOpti
       })
   })
 })
+
+/** Which certificates the connections that are open have shown, and which of all are refused. */
+class Shown {
+  readonly #open = new Map<TLSSocket, string>()
+  #refused: ReadonlySet<string> = new Set()
+
+  isRefused(serial: string): boolean {
+    return this.#refused.has(serial)
+  }
+
+  take(socket: TLSSocket, serial: string): void {
+    this.#open.set(socket, serial)
+    socket.once("close", () => this.#open.delete(socket))
+  }
+
+  refuse(serials: ReadonlySet<string>): void {
+    this.#refused = serials
+    for (const [socket, serial] of this.#open) if (serials.has(serial)) socket.destroy()
+  }
+}
 
 const secure = (identity: NodeIdentity) => ({
   key: identity.key,
@@ -152,7 +177,12 @@ const listen = (
   )
 }
 
-function take(socket: TLSSocket, identity: NodeIdentity, routes: ReadonlyMap<string, Route>): void {
+function take(
+  socket: TLSSocket,
+  identity: NodeIdentity,
+  routes: ReadonlyMap<string, Route>,
+  shown: Shown
+): void {
   const route = routes.get(socket.alpnProtocol || "")
   // A resumed session would carry an identity from before; nobody here resumes.
   if (route === undefined || socket.isSessionReused()) {
@@ -163,13 +193,13 @@ function take(socket: TLSSocket, identity: NodeIdentity, routes: ReadonlyMap<str
     route.take(socket)
     return
   }
-  const accepted = authenticate(socket, identity)
+  const accepted = authenticate(socket, identity, shown)
   if (typeof accepted === "string") socket.destroy()
   else route.take(accepted)
 }
 
 /** Who is at the other end, by its certificate; otherwise why that is not known. */
-function authenticate(socket: TLSSocket, identity: NodeIdentity): Accepted | string {
+function authenticate(socket: TLSSocket, identity: NodeIdentity, shown: Shown): Accepted | string {
   const certificate = socket.getPeerX509Certificate()
   if (!socket.authorized || certificate === undefined) {
     return `no certificate of this authority: ${socket.authorizationError?.message ?? "none was shown"}`
@@ -179,6 +209,8 @@ function authenticate(socket: TLSSocket, identity: NodeIdentity): Accepted | str
   }
   const peer = nodeOf(certificate)
   if (peer === null) return "the certificate names no node"
+  if (shown.isRefused(certificate.serialNumber)) return `the certificate of ${peer} was taken back`
+  shown.take(socket, certificate.serialNumber)
   return { socket, peer, certificate }
 }
 
@@ -186,8 +218,11 @@ const dial = (
   address: string,
   protocol: Protocol,
   expected: string | null,
-  identity: NodeIdentity,
-  timeoutMs: number
+  {
+    identity,
+    timeoutMs,
+    shown
+  }: { readonly identity: NodeIdentity; readonly timeoutMs: number; readonly shown: Shown }
 ): Effect.Effect<Accepted, LinkError> =>
   Effect.callback<Accepted, LinkError>((resume) => {
     const failed = (code: LinkError["code"], reason: string) =>
@@ -211,7 +246,7 @@ const dial = (
     socket.on("error", (error) => failed("unreachable", `${address}: ${error.message}`))
     socket.once("close", () => failed("unreachable", `${address}: the connection was closed`))
     socket.once("secureConnect", () => {
-      const accepted = authenticate(socket, identity)
+      const accepted = authenticate(socket, identity, shown)
       const problem =
         typeof accepted === "string"
           ? accepted

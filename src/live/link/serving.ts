@@ -21,6 +21,8 @@ interface Served {
 interface ServingOptions {
   readonly hello: Hello
   readonly handlers: ReadonlyMap<string, LinkHandler>
+  /** Of the other side's certificate. */
+  readonly serial: string
 }
 
 class ReplyTooLarge {
@@ -90,7 +92,7 @@ export class Serving {
   }
 
   #serve(id: number, served: Served, handler: LinkHandler, payload: unknown): Effect.Effect<void> {
-    return Stream.suspend(() => handler(this.#wire.peer, payload)).pipe(
+    return Stream.suspend(() => handler(this.#wire.peer, payload, this.#options.serial)).pipe(
       Stream.runForEach((item) => this.#reply(id, served, item)),
       Effect.matchCauseEffect({
         onSuccess: () => this.#wire.send(encodeFrame(frameType.end, id)),
