@@ -1,4 +1,5 @@
 /** What can be simulated, by name. */
+import { run as runFencing } from "./fencing/run.ts"
 import { run as runFleet } from "./fleet/run.ts"
 import { raft } from "./raft/scenario.ts"
 import { run as runSwim } from "./swim/run.ts"
@@ -9,7 +10,12 @@ import type { Scenario } from "./verdict.ts"
 const lives: ReadonlyArray<Scenario> = [
   raft,
   { name: "swim", about: "members that find out who is there", run: runSwim },
-  { name: "fleet", about: "the kernel and its hosts, with operators and faults", run: runFleet }
+  { name: "fleet", about: "the kernel and its hosts, with operators and faults", run: runFleet },
+  {
+    name: "fencing",
+    about: "the same with leases, watchers and clocks that drift: machines of lost hosts start elsewhere",
+    run: runFencing
+  }
 ]
 
 const lifeOf = (seed: number): Scenario =>

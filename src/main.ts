@@ -108,6 +108,23 @@ const upCommand = Command.make(
   })
 ).pipe(Command.withDescription("Run a node: with a kernel of its own, or joined to another node's"))
 
+const watchLeaseCommand = Command.make(
+  "watch-lease",
+  {},
+  Effect.fnUntraced(function* () {
+    const { resolved } = yield* loadedConfigWith({})
+    server = async (signal) => {
+      const { watchLease } = await import("./live/fencing/watcher.ts")
+      // Whoever starts it keeps it: where there is nothing to watch yet there will be.
+      while (!signal.aborted) await watchLease(resolved.dataDir, signal)
+    }
+  })
+).pipe(
+  Command.withDescription(
+    "Watch this host's lease beside its node, and end the machines that may start elsewhere when it runs out"
+  )
+)
+
 const labCommand = Command.make(
   "lab",
   {
@@ -164,5 +181,9 @@ function exitCodeOf(error: unknown): number {
   return typeof tag === "string" && damages.has(tag) ? exitCodes.damaged : exitCodes.notStarted
 }
 
-const parsed = await runCli(process.argv.slice(2), { up: upCommand, lab: labCommand })
+const parsed = await runCli(process.argv.slice(2), {
+  up: upCommand,
+  lab: labCommand,
+  "watch-lease": watchLeaseCommand
+})
 process.exitCode = server === null ? parsed : await serve(server)

@@ -5,6 +5,7 @@ import { noFaults } from "../world/hypervisor/machine.ts"
 import type { Fleet } from "../world/hypervisor.ts"
 import type { Random } from "../world/random.ts"
 import type { Runtime } from "../world/runtime.ts"
+import type { FencingOptions } from "./fencing.ts"
 import type { SimulatedHost } from "./host.ts"
 import type { SimulatedNode } from "./node.ts"
 import type { RunOptions } from "./options.ts"
@@ -65,7 +66,25 @@ export class Faults {
     this.#repeat(faults.transferBreakEveryMs, () => this.#breakTransfers())
     this.#repeat(faults.machineKillEveryMs, () => this.#end("machineKills"))
     this.#repeat(faults.powerOffEveryMs, () => this.#end("powerOffs"))
+    const { fencing } = this.#options
+    if (fencing !== null) this.#repeat(fencing.takeOverEveryMs, () => this.#takeOver(fencing))
     this.#watch()
+  }
+
+  /** Another kernel leads at once, and does not reach a host for about as long as it takes to start its machines elsewhere. */
+  #takeOver({ leaseMs, handOverMs, marginMs }: FencingOptions): void {
+    const host = this.#any()
+    if (!this.#node.isUp || this.#cut.has(host)) return
+    this.counts.kernelCrashes++
+    this.counts.lineBreaks++
+    this.#cut.add(host)
+    this.#node.crash()
+    const { schedule } = this.#world.runtime
+    schedule.after(this.#random.next() * 300, () => {
+      if (!this.#isOver) this.#node.start()
+    })
+    const awayMs = (2 * leaseMs + handOverMs + marginMs + 5000) * (0.5 + this.#random.next())
+    schedule.after(awayMs, () => this.#cut.delete(host))
   }
 
   /**
@@ -194,7 +213,7 @@ export class Faults {
     const kernel = this.#node.kernel
     const stream = `host/${name}`
     const actor = kernel?.resident().get(stream)
-    if (kernel === null || actor === undefined || actor.chart.value === "lost") return
+    if (kernel === null || actor === undefined || away.includes(actor.chart.value)) return
     this.counts.losses++
     const command = { stream, id: `lose/${name}/${sinceMs}`, correlation: "", principal: lookout }
     const message = { type: "host.lose", reason: "it is silent" }
@@ -202,4 +221,5 @@ export class Faults {
   }
 }
 
+const away: ReadonlyArray<unknown> = ["lost", "fenced"]
 const lookout = { kind: "node", name: "n" } as const

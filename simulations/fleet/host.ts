@@ -2,6 +2,8 @@
 import { Context, Effect, Exit, Layer, Scope } from "effect"
 import type { HostFacts } from "../../src/events/host.ts"
 import { HostAgent } from "../../src/kernel/agent.ts"
+import { keepLease } from "../../src/kernel/lease.ts"
+import type { LeaseKeeping } from "../../src/kernel/lease.ts"
 import { takePart } from "../../src/kernel/membership.ts"
 import type { Say } from "../../src/kernel/membership.ts"
 import type { Hypervisor } from "../../src/kernel/ports/hypervisor.ts"
@@ -11,6 +13,7 @@ import type { Line } from "../world/line.ts"
 import type { Runtime } from "../world/runtime.ts"
 import { simTransport } from "../world/transport.ts"
 import { epochMs } from "../world/runtime.ts"
+import type { HostFencing } from "./fencing.ts"
 
 type Services = HostAgent | Hypervisor
 
@@ -26,12 +29,18 @@ export class SimulatedHost {
   /** Since when nobody can reach it; null while somebody can. */
   silentSinceMs: number | null = 0
   #hadPower = true
+  readonly fencing: HostFencing | null
+  readonly #askLease: ((host: SimulatedHost) => LeaseKeeping["ask"]) | null
 
   constructor(
     name: string,
     memoryMib: number,
     world: { readonly fleet: Fleet; readonly runtime: Runtime; readonly line: Line },
-    say: (host: SimulatedHost) => Say
+    say: (host: SimulatedHost) => Say,
+    leases: {
+      readonly host: HostFencing
+      readonly ask: (host: SimulatedHost) => LeaseKeeping["ask"]
+    } | null = null
   ) {
     this.name = name
     this.line = world.line
@@ -39,6 +48,8 @@ export class SimulatedHost {
     this.#runtime = world.runtime
     this.#facts = { ...simFacts, memoryMib }
     this.#say = say
+    this.fencing = leases?.host ?? null
+    this.#askLease = leases?.ask ?? null
   }
 
   get isUp(): boolean {
@@ -51,9 +62,11 @@ export class SimulatedHost {
     // What the agent still did in the moment in which the power went is lost too.
     if (!this.#hadPower) this.#endMachines()
     this.#hadPower = true
+    if (this.fencing !== null) this.fencing.hasPower = true
     const scope = Scope.makeUnsafe()
     this.#scope = scope
-    const hypervisor = simLayer(this.#fleet, this.name, this.#facts)
+    const lease = this.fencing?.keeping(this.#askLease?.(this) ?? Effect.never)
+    const hypervisor = simLayer(this.#fleet, this.name, this.#facts, lease?.lease.mayRun)
     const services = HostAgent.layer(this.name).pipe(
       Layer.provideMerge(hypervisor),
       Layer.provide(simTransport)
@@ -66,8 +79,10 @@ export class SimulatedHost {
         host: this.name,
         address: this.name,
         labels: {},
-        linkedSince: Effect.sync(() => this.line.since)
+        linkedSince: Effect.sync(() => this.line.since),
+        ...(lease === undefined ? {} : { lease })
       }
+      if (lease !== undefined) yield* keepLease(lease).pipe(Effect.forkIn(scope))
       yield* takePart(this.#say(this), options).pipe(Effect.provide(context), Effect.forkIn(scope))
     })
     this.#runtime.fork(part)
@@ -80,7 +95,11 @@ export class SimulatedHost {
     this.line.break()
     this.#scope = null
     this.agent = null
-    this.#runtime.fork(Scope.close(scope, Exit.void))
+    // Of a host that is fenced meanwhile nothing may run that was begun in this very moment.
+    const ends = Effect.sync(() => {
+      if (this.fencing !== null && !this.#hadPower) this.#endMachines()
+    })
+    this.#runtime.fork(Effect.andThen(Scope.close(scope, Exit.void), ends))
   }
 
   /** The whole host loses its power. */
@@ -88,6 +107,7 @@ export class SimulatedHost {
     this.crashAgent()
     this.#hadPower = false
     this.#endMachines()
+    this.fencing?.powerLost()
   }
 
   #endMachines(): void {

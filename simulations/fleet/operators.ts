@@ -33,6 +33,7 @@ export class Operators {
   readonly issued: Array<Issued> = []
   readonly #runtime: Runtime
   readonly #random: Random
+  readonly #hostFailures: Random
   readonly #node: SimulatedNode
   readonly #options: RunOptions
   #isOpen = true
@@ -49,6 +50,7 @@ export class Operators {
   ) {
     this.#runtime = world.runtime
     this.#random = world.random.split("operators")
+    this.#hostFailures = world.random.split("host failures")
     this.#node = node
     this.#options = options
     this.done = Object.fromEntries(commandNames.map((name) => [name, 0])) as Record<CommandName, number>
@@ -104,8 +106,18 @@ export class Operators {
         : [{ name: "root", sizeMib: 64, storage: random.chance(0.3) ? "shared" : "local" }],
       labels: { "dirty-mib-per-second": String(random.int(1, 40)) },
       antiAffinity: random.chance(0.1) ? [`vm-${random.int(0, machines - 1)}`] : [],
-      onCrash: random.chance(0.8) ? "restart" : "stop"
+      onCrash: random.chance(0.8) ? "restart" : "stop",
+      ...(this.#options.fencing === null ? {} : this.#ofFencing())
     })
+  }
+
+  /** Mostly machines that may start elsewhere. */
+  #ofFencing() {
+    const own = this.#hostFailures
+    return {
+      ...(own.chance(0.6) ? { disks: [{ name: "root", sizeMib: 64, storage: "shared" }] } : {}),
+      onHostFailure: own.chance(0.8) ? "restart" : "wait"
+    }
   }
 
   #draw(name: CommandName): Asked | null {

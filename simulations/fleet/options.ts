@@ -1,4 +1,6 @@
 /** What a simulated fleet is: every knob drawn from the seed, each of them sometimes at nothing (swarm testing, Groce 2012). */
+import { drawFencing } from "./fencing.ts"
+import type { FencingOptions } from "./fencing.ts"
 import type { LineOptions } from "../world/line.ts"
 import type { Faults } from "../world/hypervisor.ts"
 import { noFaults } from "../world/hypervisor/machine.ts"
@@ -66,6 +68,8 @@ export interface RunOptions {
   readonly hypervisor: Faults
   readonly faults: FaultOptions
   readonly operators: OperatorOptions
+  /** Null where no host holds a lease, and none is fenced. */
+  readonly fencing: FencingOptions | null
 }
 
 function pick<A>(random: Random, some: ReadonlyArray<A>): A {
@@ -140,6 +144,37 @@ export function drawOptions(random: Random): RunOptions {
     },
     hypervisor: drawHypervisor(random),
     faults: drawFaults(random),
-    operators: drawOperators(random)
+    operators: drawOperators(random),
+    fencing: null
+  }
+}
+
+/** What leaves a machine that does not run. */
+const rare = ({ stop, pause, delete: removal }: OperatorOptions["weights"]) => ({
+  ...{ stop: stop * 0.2, pause: pause * 0.2, delete: removal * 0.2 }
+})
+
+/** Where hosts are away for longer than a lease, and soon said to be lost: else there is little to fence. */
+export function drawFenced(random: Random): RunOptions {
+  const options = drawOptions(random)
+  const own = random.split("fencing")
+  const { weights } = options.operators
+  return {
+    ...options,
+    safetyMs: own.int(30_000, 90_000),
+    faults: {
+      ...options.faults,
+      hostCrashEveryMs: every(own, 5000, 40_000),
+      lineBreakEveryMs: every(own, 3000, 30_000),
+      downMeanMs: 2000 * 10 ** own.next(),
+      lostAfterMs: pick(own, [500, 1000, 5000])
+    },
+    operators: {
+      ...options.operators,
+      thinkMeanMs: 300 * 10 ** own.next(),
+      machines: own.int(2, 8),
+      weights: { ...weights, migrate: weights.migrate * own.next(), ...rare(weights) }
+    },
+    fencing: drawFencing(own)
   }
 }

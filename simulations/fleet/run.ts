@@ -25,10 +25,11 @@ import type { Random } from "../world/random.ts"
 import { Runtime } from "../world/runtime.ts"
 import { Schedule } from "../world/schedule.ts"
 import { Faults } from "./faults.ts"
+import { FleetFencing, HostFencing } from "./fencing.ts"
 import { SimulatedHost } from "./host.ts"
 import { SimulatedNode } from "./node.ts"
 import { Operators, isOver } from "./operators.ts"
-import { drawOptions } from "./options.ts"
+import { drawFenced, drawOptions } from "./options.ts"
 import type { RunOptions } from "./options.ts"
 
 export interface Verdict {
@@ -52,6 +53,7 @@ const patienceMs = 1_800_000
 const lookEveryMs = 20
 
 export class World {
+  readonly seed: number
   readonly options: RunOptions
   readonly random: Random
   readonly schedule: Schedule
@@ -61,11 +63,13 @@ export class World {
   readonly node: SimulatedNode
   readonly operators: Operators
   readonly faults: Faults
+  readonly fencing: FleetFencing | null
   #looked = 0
 
-  constructor(seed: number) {
+  constructor(seed: number, isFenced = false) {
+    this.seed = seed
     this.random = makeRandom(seed)
-    this.options = drawOptions(this.random.split("options"))
+    this.options = (isFenced ? drawFenced : drawOptions)(this.random.split("options"))
     const { hostMemoryMib, bandwidthBytesPerSecond, hypervisor } = this.options
     this.schedule = new Schedule(this.random.split("schedule"), events_max)
     this.runtime = new Runtime(this.schedule, this.random.split("runtime"))
@@ -77,18 +81,32 @@ export class World {
     this.node.onFailure = (reason) => {
       throw new Violation("crash", `the kernel did not start: ${reason}`)
     }
+    const { fencing } = this.options
+    this.fencing =
+      fencing === null ? null : new FleetFencing(this, fencing, this.hosts, () => this.node.kernel)
     for (let index = 0; index < this.options.hosts; index++) {
       const name = `h${index}`
       const line = new Line(this.random.split(`line ${name}`), () => options().line)
       this.hosts.set(
         name,
-        new SimulatedHost(name, hostMemoryMib, { fleet: this.fleet, runtime: this.runtime, line }, (host) =>
-          this.node.sayFrom(host)
+        new SimulatedHost(
+          name,
+          hostMemoryMib,
+          { fleet: this.fleet, runtime: this.runtime, line },
+          (host) => this.node.sayFrom(host),
+          this.#leasesOf(name)
         )
       )
     }
     this.operators = new Operators(this, this.node, this.options)
     this.faults = new Faults(this, this.node, this.options)
+  }
+
+  #leasesOf(name: string) {
+    const { fencing } = this
+    if (fencing === null || this.options.fencing === null) return null
+    const host = new HostFencing(name, this, this.options.fencing, fencing.counts)
+    return { host, ask: (asking: SimulatedHost) => fencing.ask(asking) }
   }
 
   /** Nothing gets lost any more. */
@@ -107,10 +125,12 @@ export class World {
     for (const host of this.hosts.values()) host.start()
     this.operators.start()
     this.faults.start()
+    this.fencing?.start()
     this.#pass(this.options.safetyMs)
     this.operators.close()
     this.becomeCalm()
     this.faults.end()
+    this.fencing?.end()
     this.#settle()
     this.#finish()
   }
@@ -142,10 +162,12 @@ export class World {
     if (kernel === null || this.operators.waiting > 0 || kernel.waiting() > 0) return false
     for (const host of this.hosts.values()) {
       const actor = kernel.resident().get(`host/${host.name}`)
-      if (!host.line.isUp || actor === undefined || actor.chart.value === "lost") return false
+      const isAway = actor?.chart.value === "lost" || actor?.chart.value === "fenced"
+      if (!host.line.isUp || actor === undefined || isAway) return false
     }
     for (const { outstanding, stream, chart } of kernel.resident().values()) {
-      if (outstanding.length > 0) return false
+      // A machine that fits nowhere is tried again for hours.
+      if (outstanding.some(({ request }) => request.port !== "timer")) return false
       if (stream.startsWith("migration/") && !isOver(describe(chart))) return false
     }
     return true
@@ -197,8 +219,9 @@ const calm = (options: RunOptions): RunOptions => ({
   store: { ...options.store, fails: 0 }
 })
 
-export function run(seed: number): Verdict {
-  const world = new World(seed)
+export const run = (seed: number): Verdict => verdictOf(new World(seed))
+
+export function verdictOf(world: World): Verdict {
   let violation: Violation | null = null
   try {
     world.run()
@@ -208,7 +231,7 @@ export function run(seed: number): Verdict {
         ? error
         : new Violation("crash", error instanceof Error ? (error.stack ?? error.message) : String(error))
   }
-  const { schedule, node, operators, faults, fleet, options } = world
+  const { seed, schedule, node, operators, faults, fleet, options } = world
   const facts = node.disk.facts
   return {
     seed,
@@ -220,6 +243,7 @@ export function run(seed: number): Verdict {
       ...faults.counts,
       ...fleet.injected,
       ...node.counts,
+      ...world.fencing?.counts,
       facts: facts.length,
       commands: operators.issued.length,
       refused: operators.issued.filter(({ answer }) => answer === "refused").length,

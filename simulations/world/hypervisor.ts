@@ -6,7 +6,10 @@
 import { Clock, Effect, Exit, FiberSet, Latch, Layer, Semaphore, Stream } from "effect"
 import type { HostFacts } from "../../src/events/host.ts"
 import type { Channel } from "../../src/events/requests.ts"
+import { staysWithHost } from "../../src/events/vm.ts"
 import type { VmSpec } from "../../src/events/vm.ts"
+import { always } from "../../src/kernel/lease.ts"
+import type { MayRun } from "../../src/kernel/lease.ts"
 import { Hypervisor, HypervisorError } from "../../src/kernel/ports/hypervisor.ts"
 import type { Arrival, MigrationReport, VmEnded } from "../../src/kernel/ports/hypervisor.ts"
 import { SharedWork } from "../../src/kernel/shared-work.ts"
@@ -70,6 +73,15 @@ export function crashHost(fleet: Fleet, host: SimHost, nowMs: number): void {
     machine.outgoing = null
   }
   host.ended.length = 0
+}
+
+/** The watcher ends what may be restarted elsewhere, in whatever state it is; gives their names. */
+export function endLeased(fleet: Fleet, host: SimHost, nowMs: number): ReadonlyArray<string> {
+  const running = [...host.machines.values()].filter(
+    ({ state, spec }) => state !== "defined" && staysWithHost(spec) === null
+  )
+  for (const { vm } of running) died(fleet, host, vm, nowMs, "crash")
+  return running.map(({ vm }) => vm)
 }
 
 /** The guest powers off by itself. */
@@ -153,12 +165,30 @@ class Driver {
   readonly #locks = new Map<string, Semaphore.Semaphore>()
   readonly fleet: Fleet
   readonly host: SimHost
+  readonly mayRun: MayRun
   readonly run: (work: Effect.Effect<void>) => unknown
 
-  constructor(fleet: Fleet, host: SimHost, run: (work: Effect.Effect<void>) => unknown) {
+  constructor(fleet: Fleet, host: SimHost, mayRun: MayRun, run: (work: Effect.Effect<void>) => unknown) {
     this.fleet = fleet
     this.host = host
+    this.mayRun = mayRun
     this.run = run
+  }
+
+  /** As `on`, of what makes a machine run: not once its host's lease has run out since it was asked for. */
+  private running<A>(
+    op: string,
+    vm: string,
+    work: (machine: Machine, now: number) => Operation<A>
+  ): Operation<A> {
+    return Effect.suspend(() => {
+      const may = this.mayRun()
+      return this.on(op, vm, (machine, now) =>
+        staysWithHost(machine.spec) === null && !may()
+          ? fail(op, vm, "failed", "the lease of this host has run out")
+          : work(machine, now)
+      )
+    })
   }
 
   /** One operation of a machine at a time, in the order in which they were asked for, as the live driver does it. */
@@ -207,7 +237,7 @@ class Driver {
   }
 
   start(vm: string) {
-    return this.on("start", vm, (machine, now) => {
+    return this.running("start", vm, (machine, now) => {
       const platform = { accelerator: "sim", machine: machine.spec.machine }
       if (machine.state === "running") return Effect.succeed(platform)
       if (machine.state !== "defined") return wrongState("start", machine)
@@ -242,7 +272,7 @@ class Driver {
   }
 
   resume(vm: string) {
-    return this.on("resume", vm, (machine, now) => {
+    return this.running("resume", vm, (machine, now) => {
       if (machine.state === "running") return Effect.void
       if (machine.gone) return fail("resume", vm, "not-found", "the machine that arrived here is gone")
       const arrived = machine.state === "incoming" && machine.arrived
@@ -257,7 +287,7 @@ class Driver {
   }
 
   reboot(vm: string) {
-    return this.on("reboot", vm, (machine, now) => {
+    return this.running("reboot", vm, (machine, now) => {
       if (machine.state !== "running") return wrongState("reboot", machine)
       return Effect.andThen(
         busy("reboot", machine),
@@ -413,12 +443,17 @@ export const simFacts: HostFacts = {
 }
 
 /** A driver for this host of the fleet; closing it leaves the machines as they are. */
-export const simLayer = (fleet: Fleet, name: string, facts: HostFacts = simFacts): Layer.Layer<Hypervisor> =>
+export const simLayer = (
+  fleet: Fleet,
+  name: string,
+  facts: HostFacts = simFacts,
+  mayRun: MayRun = always
+): Layer.Layer<Hypervisor> =>
   Layer.effect(
     Hypervisor,
     Effect.gen(function* () {
       const host = hostOf(fleet, name)
-      const driver = new Driver(fleet, host, yield* FiberSet.makeRuntime<never, void, never>())
+      const driver = new Driver(fleet, host, mayRun, yield* FiberSet.makeRuntime<never, void, never>())
       return Hypervisor.of({
         facts: Effect.succeed(facts),
         list: Effect.sync(() => [...host.machines.values()].map(({ vm, state }) => ({ vm, state }))),

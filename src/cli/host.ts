@@ -2,6 +2,7 @@
 import { Effect } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { allPages, withApi } from "./connection.ts"
+import { failure } from "./exit.ts"
 import { mutate, mutationFlags } from "./mutate.ts"
 import { output } from "./output.ts"
 import { showRow } from "./vm.ts"
@@ -83,7 +84,42 @@ const activate = Command.make(
   })
 ).pipe(Command.withDescription("Place machines on a drained host again"))
 
+const confirmOff = Command.make(
+  "confirm-off",
+  {
+    host: hostArgument,
+    reason: Flag.String("reason").pipe(
+      Flag.withDescription("How that was seen, for the journal"),
+      Flag.withMetavar("TEXT"),
+      Flag.withDefault("")
+    ),
+    yes: Flag.Boolean("yes").pipe(
+      Flag.withAlias("y"),
+      Flag.withDescription("Don't ask"),
+      Flag.withoutNegation,
+      Flag.withDefault(false)
+    ),
+    ...mutationFlags
+  },
+  Effect.fnUntraced(function* ({ host, reason, yes, ...flags }) {
+    if (!yes && !flags.dryRun) {
+      const to = yield* output
+      const sure = yield* to.confirm(
+        `Is ${host} off, and does nothing run there? Else its machines will run twice.`
+      )
+      if (sure === null) {
+        const hint = "give --yes where nobody can be asked"
+        return yield* failure("usage", "that a host is off has to be confirmed", hint)
+      }
+      if (!sure) return yield* failure("failure", `nothing is said of ${host}`)
+    }
+    yield* mutate(flags, `take host ${host} for off`, (calls, request) =>
+      calls.hosts.confirmOff({ ...request, params: { name: host }, payload: { reason } })
+    )
+  })
+).pipe(Command.withDescription("Say that a lost host is off: its machines start elsewhere"))
+
 export const host = Command.make("host").pipe(
-  Command.withDescription("See and drain hosts"),
-  Command.withSubcommands([list, show, drain, activate])
+  Command.withDescription("See, drain and fence hosts"),
+  Command.withSubcommands([list, show, drain, activate, confirmOff])
 )

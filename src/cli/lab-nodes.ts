@@ -11,6 +11,7 @@ import { Effect } from "effect"
 import { Hypervisor } from "../kernel/ports/hypervisor.ts"
 import { ApiClient } from "../live/api/client.ts"
 import { newSecret, tokenHash, tokenText } from "../live/ca/tokens.ts"
+import { FencingFolder } from "../live/fencing/folder.ts"
 import { qemuLayer } from "../live/hypervisor/qemu.ts"
 
 /** Something the user can do about it; shown without a stack. */
@@ -161,6 +162,7 @@ export async function clear(folder: string): Promise<{ readonly nodes: number; r
   // Only now, when no agent is left that could start one again.
   for (const name of names) {
     const dataDir = join(folder, name)
+    await new FencingFolder(dataDir).endWatcher()
     if (existsSync(join(dataDir, "vms"))) ended.machines += await removeMachines(dataDir)
   }
   await rm(folder, { recursive: true, force: true })

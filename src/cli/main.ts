@@ -21,12 +21,13 @@ import { vm } from "./vm.ts"
 export interface OwnCommands {
   readonly up?: Command.Command.Any
   readonly lab?: Command.Command.Any
+  readonly "watch-lease"?: Command.Command.Any
 }
 
 export const makeCli = (own: OwnCommands = {}): ReturnType<typeof treeOf> => treeOf(own)
 
 const treeOf = (own: OwnCommands) => {
-  const given = [own.up, own.lab].filter((command) => command !== undefined)
+  const given = [own.up, own.lab, own["watch-lease"]].filter((command) => command !== undefined)
   const completion = makeCompletion(() => treeOf(own) as Command.Command.Any)
   const commands = [
     vm,

@@ -3,7 +3,7 @@
  * ordered.
  */
 import { join } from "node:path"
-import { Effect, Layer, Schedule } from "effect"
+import { Effect, Layer, Option, Schedule } from "effect"
 import { simulatedAgents, SimulatedHosts } from "../../simulations/world/agents.ts"
 import { simulatedConsoles } from "../../simulations/world/consoles.ts"
 import type { Fleet } from "../../simulations/world/hypervisor.ts"
@@ -32,6 +32,7 @@ import { consolesLayer, serveConsoles } from "../live/consoles.ts"
 import * as digest from "../live/digest.ts"
 import * as eventStore from "../live/event-store.ts"
 import { Endpoint } from "../live/link/endpoint.ts"
+import { askForLease, serveLeases } from "../live/leases.ts"
 import { serveMembership, serveRegistering, watchHosts } from "../live/membership.ts"
 import { measureAppends, measureCommands, measuredTurns, Metrics } from "../live/metrics.ts"
 import { gossipGauges } from "../live/gossip/gauges.ts"
@@ -41,6 +42,7 @@ import { layer as projectorLayer, Projector } from "../live/projector.ts"
 import { allProjections, queriesLayer, readsLayer, viewsLayer } from "../live/views.ts"
 import { journalFile } from "./offline.ts"
 import { authorityOf, serveAuthority } from "./up-authority.ts"
+import { fencerOf, keepOwnLease } from "./up-fencing.ts"
 import { noticeOthers, takePartInGossip } from "./up-gossip.ts"
 import { advertised, component, kernelNodeAt, layerOf, registration } from "./up-parts.ts"
 import type { Parts } from "./up-parts.ts"
@@ -174,7 +176,7 @@ const takeMembers = Effect.fnUntraced(function* (
   const asked = yield* config.cluster.voter ? takePartInGroup(parts) : servedAlone(parts)
   const own = yield* takePartHere(parts, say, asked)
   gossip.node = yield* noticeOthersHere(parts)
-  yield* Effect.forkScoped(watchHosts(nodeId, new Set(own), config.cluster.lost_after))
+  yield* Effect.forkScoped(watchHosts(nodeId, new Set(own), config.cluster.lost_after, fencerOf(parts)))
   const { forced_mode, detection_interval: intervalMs, enable_auto_detection: detects } = config.dwcp
   const forced = forced_mode === "" ? null : forced_mode
   yield* Effect.forkScoped(measureLinks({ node: nodeId, intervalMs, detects, forced }, metrics))
@@ -275,8 +277,16 @@ const takePartHere = Effect.fnUntraced(function* (
   linkedSince: Effect.Effect<number>
 ) {
   const { labels, driver } = parts.config.hypervisor
+  const give = yield* serveLeases()
   if (driver !== "sim") {
-    yield* Effect.forkScoped(takePart(say, { ...(yield* registration(parts)), linkedSince }))
+    const registering = { ...(yield* registration(parts)), linkedSince }
+    const { host } = registering
+    const directory = Option.getOrNull(yield* Effect.serviceOption(Directory))
+    const others = () => (directory?.members() ?? []).filter((node) => node !== host)
+    const askLease = yield* askForLease(others, () => give(host))
+    yield* Effect.forkScoped(
+      Effect.flatMap(keepOwnLease(parts, askLease), (lease) => takePart(say, { ...registering, lease }))
+    )
     return [parts.resolved.nodeId]
   }
   const hosts = yield* SimulatedHosts

@@ -31,12 +31,14 @@ import { qemuLayer } from "../live/hypervisor/qemu.ts"
 import { followKernels, rememberedKernels } from "../live/kernel-nodes.ts"
 import { linkLayer } from "../live/link.ts"
 import { Endpoint } from "../live/link/endpoint.ts"
+import { askForLease } from "../live/leases.ts"
 import { sayOver, serveRegistering } from "../live/membership.ts"
 import { Metrics } from "../live/metrics.ts"
 import { keepCertificate, renewOver } from "../live/renewal.ts"
 import { startUp } from "../live/start-up.ts"
 import { transportLayer } from "../live/transport.ts"
 import { takePartInGossip } from "./up-gossip.ts"
+import { keepOwnLease, ownLease, OwnLease } from "./up-fencing.ts"
 import { kernelComponents } from "./up-kernel.ts"
 import { component, Identity, KernelNode, kernelNodeAt, layerOf, registration } from "./up-parts.ts"
 import { makeFolders, readJoinToken, requireQemu, standingOn } from "./up-settings.ts"
@@ -186,17 +188,25 @@ function base(
 
 /** Machines of this host, by QEMU, and the agent that performs what is asked of them. */
 function machines(
-  { dataDir, imageDir, nodeId }: Loaded["resolved"],
+  { dataDir, imageDir, nodeId, sharedDir }: Loaded["resolved"],
   first: ReadonlyArray<string>
 ): ReadonlyArray<Component> {
   const runDir = join(dataDir, "run")
   return [
     component("transport", "core", ["network"], transportLayer({ folder: runDir })),
+    ownLease(dataDir),
     component(
       "hypervisor",
       "core",
-      ["environment", ...first],
-      Layer.provideMerge(qemuLayer({ dataDir, imageDir, runDir }), layerOf(requireQemu))
+      ["environment", "lease", ...first],
+      Layer.provideMerge(
+        Layer.unwrap(
+          Effect.map(OwnLease, ({ lease: { mayRun } }) =>
+            qemuLayer({ dataDir, imageDir, runDir, mayRun, sharedDir: sharedDir ?? undefined })
+          )
+        ),
+        layerOf(requireQemu)
+      )
     ),
     component("agent", "core", ["hypervisor", "transport"], HostAgent.layer(nodeId))
   ]
@@ -248,8 +258,12 @@ function joined({ config, resolved }: Loaded): ReadonlyArray<Component> {
             { kernels: kernels.names, founds: false, isAlone: false }
           )
           const say = yield* sayOver(kernels.names)
+          const askLease = yield* askForLease(kernels.names)
+          const registering = { ...(yield* registration({ config, resolved })), linkedSince }
           yield* Effect.forkScoped(
-            takePart(say, { ...(yield* registration({ config, resolved })), linkedSince })
+            Effect.flatMap(keepOwnLease({ config, resolved }, askLease), (lease) =>
+              takePart(say, { ...registering, lease })
+            )
           )
         })
       )

@@ -9,7 +9,7 @@ export const HostView = Schema.Struct({
   name: Name,
   /** Where its agent is reached by other nodes. */
   address: text(256),
-  state: Schema.Literals(["up", "draining", "lost"]),
+  state: Schema.Literals(["up", "draining", "lost", "fenced"]),
   total: Needs,
   used: Needs,
   driver: Schema.String,

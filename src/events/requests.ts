@@ -45,7 +45,8 @@ export const HypervisorRequest = Schema.Union([
   Schema.Struct({ ...onHost, op: Schema.tag("pause") }),
   Schema.Struct({ ...onHost, op: Schema.tag("resume") }),
   Schema.Struct({ ...onHost, op: Schema.tag("reboot") }),
-  Schema.Struct({ ...onHost, op: Schema.tag("remove") }),
+  /** `keepShared`: the machine may be elsewhere by now, with the disks that both hosts see. */
+  Schema.Struct({ ...onHost, op: Schema.tag("remove"), keepShared: Schema.optionalKey(Schema.Boolean) }),
   Schema.Struct({ ...onHost, op: Schema.tag("snapshot"), snapshot: Name }),
   Schema.Struct({ ...onHost, op: Schema.tag("restore"), snapshot: Name }),
   /** What is there now? Asked after restarts, and when an answer was lost. */
@@ -97,7 +98,9 @@ export const Request = Schema.Union([
     draw: Schema.optionalKey(text(160))
   }),
   Schema.Struct({ port: Schema.tag("timer"), op: Schema.tag("start"), name: Name, afterMs: Milliseconds }),
-  Schema.Struct({ port: Schema.tag("timer"), op: Schema.tag("stop"), name: Name })
+  Schema.Struct({ port: Schema.tag("timer"), op: Schema.tag("stop"), name: Name }),
+  /** Nothing that this actor has asked of the host and not heard about is wanted any more, nor an answer to it. */
+  Schema.Struct({ port: Schema.tag("agents"), op: Schema.tag("forget"), host: Name })
 ])
 export type Request = typeof Request.Type
 

@@ -1,6 +1,6 @@
 /** What can be asked of a virtual machine and what happened to it. */
 import { Schema } from "effect"
-import { Bytes, int, Labels, Name, text, withDefault } from "./fields.ts"
+import { Bytes, int, Labels, Milliseconds, Name, text, withDefault } from "./fields.ts"
 
 export const Disk = Schema.Struct({
   name: Name,
@@ -50,9 +50,25 @@ export const VmSpec = Schema.Struct({
   affinity: withDefault(Schema.Array(Name).check(Schema.isMaxLength(64)), []),
   antiAffinity: withDefault(Schema.Array(Name).check(Schema.isMaxLength(64)), []),
   /** What to do when the guest is found dead: boot it again from its disk, or leave it stopped. */
-  onCrash: withDefault(Schema.Literals(["restart", "stop"]), "restart")
+  onCrash: withDefault(Schema.Literals(["restart", "stop"]), "restart"),
+  /**
+   * What to do when its host is fenced: start it on another one, where its disks allow that, or wait for the host. One that may be
+   * restarted is ended when its host's lease runs out, one that waits is not.
+   */
+  onHostFailure: withDefault(Schema.Literals(["restart", "wait"]), "restart")
 })
 export type VmSpec = typeof VmSpec.Type
+
+/** Why a machine can't be started on another host when its own has failed; null when it can. */
+export function staysWithHost({ onHostFailure, disks }: VmSpec): string | null {
+  if (onHostFailure === "wait") return "its specification says to wait for its host"
+  const local = disks.filter(({ storage }) => storage === "local").map(({ name }) => name)
+  if (local.length === 0) return null
+  const names = local.slice(0, 4).join(", ")
+  return local.length === 1
+    ? `its disk ${names} lies on that host alone`
+    : `its disks ${names} lie on that host alone`
+}
 
 /** What a running machine was started with. It can only go on with the very same. */
 export const Platform = Schema.Struct({
@@ -76,6 +92,8 @@ export const VmState = Schema.Literals([
 export type VmState = typeof VmState.Type
 
 const host = { host: Name }
+/** Of its host, as that one's actor counts. */
+const loss = { loss: Schema.Int }
 const reason = { reason: text(2048) }
 const console = {
   mode: Schema.Literals(["read", "write"]),
@@ -116,6 +134,11 @@ export const VmCommand = Schema.Union([
   Schema.Struct({ type: Schema.tag("vm.observe"), ...host, state: VmState }),
   Schema.Struct({ type: Schema.tag("vm.lock"), migration: Name }),
   Schema.Struct({ type: Schema.tag("vm.handOver"), migration: Name, ...host, decision: Schema.String }),
+  /**
+   * Its host is fenced. `runs` is how often it had been asked to run when that was seen: one that was asked again since is left
+   * alone.
+   */
+  Schema.Struct({ type: Schema.tag("vm.fence"), ...host, ...loss, runs: Schema.Int, ...reason }),
   /** `doubtful`: the migration could not see to it that the guest runs. */
   Schema.Struct({
     type: Schema.tag("vm.unlock"),
@@ -168,6 +191,12 @@ export const VmFact = Schema.Union([
   Schema.Struct({ type: Schema.tag("vm.foundRunning") }),
   Schema.Struct({ type: Schema.tag("vm.foundPaused") }),
   Schema.Struct({ type: Schema.tag("vm.foundStopped") }),
+  /** Its host is fenced: it has no place any more, and is placed again. */
+  Schema.Struct({ type: Schema.tag("vm.fenced"), ...host, ...reason }),
+  /** Its host is fenced, and it waits for it all the same. */
+  Schema.Struct({ type: Schema.tag("vm.waitsForHost"), ...host, ...loss, ...reason }),
+  /** Nowhere could it be started now: it is tried again. `attempt` counts from 1. */
+  Schema.Struct({ type: Schema.tag("vm.recoveryDelayed"), attempt: Schema.Int, afterMs: Milliseconds }),
   Schema.Struct({ type: Schema.tag("vm.locked"), migration: Name }),
   Schema.Struct({ type: Schema.tag("vm.unlocked"), migration: Name }),
   Schema.Struct({

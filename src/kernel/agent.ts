@@ -139,7 +139,8 @@ const operations: {
   pause: ({ vm }, { hypervisor }) => then(hypervisor.pause(vm), { type: "hypervisor.paused" }),
   resume: ({ vm }, { hypervisor }) => then(hypervisor.resume(vm), { type: "hypervisor.resumed" }),
   reboot: ({ vm }, { hypervisor }) => then(hypervisor.reboot(vm), { type: "hypervisor.rebooted" }),
-  remove: ({ vm }, { hypervisor }) => then(hypervisor.remove(vm), { type: "hypervisor.removed" }),
+  remove: ({ vm, keepShared = false }, { hypervisor }) =>
+    then(hypervisor.remove(vm, { keepShared }), { type: "hypervisor.removed" }),
   snapshot: ({ vm, snapshot }, { hypervisor }) =>
     answer(
       Effect.map(hypervisor.snapshot(vm, snapshot), (taken) => ({

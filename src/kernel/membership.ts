@@ -9,6 +9,8 @@ import type { Message } from "../events/envelope.ts"
 import { VmCommand, VmState } from "../events/vm.ts"
 import { HostAgent } from "./agent.ts"
 import { Kernel } from "./kernel.ts"
+import { afterRegistering, beforeRegistering } from "./lease.ts"
+import type { LeaseKeeping } from "./lease.ts"
 import { Hypervisor } from "./ports/hypervisor.ts"
 import type { SubmitError } from "./refusals.ts"
 
@@ -116,33 +118,40 @@ export interface RegisterOptions {
   readonly labels: Readonly<Record<string, string>>
   /** Changes when the link to the kernel's node is a new one; a constant where the kernel is in this process. */
   readonly linkedSince: Effect.Effect<number | string | null>
+  /** Left out where no lease is asked for. */
+  readonly lease?: LeaseKeeping
 }
 
 /** A link that is new is noticed within this. */
 export const watchMs = 250
 const endedTries = 60
 
-/** Register, register again after every new link, and forward what ended. Runs until interrupted. */
-export const takePart = Effect.fn("takePart")(function* (say: Say, options: RegisterOptions) {
-  const hypervisor = yield* Hypervisor
-  const agent = yield* HostAgent
-  const found = yield* hypervisor.facts.pipe(
-    Effect.tapError(({ reason }) =>
-      Effect.logError(
-        `host ${options.host} can't take part: its hypervisor tells nothing of itself: ${reason}`
-      )
-    )
-  )
-  const facts = { ...found, labels: options.labels }
-  const start = `${yield* Clock.currentTimeMillis}-${yield* Random.nextIntBetween(0, 2 ** 31)}`
-  const stream = `host/${options.host}`
-  const message = { type: "host.register" as const, address: options.address, facts }
+/** Say which machines the watcher has ended; what is not taken is said at the next registration. */
+const tellLeaseEnd = (say: Say, stream: string, { ended, told }: LeaseKeeping) =>
+  Effect.flatMap(ended, (vms) =>
+    vms.length === 0
+      ? Effect.void
+      : Effect.flatMap(Clock.currentTimeMillis, (now) =>
+          say({
+            stream,
+            id: `lease-end/${stream}/${now}`,
+            message: { type: "host.reportLeaseEnd", vms: vms.slice(0, 10_000) }
+          })
+        ).pipe(Effect.andThen(told(vms)))
+  ).pipe(Effect.catch((error) => Effect.logWarning(`what the watcher ended was not told: ${error.message}`)))
 
-  const forward = agent.ended.pipe(
+/** What to tell the actors of machines whose guest ended by itself, until interrupted. */
+const forwardEnds = (
+  say: Say,
+  host: string,
+  agent: HostAgent["Service"],
+  hypervisor: Hypervisor["Service"]
+) =>
+  agent.ended.pipe(
     Stream.runForEach((message) => {
       const { vm, command } = message
       return Effect.gen(function* () {
-        const id = `ended/${options.host}/${vm}/${yield* Clock.currentTimeMillis}`
+        const id = `ended/${host}/${vm}/${yield* Clock.currentTimeMillis}`
         // Refused while the machine is between two places: asked again, within a limit. Once it runs again that is over: its
         // actor knew, and the end of its next life would be told of as well.
         const isOver = Effect.map(hypervisor.observe(vm), (state) => state === "running").pipe(
@@ -160,6 +169,28 @@ export const takePart = Effect.fn("takePart")(function* (say: Say, options: Regi
     }),
     Effect.scoped
   )
+
+/** Register, register again after every new link, and forward what ended. Runs until interrupted. */
+export const takePart = Effect.fn("takePart")(function* (say: Say, options: RegisterOptions) {
+  const hypervisor = yield* Hypervisor
+  const agent = yield* HostAgent
+  const found = yield* hypervisor.facts.pipe(
+    Effect.tapError(({ reason }) =>
+      Effect.logError(
+        `host ${options.host} can't take part: its hypervisor tells nothing of itself: ${reason}`
+      )
+    )
+  )
+  const start = `${yield* Clock.currentTimeMillis}-${yield* Random.nextIntBetween(0, 2 ** 31)}`
+  const stream = `host/${options.host}`
+  const { lease } = options
+  const saysOf = (lengthMs: number | null) => ({
+    type: "host.register" as const,
+    address: options.address,
+    facts: { ...found, labels: options.labels, ...(lengthMs === null ? {} : { lease: { lengthMs } }) }
+  })
+
+  const forward = forwardEnds(say, options.host, agent, hypervisor)
   const tellMachines = Effect.flatMap(hypervisor.list, (machines) =>
     say({ host: options.host, machines })
   ).pipe(
@@ -170,14 +201,28 @@ export const takePart = Effect.fn("takePart")(function* (say: Say, options: Regi
   )
   const register = Effect.gen(function* () {
     let registeredFor: number | string | null = null
+    let registered = 0
     for (;;) {
-      const since = yield* options.linkedSince
+      const linked = yield* options.linkedSince
+      const lengthMs = lease === undefined ? null : yield* lease.lengthMs
+      const since = linked === null || lengthMs === null ? linked : `${linked}/${lengthMs}`
       if (since !== null && since !== registeredFor) {
+        if (lease !== undefined) yield* beforeRegistering(lease, lengthMs)
         const said = yield* Effect.exit(
-          say({ stream, id: `register/${options.host}/${start}/${since}`, message })
+          say({
+            stream,
+            // Another one each time: with and without a lease may come in turns.
+            id: `register/${options.host}/${start}/${since}/${registered}`,
+            message: saysOf(lengthMs)
+          })
         )
         if (said._tag === "Success") {
           registeredFor = since
+          registered++
+          if (lease !== undefined) {
+            yield* afterRegistering(lease, lengthMs)
+            yield* Effect.forkChild(tellLeaseEnd(say, stream, lease))
+          }
           yield* Effect.forkChild(tellMachines)
         } else yield* Effect.logWarning(`not registered yet: ${said.cause}`)
       }

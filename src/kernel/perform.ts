@@ -26,6 +26,13 @@ type Of<Port extends Request["port"]> = Extract<Request, { readonly port: Port }
 
 const retryPause = Schedule.min([Schedule.exponential("50 millis"), Schedule.spaced("2 seconds")])
 
+interface Running {
+  readonly fiber: Fiber.Fiber<void>
+  readonly stream: string
+  /** Whom it asks; null for what asks no host. */
+  readonly host: string | null
+}
+
 interface Performing {
   readonly mailbox: Mailbox["Service"]
   readonly agents: Agents["Service"]
@@ -88,7 +95,24 @@ const tell = (
       })
     )
 
-/** Ask the host's agent, again and again while it is out of reach, until `unreachableMs` have gone by. */
+/** What is read here of a host's actor. */
+interface Fenced {
+  readonly fencedMs?: number | null
+}
+
+/**
+ * Of a fenced host nothing is asked. When it is back it is asked for what is newer than that: what is older may be under way
+ * elsewhere by now.
+ */
+function isOverAt({ mailbox }: Performing, { askedMs }: Outstanding, host: string): boolean {
+  const chart = mailbox.resident().get(`host/${host}`)?.chart
+  const { fencedMs = null } = (chart?.context ?? {}) as Fenced
+  return fencedMs !== null && (chart?.value === "fenced" || askedMs <= fencedMs)
+}
+
+/**
+ * Ask the host's agent, again and again while it is out of reach, until `unreachableMs` have gone by, or the host is fenced.
+ */
 const askHost = (
   performing: Performing,
   stream: string,
@@ -98,6 +122,8 @@ const askHost = (
   let firstFailureMs: number | null = null
   const { agents, order } = performing
   const perform = Stream.suspend(() => {
+    if (isOverAt(performing, asked, request.host))
+      return Stream.fail(new AgentUnreachable({ host: request.host, reason: "the host was fenced" }))
     if (order === null || order.leadsNow()) return agents.perform(asked.key, request)
     // Whoever leads now asks under the same key. This node stood still, or hears from no majority: it may know old things only.
     const reason = `${order.node} has not heard from a majority, and asks nobody`
@@ -112,7 +138,8 @@ const askHost = (
       Effect.gen(function* () {
         const now = yield* Clock.currentTimeMillis
         firstFailureMs ??= now
-        if (now - firstFailureMs < performing.unreachableMs) return yield* error
+        const isOver = isOverAt(performing, asked, request.host)
+        if (!isOver && now - firstFailureMs < performing.unreachableMs) return yield* error
         const reason = error.reason.slice(0, 2000)
         const lost: Report = { type: "hypervisor.failed", op: request.op, code: "lost", reason }
         yield* report(performing, stream, asked, lost, true)
@@ -173,6 +200,9 @@ function workOf(
           report(performing, stream, asked, answer, true)
         )
       ]
+    // Only ends others, before there is any work.
+    case "agents":
+      return [key, Effect.void]
     case "component":
       return [
         key,
@@ -201,15 +231,21 @@ export const makePerformer = Effect.fn("Performer.make")(function* (
     unreachableMs: options.unreachableMs ?? 30_000
   }
   const fork = yield* FiberSet.makeRuntime<never, void, never>()
-  const running = new Map<string, Fiber.Fiber<void>>()
+  const running = new Map<string, Running>()
   let isPerforming = false
   const perform = (stream: string, asked: Outstanding): void => {
+    const { request } = asked
+    if (request.port === "agents") {
+      for (const one of running.values())
+        if (one.stream === stream && one.host === request.host) one.fiber.interruptUnsafe()
+      return
+    }
     const [name, work] = workOf(performing, stream, asked)
-    running.get(name)?.interruptUnsafe()
+    running.get(name)?.fiber.interruptUnsafe()
     const fiber = fork(work)
-    running.set(name, fiber)
+    running.set(name, { fiber, stream, host: request.port === "hypervisor" ? request.host : null })
     fiber.addObserver(() => {
-      if (running.get(name) === fiber) running.delete(name)
+      if (running.get(name)?.fiber === fiber) running.delete(name)
     })
   }
   mailbox.onRequests((stream, asked) => {
@@ -227,7 +263,7 @@ export const makePerformer = Effect.fn("Performer.make")(function* (
       isPerforming = false
       const all = [...running.values()]
       running.clear()
-      for (const fiber of all) fiber.interruptUnsafe()
+      for (const { fiber } of all) fiber.interruptUnsafe()
     }
   }
 })

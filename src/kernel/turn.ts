@@ -121,9 +121,9 @@ export function takeTurn(
   return { outcome: "record", drafts, next, requests }
 }
 
-/** A timer that the same turn also stopped is not worth starting; a stop has to be performed. */
+/** A timer that the same turn also stopped is not worth starting; what ends something else has to be performed. */
 function stillWanted(actor: ActorState, asked: Outstanding): boolean {
-  return isTimerStop(asked.request) || actor.outstanding.some((kept) => kept.key === asked.key)
+  return endsOthers(asked.request) || actor.outstanding.some((kept) => kept.key === asked.key)
 }
 
 function refusal(kind: ActorKind, actor: ActorState, input: Input): Turn {
@@ -132,8 +132,8 @@ function refusal(kind: ActorKind, actor: ActorState, input: Input): Turn {
   return { outcome: "refuse", state: describe(actor.chart), allowed, unmet }
 }
 
-const isTimerStop = (request: Request): request is Extract<Request, { port: "timer"; op: "stop" }> =>
-  request.port === "timer" && request.op === "stop"
+const endsOthers = (request: Request): boolean =>
+  (request.port === "timer" && request.op === "stop") || request.port === "agents"
 
 /** Fold one fact into an actor; `requests` are what it newly asks. `position` is 0 until the store gave it one. */
 export function apply(
@@ -191,6 +191,10 @@ function nextOutstanding(
     if (request.port === "timer") {
       open = open.filter(({ request: r }) => !(r.port === "timer" && r.name === request.name))
       if (request.op === "stop") continue
+    }
+    if (request.port === "agents") {
+      open = open.filter(({ request: r }) => !(r.port === "hypervisor" && r.host === request.host))
+      continue
     }
     open = [...open, one]
   }

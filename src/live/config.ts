@@ -40,6 +40,7 @@ export interface Resolved {
   readonly nodeId: string
   readonly dataDir: string
   readonly imageDir: string
+  readonly sharedDir: string | null
   readonly tokenFile: string
   readonly socket: string | null
   readonly tls: { readonly certificate: string; readonly key: string } | null
@@ -257,6 +258,7 @@ function resolvePaths(config: Config, environment: Environment): Resolved {
   return {
     nodeId: config.system.node_id || nodeNameOf(hostname()),
     dataDir,
+    sharedDir: config.hypervisor.shared_dir === "" ? null : resolve(config.hypervisor.shared_dir),
     imageDir: resolve(config.hypervisor.image_dir || join(dataDir, "images")),
     tokenFile: resolve(api.token_file || join(dataDir, "api-token")),
     socket: api.socket === "" ? null : resolve(api.socket),

@@ -2,10 +2,12 @@
  * How a host comes to be known, and known to be gone, over links. Its node registers it at every start and whenever the
  * link to the kernel's node is new; the kernel's node says that a host is lost when its link stays down.
  */
-import { Clock, Effect, Schema, Stream } from "effect"
+import { Clock, Effect, Option, Schema, Stream } from "effect"
+import type { Fencer } from "../kernel/fencing.ts"
 import { Kernel } from "../kernel/kernel.ts"
 import { commandOf, Machines, reconcile, Said, watchMs } from "../kernel/membership.ts"
 import type { Say } from "../kernel/membership.ts"
+import { Consensus } from "../kernel/ports/consensus.ts"
 import { HandlerFailed, Link } from "../kernel/ports/link.ts"
 
 const kind = "node.say"
@@ -15,7 +17,8 @@ const decode = Schema.decodeUnknownEffect(Schema.Union([Said, Machines]), { onEx
 function mayNotSay(peer: string, said: Said | Machines): string | null {
   if ("machines" in said) return said.host === peer ? null : `${peer} may not say what lies on ${said.host}`
   const { stream, message } = said
-  if (message.type === "host.register" && stream === `host/${peer}`) return null
+  const isOfHost = message.type === "host.register" || message.type === "host.reportLeaseEnd"
+  if (isOfHost && stream === `host/${peer}`) return null
   if (message.type === "vm.reportEnded" && message.host === peer && stream.startsWith("vm/")) return null
   return `${peer} may not say ${message.type} to ${stream}`
 }
@@ -56,6 +59,7 @@ export const sayOver = Effect.fn("sayOver")(function* (kernels: () => ReadonlyAr
   return say
 })
 
+const saidAtOnce = 16
 const registerKind = "agent.register"
 const backAfterMs = 2000
 
@@ -88,14 +92,21 @@ function hostsOf(kernel: Kernel["Service"]): Set<string> {
   return hosts
 }
 
-/** At the node whose kernel performs: a registered host whose link is down for `lostAfterMs` is lost. */
+const away: ReadonlyArray<unknown> = ["lost", "fenced"]
+
+/**
+ * At the node whose kernel performs: a registered host whose link is down for `lostAfterMs` is lost; and `fencer` says what becomes
+ * of those that are.
+ */
 export const watchHosts = Effect.fn("watchHosts")(function* (
   node: string,
   own: ReadonlySet<string>,
-  lostAfterMs: number
+  lostAfterMs: number,
+  fencer: Fencer
 ) {
   const kernel = yield* Kernel
   const link = yield* Link
+  const order = Option.getOrNull(yield* Effect.serviceOption(Consensus))
   const downSince = new Map<string, number>()
   const backSince = new Map<string, number>()
   // Who was known when this node began to perform, or has had a link since: not all actors there are, which are many more than hosts.
@@ -106,10 +117,11 @@ export const watchHosts = Effect.fn("watchHosts")(function* (
       downSince.clear()
       backSince.clear()
       known = null
+      fencer.look(null, [], kernel.resident())
       yield* Effect.sleep(watchMs)
       continue
     }
-    known ??= hostsOf(kernel)
+    known ??= new Set([...hostsOf(kernel), ...own])
     const now = yield* Clock.currentTimeMillis
     const connected = new Set<string>()
     for (const peer of yield* link.peers) {
@@ -119,7 +131,7 @@ export const watchHosts = Effect.fn("watchHosts")(function* (
     for (const host of known) {
       const actor = kernel.resident().get(`host/${host}`)
       if (actor === undefined) continue
-      const isLost = actor.chart.value === "lost"
+      const isLost = away.includes(actor.chart.value)
       const gone = !own.has(host) && !connected.has(host) && !isLost
       // It registers by itself when its link is new. When somebody else had lost it, it does not know.
       if (!isLost || !connected.has(host)) backSince.delete(host)
@@ -138,6 +150,11 @@ export const watchHosts = Effect.fn("watchHosts")(function* (
         downSince.delete(host)
       }
     }
+    const found = fencer.look(order?.status().term ?? 0, known, kernel.resident())
+    yield* Effect.forEach(found, (said) => Effect.ignore(kernel.submit(commandOf(node, said))), {
+      concurrency: saidAtOnce,
+      discard: true
+    })
     yield* Effect.sleep(watchMs)
   }
 })

@@ -41,6 +41,9 @@ const failures: ReadonlySet<string> = new Set([
   "migration.failed",
   "migration.rollingBack",
   "host.lost",
+  "host.fencingHeld",
+  "vm.waitsForHost",
+  "vm.recoveryDelayed",
   "node.crashed",
   "node.componentFailed",
   "node.startFailed"

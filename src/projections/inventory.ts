@@ -62,7 +62,7 @@ export interface VmRow {
 
 export interface HostRow {
   readonly name: string
-  readonly state: "up" | "draining" | "lost"
+  readonly state: "up" | "draining" | "lost" | "fenced"
   readonly address: string
   readonly facts: HostFacts
   readonly total: Needs
@@ -72,8 +72,10 @@ export interface HostRow {
   readonly leftovers: Readonly<Record<string, string>>
   /** Machines that room is reserved for, in the order of their names. */
   readonly vms: ReadonlyArray<string>
-  /** Why it is draining or lost, in the words of who said so. */
+  /** Why it is draining, lost or fenced, in the words of who said so. */
   readonly reason: string
+  /** Why it is lost and not fenced; null when nothing keeps it from being fenced. */
+  readonly fencingHeld: string | null
   /** When it came into this state, milliseconds since the Unix epoch. */
   readonly sinceMs: number
   readonly change: Change
@@ -211,6 +213,23 @@ const foldVm = foldOf<Inventory, VmFact>({
     state: "stopped",
     notRunning: vm.notRunning ?? because("its host found it stopped", fact)
   })),
+  "vm.fenced": vmChange((_, { host, reason }, fact) => ({
+    state: "placing",
+    operation: null,
+    host: null,
+    decision: null,
+    accelerator: null,
+    notRunning: because(`${reason}: it is to start on another host than ${host}`, fact)
+  })),
+  "vm.waitsForHost": vmChange((_, { host, reason }, fact) => ({
+    notRunning: because(`${host} was fenced, and it waits for it: ${reason}`, fact)
+  })),
+  "vm.recoveryDelayed": vmChange(({ notRunning }, { attempt, afterMs }, fact) => ({
+    notRunning: because(
+      `${notRunning?.reason ?? "it could not be started elsewhere"}; tried again in ${seconds(afterMs)}, after attempt ${attempt}`,
+      fact
+    )
+  })),
   "vm.locked": vmChange((_, { migration }) => ({ state: "migrating", migration, failure: null })),
   "vm.unlocked": vmChange(() => ({ state: "running", migration: null })),
   "vm.handedOver": vmChange((_, { to, decision }) => ({ host: to, decision }))
@@ -247,13 +266,15 @@ const enters =
     sinceMs: timeMs
   })
 
+const seconds = (ms: number) => `${Math.round(ms / 100) / 10} s`
+
 const foldHost = foldOf<Inventory, HostFact>({
   "host.registered": ({ hosts }, { name, address, facts }, fact) => {
     const known = hosts.get(name)
     const total = totalOf(facts)
     const change = changeOf(fact)
     // A draining host that registers again, after a restart say, goes on draining.
-    if (known !== undefined && known.state !== "lost") {
+    if (known !== undefined && known.state !== "lost" && known.state !== "fenced") {
       hosts.set(name, { ...known, address, facts, total, change })
       return
     }
@@ -263,6 +284,7 @@ const foldHost = foldOf<Inventory, HostFact>({
       name,
       state: "up",
       reason: "",
+      fencingHeld: null,
       sinceMs: fact.timeMs,
       address,
       facts,
@@ -294,12 +316,18 @@ const foldHost = foldOf<Inventory, HostFact>({
   })),
   "host.drained": hostChange(enters("draining")),
   "host.activated": hostChange(enters("up")),
-  "host.lost": hostChange(enters("lost"))
+  "host.lost": hostChange(enters("lost")),
+  "host.fenced": hostChange((host, data, fact) => ({
+    ...enters("fenced")(host, data, fact),
+    fencingHeld: null
+  })),
+  "host.fencingHeld": hostChange((_, { reason }) => ({ fencingHeld: reason })),
+  "host.leaseRanOut": hostChange(() => ({}))
 })
 
 export const inventory: Projection<Inventory> = {
   name: "inventory",
-  version: 2,
+  version: 3,
   continues: [],
   initial: () => ({ vms: new Table(), hosts: new Table() }),
   apply: (state, fact) => foldHost(foldVm(state, fact), fact),

@@ -33,12 +33,13 @@ const facts = {
 const depth_max = 24
 const states_max = 6000
 
+const uncounted = { decisions: 0, samples: 0, id: 0, runs: 0, losses: 0, fencedMs: 0 }
+
 /** States that differ in what may happen next, and not in how often something has happened. */
 const classOf = (actor: ActorState): string =>
-  JSON.stringify([
-    actor.chart.value,
-    { ...(actor.chart.context as object), decisions: 0, samples: 0, id: 0 }
-  ]).replaceAll(/"crashes":\d+/g, (text) => (text === '"crashes":5' ? text : '"crashes":0'))
+  JSON.stringify([actor.chart.value, { ...(actor.chart.context as object), ...uncounted }])
+    .replaceAll(/"recovering":[2-9]\d*/g, '"recovering":1')
+    .replaceAll(/"crashes":\d+/g, (text) => (text === '"crashes":5' ? text : '"crashes":0'))
 
 const leaves = (node: StateNode<any, any>): ReadonlyArray<string> => {
   const inner = Object.values(node.states)

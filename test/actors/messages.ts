@@ -64,6 +64,8 @@ export const progress = {
   remainingMs: null
 }
 
+export const fencedByLease = { by: "lease", node: "n", term: 0, leaseMs: 30_000, waitedMs: 33_300 }
+
 const needs = { cpus: 1, memoryMib: 512, diskMib: 64 }
 const failed = (op: string, code = "failed") => ({ type: "hypervisor.failed", op, code, reason: "because" })
 const told = (type: "actor.accepted" | "actor.refused", command: string) => ({
@@ -149,6 +151,9 @@ export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
     ...[
       { type: "vm.create", spec },
       { type: "vm.create", spec, start: true, host: "a" },
+      { type: "vm.create", spec: { ...spec, disks: [] }, start: true },
+      ...[1, 2].map((runs) => ({ type: "vm.fence", host: "a", loss: 1, runs, reason: "a was fenced" })),
+      { type: "vm.fence", host: "b", loss: 1, runs: 1, reason: "b was fenced" },
       { type: "vm.start" },
       { type: "vm.stop" },
       { type: "vm.pause" },
@@ -172,6 +177,7 @@ export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
       ...["running", "paused", "defined"].map((state) => ({ type: "vm.observe", host: "a", state })),
       { type: "vm.observe", host: "b", state: "defined" }
     ].map(decode(VmCommand)),
+    decode(Report)({ type: "timer.fired", name: "recover" }),
     ...reports
   ],
   host: [
@@ -183,7 +189,12 @@ export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
     { type: "host.release", reservation: "r2", vm: "big", leftover: "it could not be reached" },
     { type: "host.drain", reason: "maintenance" },
     { type: "host.activate" },
-    { type: "host.lose", reason: "no link" }
+    { type: "host.lose", reason: "no link" },
+    { type: "host.fence", loss: 1, reason: "it ran out", evidence: fencedByLease },
+    { type: "host.fence", loss: 9, reason: "it ran out", evidence: fencedByLease },
+    { type: "host.holdFencing", loss: 1, reason: "no watcher" },
+    { type: "host.confirmOff", reason: "it is in my hands" },
+    { type: "host.reportLeaseEnd", vms: ["web"] }
   ]
     .map(decode(HostCommand))
     .concat(reports),

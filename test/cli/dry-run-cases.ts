@@ -116,6 +116,11 @@ export const apiCases: Readonly<Record<string, Case>> = {
       fc.record({ reason }, { requiredKeys: [] })
     ),
   "hosts.activate": (names) => nameOf(names.hosts).map((name) => ({ path: `/v1/hosts/${name}/activate` })),
+  "hosts.confirmOff": (names) =>
+    withBody(
+      nameOf(names.hosts).map((name) => `/v1/hosts/${name}/confirm-off`),
+      fc.record({ reason }, { requiredKeys: [] })
+    ),
   "cluster.remove": () => withBody(decider("remove"), fc.record({ reason }, { requiredKeys: [] })),
   "cluster.rotateKey": () =>
     withBody(fc.constant("/v1/cluster/gossip-key/rotate"), fc.record({ reason }, { requiredKeys: [] })),
@@ -194,6 +199,13 @@ export const cliCases: Readonly<Record<string, CliCase>> = {
     joined(
       host(names).map((name) => ["host", "drain", name]),
       text.chain((reason) => flag("--reason", reason)),
+      wait
+    ),
+  "host confirm-off": (names) =>
+    joined(
+      host(names).map((name) => ["host", "confirm-off", name]),
+      text.chain((reason) => flag("--reason", reason)),
+      flag("--yes"),
       wait
     ),
   "host activate": (names) => host(names).map((name) => ["host", "activate", name]),

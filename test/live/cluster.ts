@@ -231,7 +231,8 @@ export class Cluster {
     return join(this.folder, name)
   }
 
-  async start(name: NodeName): Promise<void> {
+  /** `more`: of the configuration's section `cluster`, for this start. */
+  async start(name: NodeName, more: Readonly<Record<string, unknown>> = {}): Promise<void> {
     const relay = this.relays[name]
     const isRelayed = this.#links === "relayed"
     const authority = isRelayed ? this.relays.k.address : this.#nodes.get("k")?.linkAddress
@@ -241,7 +242,7 @@ export class Cluster {
       folder: this.folder,
       imageDir: this.imageDir,
       ...(name === "k" ? {} : { join: { address: `k@${authority}`, token } }),
-      cluster: { ...this.#settings, ...(isRelayed ? { advertise_address: relay.address } : {}) }
+      cluster: { ...this.#settings, ...more, ...(isRelayed ? { advertise_address: relay.address } : {}) }
     })
     relay.target = node.linkAddress
     this.#nodes.set(name, node)

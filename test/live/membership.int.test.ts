@@ -6,6 +6,7 @@ import type { Message } from "../../src/events/envelope.ts"
 import type { HostView } from "../../src/events/placement.ts"
 import type { HypervisorReport } from "../../src/events/requests.ts"
 import { VmSpec } from "../../src/events/vm.ts"
+import { Fencer } from "../../src/kernel/fencing.ts"
 import { Kernel } from "../../src/kernel/kernel.ts"
 import { Agents } from "../../src/kernel/ports/agents.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
@@ -13,6 +14,7 @@ import { Link } from "../../src/kernel/ports/link.ts"
 import type { LinkHandler, Peer } from "../../src/kernel/ports/link.ts"
 import { describe as describeState } from "../../src/kernel/statechart.ts"
 import { Views } from "../../src/kernel/ports/views.ts"
+import { serveLeases } from "../../src/live/leases.ts"
 import { serveMembership, watchHosts } from "../../src/live/membership.ts"
 import { hostFacts } from "../actors/messages.ts"
 import * as digest from "../../simulations/world/digest.ts"
@@ -20,6 +22,16 @@ import * as eventStore from "../../simulations/world/event-store.ts"
 import { hostView } from "../actors/messages.ts"
 
 const register = { type: "host.register", address: "b@127.0.0.1:1", facts: hostFacts }
+
+const fencer = () =>
+  new Fencer({
+    node: "a",
+    nowMs: () => performance.now(),
+    handOverMs: 0,
+    marginMs: 100,
+    recovering_max: 4,
+    lostPercentMax: 60
+  })
 
 const peer = (node: string, state: Peer["state"]): Peer => ({
   node,
@@ -134,7 +146,7 @@ test("a host whose link stays down is lost, and up again when it registers anew"
       const kernel = yield* Kernel
       yield* say(handlers, "b", { stream: "host/b", id: "1", message: register })
       peers.push(peer("b", "connected"))
-      yield* Effect.forkScoped(watchHosts("a", new Set(["a"]), 300))
+      yield* Effect.forkScoped(watchHosts("a", new Set(["a"]), 300, fencer()))
       yield* Effect.sleep(700)
       assert.equal((yield* kernel.state("host/b")).chart.value, "up")
       peers.length = 0
@@ -142,6 +154,51 @@ test("a host whose link stays down is lost, and up again when it registers anew"
       assert.equal((yield* kernel.state("host/b")).chart.value, "lost")
       yield* say(handlers, "b", { stream: "host/b", id: "2", message: register })
       assert.equal((yield* kernel.state("host/b")).chart.value, "up")
+    })
+  ))
+
+test("a lost host is fenced when its lease has run out; one without a watcher, or among too many, is not, and says why", () =>
+  run((handlers, peers) =>
+    Effect.gen(function* () {
+      yield* serveMembership()
+      const give = yield* serveLeases()
+      const kernel = yield* Kernel
+      const leased = { ...register, facts: { ...hostFacts, lease: { lengthMs: 400 } } }
+      for (const [host, message] of [
+        ["b", leased],
+        ["c", register],
+        ...["d", "e", "f"].map((name) => [name, leased] as const)
+      ] as const) {
+        yield* say(handlers, host, { stream: `host/${host}`, id: "1", message })
+        peers.push(peer(host, "connected"))
+      }
+      assert.deepEqual(give("b"), { isGiven: true, lengthMs: 400 })
+      assert.equal(give("c").isGiven, false)
+      assert.equal(give("nobody").isGiven, false)
+      yield* Effect.forkScoped(watchHosts("a", new Set(["a"]), 300, fencer()))
+      yield* Effect.sleep(400)
+      peers.splice(0, 2)
+      const stateOf = (host: string) => Effect.map(kernel.state(`host/${host}`), ({ chart }) => chart)
+      while ((yield* stateOf("b")).value !== "lost") yield* Effect.sleep(20)
+      assert.equal(give("b").isGiven, false)
+      const lostMs = performance.now()
+      while ((yield* stateOf("b")).value !== "fenced") yield* Effect.sleep(20)
+      // It was seen as lost up to one look later than it was.
+      assert.ok(performance.now() - lostMs >= 400 * 1.01 + 100 - 20)
+      const c = yield* stateOf("c")
+      assert.equal(c.value, "lost")
+      assert.match((c.context as { readonly held: string }).held, /confirm that it is off/)
+      // Three of the four that are not fenced.
+      peers.length = 0
+      while ((yield* stateOf("d")).value !== "lost") yield* Effect.sleep(20)
+      const held = (host: string) =>
+        Effect.map(stateOf(host), ({ context }) => (context as { held: string }).held)
+      while ((yield* held("d")) === null) yield* Effect.sleep(20)
+      assert.match(yield* held("d"), /^4 of 4 hosts are lost, more than 60 %/)
+      assert.equal((yield* stateOf("d")).value, "lost")
+      yield* say(handlers, "b", { stream: "host/b", id: "2", message: leased })
+      assert.equal((yield* stateOf("b")).value, "up")
+      assert.equal(give("b").isGiven, true)
     })
   ))
 

@@ -39,7 +39,8 @@ export const labSpec: TwoHosts["spec"] = ({ disk, dirtyMibPerSecond }): VmSpec =
   hostLabels: {},
   affinity: [],
   antiAffinity: [],
-  onCrash: "stop"
+  onCrash: "stop",
+  onHostFailure: "wait"
 })
 
 const connectTo = async (file: string): Promise<net.Socket> => {

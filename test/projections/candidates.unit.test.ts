@@ -27,6 +27,7 @@ function fleetOf(count: number, more: (index: number) => Partial<HostRow> = () =
       leftovers: {},
       vms: [],
       reason: "",
+      fencingHeld: null,
       sinceMs: 0,
       change: {
         type: "",

@@ -25,7 +25,8 @@ export const spec = {
   hostLabels: {},
   affinity: [],
   antiAffinity: [],
-  onCrash: "restart" as const
+  onCrash: "restart" as const,
+  onHostFailure: "restart" as const
 }
 
 export const hostFacts = {

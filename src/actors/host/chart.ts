@@ -5,6 +5,11 @@
  *                         ▲│ ──drain──────▶  │         │ register, when it was draining
  *                register ││                 │         │
  *                         │└──lose──▶ lost ◀─┘─────────┘
+ *                         └─register── fenced ◀─fence, confirmOff── lost
+ *
+ * A lost host may still run its machines. It is fenced when that can't be: when its lease has run out, or an operator says
+ * that it is off. Only then do its machines start elsewhere. Until it registers again nothing is asked of it, and what was asked
+ * before it was fenced is asked no more.
  *
  * A leftover is a machine that should have been removed from here when the host could not be asked. It is removed
  * when it is noted and, where that fails, at every registration; until then its name gets no room here.
@@ -33,6 +38,12 @@ export interface HostContext {
   readonly leftovers: Readonly<Record<string, string>>
   /** The leftover that is being removed; one at a time. */
   readonly removing: string | null
+  /** How often it was lost. */
+  readonly losses: number
+  /** Why it is not fenced, as it was last recorded; null when that was not asked yet. */
+  readonly held: string | null
+  /** When it was last fenced, in ms since the Unix epoch: what was asked of it until then is not asked again. */
+  readonly fencedMs: number | null
 }
 
 /** What all reservations of a host add up to. */
@@ -150,7 +161,8 @@ const leftovers = {
           port: "hypervisor",
           op: "remove",
           host: context.name,
-          vm: event.vm
+          vm: event.vm,
+          keepShared: true
         })
       }
     ]
@@ -171,6 +183,35 @@ const leftovers = {
   "host.leftoverKept": { actions: "leftoverKept" as const }
 }
 const lose = { actions: record("host.lose", ({ event }) => ({ type: "host.lost", reason: event.reason })) }
+const reportsLeaseEnd = {
+  "host.reportLeaseEnd": {
+    actions: record("host.reportLeaseEnd", ({ event }) => ({ type: "host.leaseRanOut", vms: event.vms }))
+  },
+  "host.leaseRanOut": {}
+}
+const fencing = {
+  "host.fence": {
+    guard: "isOfThisLoss" as const,
+    actions: record("host.fence", ({ event }) => ({
+      type: "host.fenced",
+      reason: event.reason,
+      evidence: event.evidence
+    }))
+  },
+  "host.confirmOff": {
+    actions: record("host.confirmOff", ({ event }) => ({
+      type: "host.fenced",
+      reason: event.reason,
+      evidence: { by: "operator" }
+    }))
+  },
+  "host.fenced": { target: "fenced" as const, actions: "fenced" as const },
+  "host.holdFencing": {
+    guard: "isNewReason" as const,
+    actions: record("host.holdFencing", ({ event }) => ({ type: "host.fencingHeld", reason: event.reason }))
+  },
+  "host.fencingHeld": { actions: "held" as const }
+}
 
 const chart = setup({
   types: { context: {} as HostContext, events: {} as Event, emitted: {} as HostFact },
@@ -200,12 +241,20 @@ const chart = setup({
     leftoverKept: assign(({ context, event }) => {
       const { vm, reason } = event as Of<Event, "host.leftoverKept">
       return { leftovers: { ...context.leftovers, [vm]: reason }, removing: null }
-    })
+    }),
+    lost: assign(({ context }) => ({ losses: context.losses + 1, held: null })),
+    fenced: assign(({ event }) => ({ fencedMs: event.stamp.timeMs })),
+    held: assign(({ event }) => ({ held: (event as Of<Event, "host.fencingHeld">).reason }))
   },
   guards: {
     hasRoomAndNoLeftover: ({ context, event }) => {
       const asked = event as Of<Event, "host.reserve">
       return context.leftovers[asked.vm] === undefined && hasRoom(context, asked)
+    },
+    isOfThisLoss: ({ context, event }) => (event as Of<Event, "host.fence">).loss === context.losses,
+    isNewReason: ({ context, event }) => {
+      const { loss, reason } = event as Of<Event, "host.holdFencing">
+      return loss === context.losses && reason !== context.held
     },
     isDraining: ({ context }) => context.draining,
     isDrainingAndMayRemove: ({ context }) => context.draining && mayRemove(context),
@@ -221,7 +270,7 @@ const chart = setup({
   id: "host",
   context: {
     ...{ name: "", address: "", facts: null, reservations: {}, draining: false },
-    ...{ leftovers: {}, removing: null }
+    ...{ leftovers: {}, removing: null, losses: 0, held: null, fencedMs: null }
   },
   initial: "unknown",
   states: {
@@ -243,7 +292,8 @@ const chart = setup({
         },
         "host.drained": { target: "draining", actions: assign({ draining: true }) },
         "host.lose": lose,
-        "host.lost": { target: "lost" }
+        "host.lost": { target: "lost", actions: "lost" },
+        ...reportsLeaseEnd
       }
     },
     draining: {
@@ -254,14 +304,25 @@ const chart = setup({
         "host.activate": { actions: record("host.activate", () => ({ type: "host.activated" })) },
         "host.activated": { target: "up", actions: assign({ draining: false }) },
         "host.lose": lose,
-        "host.lost": { target: "lost" }
+        "host.lost": { target: "lost", actions: "lost" },
+        ...reportsLeaseEnd
       }
     },
     lost: {
       on: {
         "host.register": returns,
         "host.registered": { target: "up", actions: "registered" },
-        ...leftovers
+        ...leftovers,
+        ...reportsLeaseEnd,
+        ...fencing
+      }
+    },
+    fenced: {
+      on: {
+        "host.register": returns,
+        "host.registered": { target: "up", actions: "registered" },
+        ...leftovers,
+        ...reportsLeaseEnd
       }
     }
   }
@@ -273,5 +334,5 @@ export const hostActor: ActorKind = {
   commands: typesOf(HostCommand),
   reports: ["hypervisor.removed", "hypervisor.failed"],
   facts: typesOf(HostFact),
-  snapshotVersion: 2
+  snapshotVersion: 3
 }

@@ -6,6 +6,7 @@
  *     ▲                │ no host      │failed      │  ▲             │failed    │  ▲ unlock      │
  *     │                ▼              ▼            │  └─────────────┘          │  └─────────────┘
  *     │             unplaced ◀────────┘            │delete                     ├ stop, pause, reboot, snapshot …
+ *     │                                            │                           ├ its host is fenced ▶ placing, or it waits
  *     └──────────────┴──deleting◀──────────────────┘                           └ crash ▶ starting, or stopped
  */
 import { assign, setup } from "xstate"
@@ -21,15 +22,17 @@ import {
   platformOf,
   releaseRoom,
   stopAtHost,
-  takeSnapshot,
   tell,
   tellCrash,
   unborn,
   crashCounted
 } from "./requests.ts"
+import { crashed, crashedFact, ended, opensConsole } from "./guest.ts"
 import { guards } from "./guards.ts"
 import type { Event } from "./guards.ts"
+import { meetsFence, meetsFenceStopped, nextAttempt, recoveryDelayed, triesAgain } from "./recovering.ts"
 import type { VmContext } from "./requests.ts"
+import { snapshotting, takesSnapshot } from "./snapshots.ts"
 import { doubts, failsInDoubt, late, verifying } from "./verifying.ts"
 
 const record = recorder<VmContext, Event, VmFact>()
@@ -49,45 +52,15 @@ const requested = <T extends VmCommand["type"]>(command: T, fact: VmFact) => ({
   actions: record(command, () => fact)
 })
 
-const startAgain = record("vm.reportEnded", () => ({ type: "vm.startRequested", automatic: true }))
-const crashed = record("vm.reportEnded", ({ event }) => ({ type: "vm.crashed", reason: event.reason }))
-
 const unlocked = record("vm.unlock", ({ event }) => ({ type: "vm.unlocked", migration: event.migration }))
 const doubtsUnlocked = record("vm.unlock", () => ({ type: "vm.doubted", state: "handed-over" }))
 
-/** The guest ended by itself: only believed from the host the machine is on. */
-const ended = [
-  { guard: "endedByGuest" as const, actions: record("vm.reportEnded", () => ({ type: "vm.stopped" })) },
-  { guard: "mayRestart" as const, actions: [crashed, startAgain] },
-  { guard: "fromOwnHost" as const, actions: crashed }
-]
-const crashedFact = { target: "#vm.stopped", actions: "countCrash" as const }
-
-const takesSnapshot = {
-  "vm.snapshot": {
-    guard: "isNewSnapshot" as const,
-    actions: record("vm.snapshot", ({ event }) => ({
-      type: "vm.snapshotRequested",
-      snapshot: event.snapshot
-    }))
-  },
-  "vm.snapshotRequested": {
-    target: "snapshotting" as const,
-    actions: ["nameSnapshot", { type: "request", params: takeSnapshot }] as never
-  }
-}
-
-/** Wherever there is a guest. Who opens its console is a fact. */
-const opensConsole = {
-  "vm.openConsole": {
-    actions: record("vm.openConsole", ({ event: { mode, takenFrom } }) => ({
-      type: "vm.consoleOpened",
-      mode,
-      ...(takenFrom === undefined ? {} : { takenFrom })
-    }))
-  },
-  "vm.consoleOpened": {}
-}
+const notPlaced = record("vm.refusePlacement", ({ event }) => ({
+  type: "vm.notPlaced",
+  decision: event.decision,
+  reason: event.reason
+}))
+const notDefined = fails("create").actions
 
 const chart = setup({
   types: { context: {} as VmContext, events: {} as Event, emitted: {} as VmFact },
@@ -101,8 +74,21 @@ const chart = setup({
       snapshots: [...context.snapshots, (event as Of<Event, "vm.snapshotTaken">).snapshot]
     })),
     countStart: assign(({ context, event }) => ({
-      crashes: (event as Of<Event, "vm.startRequested">).automatic ? context.crashes : 0
-    }))
+      crashes: (event as Of<Event, "vm.startRequested">).automatic ? context.crashes : 0,
+      runs: context.runs + 1,
+      wanted: true
+    })),
+    countRun: assign(({ context }) => ({ runs: context.runs + 1 })),
+    stopped: assign({ wanted: false }),
+    settled: assign({ recovering: 0 }),
+    leaveHost: assign(({ context }) => ({
+      ...{ host: null, decision: null, cloneOf: null, pinned: null, start: true },
+      ...{ recovering: 1, decisions: context.decisions + 1 }
+    })),
+    waitForHost: assign(({ event }) => {
+      const { host, loss } = event as Of<Event, "vm.waitsForHost">
+      return { waitsFor: `${host}/${loss}` }
+    })
   },
   guards
 }).createMachine({
@@ -147,13 +133,10 @@ const chart = setup({
             decision: event.decision
           }))
         },
-        "vm.refusePlacement": {
-          actions: record("vm.refusePlacement", ({ event }) => ({
-            type: "vm.notPlaced",
-            decision: event.decision,
-            reason: event.reason
-          }))
-        },
+        "vm.refusePlacement": [
+          { guard: "mayRecoverLater", actions: [notPlaced, recoveryDelayed("vm.refusePlacement")] },
+          { actions: notPlaced }
+        ],
         "vm.placed": {
           target: "defining",
           actions: [
@@ -175,16 +158,20 @@ const chart = setup({
     /** No host could take it. Starting it asks again; deleting it is immediate. */
     unplaced: {
       on: {
+        ...triesAgain,
         "vm.start": requested("vm.start", { type: "vm.startRequested", automatic: false }),
         "vm.startRequested": {
           target: "placing",
           actions: [
-            assign(({ context }) => ({ start: true, decisions: context.decisions + 1 })),
+            assign(({ context, event }) => ({
+              ...{ start: true, decisions: context.decisions + 1 },
+              recovering: nextAttempt(context, event.automatic)
+            })),
             { type: "request", params: ({ context }) => askPlacement(context) }
           ]
         },
         "vm.delete": requested("vm.delete", { type: "vm.deleted" }),
-        "vm.deleted": { target: "absent" }
+        "vm.deleted": { target: "absent", actions: "settled" }
       }
     },
     defining: {
@@ -199,7 +186,10 @@ const chart = setup({
           },
           confirms("hypervisor.defined", { type: "vm.defined" })
         ],
-        "hypervisor.failed": fails("create"),
+        "hypervisor.failed": [
+          { guard: "mayRecoverLater", actions: [notDefined, recoveryDelayed("hypervisor.failed")] },
+          { actions: notDefined }
+        ],
         "vm.defined": { target: "stopped" },
         "vm.operationFailed": {
           target: "unplaced",
@@ -213,6 +203,7 @@ const chart = setup({
     stopped: {
       initial: "idle",
       on: {
+        ...meetsFenceStopped,
         "vm.startRequested": {
           target: "starting",
           actions: [
@@ -281,17 +272,19 @@ const chart = setup({
         "hypervisor.failed": failsInDoubt("start"),
         "vm.started": {
           target: "running",
-          actions: assign(({ event }) => ({ platform: platformOf(event) }))
+          actions: assign(({ event }) => ({ platform: platformOf(event), recovering: 0 }))
         },
-        "vm.operationFailed": { target: "stopped" }
+        "vm.operationFailed": { target: "stopped", actions: "settled" },
+        ...meetsFence
       }
     },
     running: {
       initial: "idle",
       on: {
         ...opensConsole,
+        ...meetsFence,
         "vm.reportEnded": ended,
-        "vm.stopped": { target: "stopped" },
+        "vm.stopped": { target: "stopped", actions: "stopped" },
         "vm.crashed": crashedFact
       },
       states: {
@@ -361,11 +354,14 @@ const chart = setup({
       on: {
         ...opensConsole,
         "vm.reportEnded": ended,
-        "vm.stopped": { target: "stopped" },
+        "vm.stopped": { target: "stopped", actions: "stopped" },
         "vm.crashed": crashedFact,
         "vm.resumeRequested": {
           target: "resuming",
-          actions: { type: "request", params: ({ context }) => atHost(context, { op: "resume" }) }
+          actions: [
+            "countRun",
+            { type: "request", params: ({ context }) => atHost(context, { op: "resume" }) }
+          ]
         }
       },
       states: {
@@ -386,12 +382,13 @@ const chart = setup({
     resuming: {
       on: {
         ...opensConsole,
+        ...meetsFence,
         "hypervisor.resumed": confirms("hypervisor.resumed", { type: "vm.resumed" }),
         "hypervisor.failed": failsInDoubt("resume"),
         "vm.resumed": { target: "running" },
         "vm.operationFailed": { target: "paused" },
         "vm.reportEnded": ended,
-        "vm.stopped": { target: "stopped" },
+        "vm.stopped": { target: "stopped", actions: "stopped" },
         "vm.crashed": crashedFact
       }
     },
@@ -400,7 +397,7 @@ const chart = setup({
         ...opensConsole,
         "hypervisor.stopped": confirms("hypervisor.stopped", { type: "vm.stopped" }),
         "hypervisor.failed": failsInDoubt("stop"),
-        "vm.stopped": { target: "stopped" },
+        "vm.stopped": { target: "stopped", actions: "stopped" },
         "vm.operationFailed": { target: "running" }
       }
     },
@@ -419,7 +416,7 @@ const chart = setup({
           }))
         },
         "vm.handedOver": {
-          actions: assign(({ event }) => ({ host: event.to, decision: event.decision }))
+          actions: [assign(({ event }) => ({ host: event.to, decision: event.decision })), "countRun"]
         },
         "vm.reportEnded": { guard: "fromOwnHost", actions: crashed },
         "vm.crashed": {
@@ -461,23 +458,6 @@ const chart = setup({
   }
 })
 
-function snapshotting<T extends string>(back: T) {
-  return {
-    on: {
-      "hypervisor.snapshotTaken": {
-        actions: record("hypervisor.snapshotTaken", ({ context, event }) => ({
-          type: "vm.snapshotTaken",
-          snapshot: context.snapshot as string,
-          bytes: event.bytes
-        }))
-      },
-      "hypervisor.failed": fails("snapshot"),
-      "vm.snapshotTaken": { target: back, actions: "keepSnapshot" as const },
-      "vm.operationFailed": { target: back }
-    }
-  }
-}
-
 export const vmActor: ActorKind = {
   kind: "vm",
   chart,
@@ -493,8 +473,9 @@ export const vmActor: ActorKind = {
     "hypervisor.snapshotTaken",
     "hypervisor.restored",
     "hypervisor.observed",
-    "hypervisor.failed"
+    "hypervisor.failed",
+    "timer.fired"
   ],
   facts: typesOf(VmFact),
-  snapshotVersion: 3
+  snapshotVersion: 4
 }

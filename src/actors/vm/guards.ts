@@ -2,6 +2,7 @@
 import type { Report } from "../../events/requests.ts"
 import type { VmCommand, VmFact } from "../../events/vm.ts"
 import type { Of, Stamped } from "../../kernel/actor.ts"
+import { isRecovering, leavesHost, mayRecoverLater, waitsForHost } from "./recovering.ts"
 import { mayRestart } from "./requests.ts"
 import type { VmContext } from "./requests.ts"
 import { differs, off, standing } from "./verifying.ts"
@@ -28,6 +29,14 @@ export const guards = {
   restarts: ({ context, event }: Asked) => mayRestart(context, event.stamp.timeMs),
   mayRestart: ({ context, event }: Asked) =>
     (event as Of<Event, "vm.reportEnded">).host === context.host && mayRestart(context, event.stamp.timeMs),
+  isRecovering: ({ context }: Asked) => isRecovering(context),
+  mayRecoverLater: ({ context }: Asked) => mayRecoverLater(context),
+  leavesHost: ({ context, event }: Asked) => leavesHost(context, event as Of<Event, "vm.fence">),
+  waitsForHost: ({ context, event }: Asked) => waitsForHost(context, event as Of<Event, "vm.fence">),
+  leavesHostAndWasToRun: ({ context, event }: Asked) =>
+    context.wanted && leavesHost(context, event as Of<Event, "vm.fence">),
+  waitsForHostAndWasToRun: ({ context, event }: Asked) =>
+    context.wanted && waitsForHost(context, event as Of<Event, "vm.fence">),
   hasSnapshot: ({ context, event }: Asked) =>
     context.snapshots.includes((event as Of<Event, "vm.restore">).snapshot),
   isNewSnapshot: ({ context, event }: Asked) =>

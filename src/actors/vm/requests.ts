@@ -24,6 +24,14 @@ export interface VmContext {
   readonly crashes: number
   readonly crashedMs: number
   readonly crashedWhileMigrating: boolean
+  /** Whether it is to run: a start that failed leaves it so, a stop and a crash do not. */
+  readonly wanted: boolean
+  /** How often it was asked to run, or found running. */
+  readonly runs: number
+  /** Since its host was fenced: how often it was asked where it may start, 0 when that is over. */
+  readonly recovering: number
+  /** The fenced host, with the number of that loss, that it waits for. */
+  readonly waitsFor: string
 }
 
 export const unborn: VmContext = {
@@ -41,7 +49,11 @@ export const unborn: VmContext = {
   migration: null,
   crashes: 0,
   crashedMs: 0,
-  crashedWhileMigrating: false
+  crashedWhileMigrating: false,
+  wanted: false,
+  runs: 0,
+  recovering: 0,
+  waitsFor: ""
 }
 
 export const platformOf = ({ accelerator, machine }: Of<VmFact, "vm.started">): Platform | null =>
@@ -60,10 +72,11 @@ export const mayRestart = (context: VmContext, nowMs: number): boolean =>
 export const crashCounted = (
   context: VmContext,
   nowMs: number
-): Pick<VmContext, "crashes" | "crashedMs" | "crashedWhileMigrating"> => ({
+): Pick<VmContext, "crashes" | "crashedMs" | "crashedWhileMigrating" | "wanted"> => ({
   crashes: crashesBefore(context, nowMs) + 1,
   crashedMs: nowMs,
-  crashedWhileMigrating: context.migration !== null
+  crashedWhileMigrating: context.migration !== null,
+  wanted: false
 })
 
 type Operation<R = Extract<Request, { port: "hypervisor" }>> = R extends unknown
@@ -111,7 +124,7 @@ export function askPlacement(context: VmContext): Request {
     type: "placement.request",
     vm: context.name,
     spec: context.spec,
-    purpose: "create",
+    purpose: context.recovering > 0 ? "recover" : "create",
     replyTo: `vm/${context.name}`,
     ...(context.pinned === null ? {} : { pinned: context.pinned })
   })

@@ -93,7 +93,7 @@ export const verifying = (origin: keyof typeof gone) => ({
         reason: event.reason
       }))
     },
-    "vm.foundRunning": { target: "#vm.running" as const },
+    "vm.foundRunning": { target: "#vm.running" as const, actions: "countRun" as const },
     "vm.foundPaused": { target: "#vm.paused" as const },
     "vm.foundStopped": { target: "#vm.stopped" as const },
     "vm.crashed": { target: "#vm.stopped" as const, actions: "countCrash" as const },

@@ -73,8 +73,14 @@ export class Hypervisor extends Context.Service<
     /** Let it run: after `pause`, at the destination after the hand-over, at the source to roll one back. */
     readonly resume: (vm: string) => Effect.Effect<void, HypervisorError>
     readonly reboot: (vm: string) => Effect.Effect<void, HypervisorError>
-    /** End it if it runs and remove everything of it from this host. */
-    readonly remove: (vm: string) => Effect.Effect<void, HypervisorError>
+    /**
+     * End it if it runs and remove everything of it from this host; with `keepShared` all but disks that other hosts see, because it
+     * may be on one of them.
+     */
+    readonly remove: (
+      vm: string,
+      options?: { readonly keepShared: boolean }
+    ) => Effect.Effect<void, HypervisorError>
     /** A snapshot of the disks, of the stopped or the running machine (crash-consistent then). */
     readonly snapshot: (
       vm: string,

@@ -133,6 +133,13 @@ const hosts = HttpApiGroup.make("hosts").add(
     ...command,
     params: vm,
     query: commandQuery
+  }),
+  /** Somebody has seen to it that this lost host is off: its machines may start elsewhere. */
+  HttpApiEndpoint.post("confirmOff", "/v1/hosts/:name/confirm-off", {
+    ...command,
+    params: vm,
+    query: commandQuery,
+    payload: [Schema.Null, Reason]
   })
 )
 

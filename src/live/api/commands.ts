@@ -55,6 +55,7 @@ const operatorCommands: ReadonlySet<string> = new Set([
   ),
   "host.drain",
   "host.activate",
+  "host.confirmOff",
   "cluster.remove",
   "cluster.lead",
   "keyring.rotate",

@@ -142,7 +142,11 @@ const hostSayings = {
     stream: `host/${params.name}`,
     message: { type: "host.drain", reason: payload?.reason ?? "" }
   }),
-  activate: ({ params }: Named) => ({ stream: `host/${params.name}`, message: { type: "host.activate" } })
+  activate: ({ params }: Named) => ({ stream: `host/${params.name}`, message: { type: "host.activate" } }),
+  confirmOff: ({ params, payload }: Named & Reasoned) => ({
+    stream: `host/${params.name}`,
+    message: { type: "host.confirmOff", reason: payload?.reason ?? "" }
+  })
 }
 
 const clusterSayings = {

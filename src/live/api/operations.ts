@@ -54,6 +54,7 @@ const endsByFirstFact: Readonly<Record<string, Ends>> = {
   "authority.tokenMade": { command: "authority.makeToken", done: [], failed: [] },
   "authority.revoked": { command: "authority.revoke", done: [], failed: [] },
   "host.drained": { command: "host.drain", done: [], failed: [] },
+  "host.fenced": { command: "host.confirmOff", done: [], failed: [] },
   "host.activated": { command: "host.activate", done: [], failed: [] }
 }
 

@@ -142,6 +142,10 @@ export const keys = {
   ),
   "hypervisor.sim_hosts": number(1, 1000, 2, "How many hosts the driver sim simulates: sim-1, sim-2, …"),
   "hypervisor.image_dir": path("", 'Folder of base images, kernels and initrds; "" is images in data_dir.'),
+  "hypervisor.shared_dir": path(
+    "",
+    'Folder that all hosts see, for disks with storage: shared; "" where there is none.'
+  ),
   "hypervisor.labels": make(labels, "labels", {}, labelsExpected, "Labels of this host, for placement."),
 
   "api.enable": boolean(true, "Serve the HTTP API."),
@@ -171,6 +175,27 @@ export const keys = {
     [second, hour],
     "30s",
     "A host out of reach for so long fails what it was asked to do; a migration is then rolled back or finished."
+  ),
+  "cluster.fencing": boolean(
+    true,
+    "Hold a lease for this host: its machines that may be restarted elsewhere end when it runs out, and start elsewhere then."
+  ),
+  "cluster.host_lease": duration(
+    [second, hour],
+    "30s",
+    "How long this host's machines go on when it can reach no node that leads; a lost host is fenced a little later."
+  ),
+  "cluster.recovery_concurrency": number(
+    1,
+    1000,
+    8,
+    "Machines of fenced hosts that are on their way to other hosts at the same time."
+  ),
+  "cluster.fencing_lost_max": number(
+    1,
+    100,
+    50,
+    "With more than this share of the hosts lost, in percent, none is fenced: then it may be this side that is cut off."
   ),
 
   "gossip.enable": choice(

@@ -1,7 +1,10 @@
 /** Making, starting, stopping and removing machines. Every operation runs under the machine's lock, once. */
 import { writeFile } from "node:fs/promises"
 import { Effect } from "effect"
+import { staysWithHost } from "../../events/vm.ts"
 import type { Platform, VmSpec } from "../../events/vm.ts"
+import { always } from "../../kernel/lease.ts"
+import type { MayRun } from "../../kernel/lease.ts"
 import type { HypervisorError } from "../../kernel/ports/hypervisor.ts"
 import { commandLine } from "./command-line.ts"
 import type { DiskFile } from "./command-line.ts"
@@ -41,6 +44,7 @@ export interface Host extends Supervisor {
   readonly probed: Effect.Effect<Probe, Failure>
   /** The latest migration of each machine that was sent from here. */
   readonly outgoing: Map<string, Outgoing>
+  readonly mayRun: MayRun
 }
 
 export interface Present extends Observed {
@@ -83,6 +87,18 @@ export const notMoving = (op: string, present: Present): Effect.Effect<void, Fai
     ? Effect.void
     : fail(op, present.machine.vm, "wrong-state", `migration ${moving.migration} is under way`)
 }
+
+/** Not when the lease of this host has run out since it was asked for. Whoever may be restarted elsewhere may run there by now. */
+const mayRunNow = (
+  op: string,
+  { vm, spec }: MachineRecord,
+  may: () => boolean
+): Effect.Effect<void, Failure> =>
+  Effect.suspend(() =>
+    staysWithHost(spec) !== null || may()
+      ? Effect.void
+      : fail(op, vm, "failed", "the lease of this host has run out: it can't reach a node that leads")
+  )
 
 export const newRecord = (vm: string, spec: VmSpec): MachineRecord => ({
   version: 1,
@@ -179,7 +195,8 @@ export const launch = Effect.fn("launch")(function* (
   incoming: boolean,
   arriving?: Platform,
   note: (started: { readonly process: QemuProcess } & Platform) => Effect.Effect<void, Failure> = () =>
-    Effect.void
+    Effect.void,
+  may: () => boolean = always()
 ): Effect.fn.Return<{ qmp: Qmp; process: QemuProcess } & Platform, Failure> {
   const { vm, paths } = machine
   const probe = yield* host.probed
@@ -198,6 +215,7 @@ export const launch = Effect.fn("launch")(function* (
   })
   yield* clearSockets(paths)
   if (rescue) yield* makeRescue(paths, (reason) => fail("start", vm, "failed", reason))
+  yield* mayRunNow("start", record, may)
   const process = yield* spawnProcess(paths, vm, host.binary, line)
   if (process === null) return yield* fail("start", vm, "failed", `QEMU ended at once: see ${paths.log}`)
   const started = { process, ...platform }
@@ -209,7 +227,9 @@ export const launch = Effect.fn("launch")(function* (
   return { qmp, ...started }
 })
 
-export const start = (host: Host, vm: string) =>
+export const start = (host: Host, vm: string) => Effect.suspend(() => startWhile(host, vm, host.mayRun()))
+
+const startWhile = (host: Host, vm: string, may: () => boolean) =>
   withMachine(host, "start", vm, (present) =>
     Effect.gen(function* () {
       const { machine, state } = present
@@ -226,7 +246,7 @@ export const start = (host: Host, vm: string) =>
         return platform
       }
       if (present.qmp !== null) return yield* wrongState("start", present, "defined or running")
-      const { process, ...launched } = yield* launch(host, machine, record, false)
+      const { process, ...launched } = yield* launch(host, machine, record, false, undefined, undefined, may)
       const platform = { accelerator: launched.accelerator, machine: launched.machine }
       yield* writeRecord(machine.paths, { ...wanted, outgoing: null, process, ...platform })
       return platform
@@ -307,10 +327,13 @@ export const pause = (host: Host, vm: string) =>
  * After `pause`; of a machine that arrived; of one that was handed over, or stands still after a migration that
  * failed, to take it back.
  */
-export const resume = (host: Host, vm: string) =>
+export const resume = (host: Host, vm: string) => Effect.suspend(() => resumeWhile(host, vm, host.mayRun()))
+
+const resumeWhile = (host: Host, vm: string, may: () => boolean) =>
   withMachine(host, "resume", vm, (present) =>
     Effect.gen(function* () {
       const { record, machine, qmp } = present
+      if (qmp !== null) yield* mayRunNow("resume", record, may)
       if (qmp === null) {
         return record.incoming === null
           ? yield* wrongState("resume", present, "paused, incoming or handed over")
@@ -368,11 +391,11 @@ const removeDisks = (vm: string, files: ReadonlyArray<DiskFile>, spec: VmSpec, s
   })
 
 /** End it and remove its files. Under the machine's lock. */
-export const erase = (host: Host, present: Present): Effect.Effect<void, Failure> =>
+export const erase = (host: Host, present: Present, keepShared = false): Effect.Effect<void, Failure> =>
   Effect.gen(function* () {
     const { record, machine, process, state } = present
     const { vm, paths } = machine
-    const shared = ownsShared(present)
+    const shared = !keepShared && ownsShared(present)
     // Neither does one that waits for the end of a post-copy come to its own end when it is asked to.
     const disks = state === "postmigrate" || record.outgoing?.handedOver === true ? "none" : "its own"
     yield* writeRecord(paths, { ...record, wanted: "stopped", ended: null })
@@ -383,7 +406,7 @@ export const erase = (host: Host, present: Present): Effect.Effect<void, Failure
     host.outgoing.delete(vm)
   })
 
-export const remove = (host: Host, vm: string): Effect.Effect<void, Failure> =>
+export const remove = (host: Host, vm: string, keepShared: boolean): Effect.Effect<void, Failure> =>
   Effect.gen(function* () {
     const machine = yield* machineOf(host, vm)
     const all = Effect.gen(function* () {
@@ -391,7 +414,7 @@ export const remove = (host: Host, vm: string): Effect.Effect<void, Failure> =>
       const { record } = observed
       // A folder without a record is what was left of a machine that was never whole.
       if (record === null) return yield* removeFolders(machine.paths, vm)
-      yield* erase(host, { ...observed, record, machine })
+      yield* erase(host, { ...observed, record, machine }, keepShared)
     })
     yield* machine.lock.withPermit(all)
   })

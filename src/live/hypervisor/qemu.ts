@@ -8,6 +8,8 @@ import { Clock, Deferred, Effect, Layer, Queue, Stream } from "effect"
 import type { HostFacts } from "../../events/host.ts"
 import type { Channel, MigrationPolicy } from "../../events/requests.ts"
 import type { Platform, VmSpec } from "../../events/vm.ts"
+import { always } from "../../kernel/lease.ts"
+import type { MayRun } from "../../kernel/lease.ts"
 import { Hypervisor } from "../../kernel/ports/hypervisor.ts"
 import type { Arrival, HypervisorError, MigrationReport, VmEnded } from "../../kernel/ports/hypervisor.ts"
 import { createDisk, diskFiles, diskRoom, imageFile, isFile } from "./disks.ts"
@@ -46,6 +48,8 @@ export interface QemuOptions {
   /** Those that may be used, when they work; all of them unless told. */
   readonly accelerators?: ReadonlyArray<"kvm" | "tcg"> | undefined
   readonly stopGraceMs?: number | undefined
+  /** Of the host's lease; machines that may be restarted elsewhere always run unless told. */
+  readonly mayRun?: MayRun | undefined
 }
 
 type Failure = HypervisorError
@@ -412,7 +416,8 @@ const makeHost = Effect.fn("makeHost")(function* (options: QemuOptions) {
     binary,
     stopGraceMs: options.stopGraceMs ?? STOP_GRACE_MS,
     probed: Deferred.await(probed),
-    outgoing: new Map()
+    outgoing: new Map(),
+    mayRun: options.mayRun ?? always
   }
   return host
 })
@@ -438,7 +443,7 @@ export const qemuLayer = (options: QemuOptions): Layer.Layer<Hypervisor, Hypervi
         pause: (vm) => lifecycle.pause(host, vm),
         resume: (vm) => lifecycle.resume(host, vm),
         reboot: (vm) => lifecycle.reboot(host, vm),
-        remove: (vm) => lifecycle.remove(host, vm),
+        remove: (vm, { keepShared } = { keepShared: false }) => lifecycle.remove(host, vm, keepShared),
         snapshot: (vm, name) => snapshot(host, vm, name),
         restore: (vm, name) => restore(host, vm, name),
         checkIncoming: (vm, spec, platform) => checkIncoming(host, options, vm, spec, platform),

@@ -1,0 +1,124 @@
+/** Planted mistakes of leases, fencing and restarts elsewhere, which the simulated fleet with leases has to find. */
+import type { Mutant } from "./mutants.ts"
+
+export const fencingMutants: ReadonlyArray<Mutant> = [
+  {
+    name: "lease-from-its-answer",
+    seed: 179,
+    story: "a host counts its lease from when it looks at the answer, and not from when it asked",
+    edits: [
+      {
+        file: "src/kernel/lease.ts",
+        find: "lease.renewed(askedMs, Math.min(answer.lengthMs, lengthMs))",
+        put: "lease.renewed(lease.nowMs, Math.min(answer.lengthMs, lengthMs))"
+      }
+    ]
+  },
+  {
+    name: "restart-before-the-fence",
+    seed: 16,
+    story: "a lost host is fenced at once, whatever lease it holds",
+    edits: [
+      {
+        file: "src/kernel/fencing.ts",
+        find: "if (nowMs - sinceMs < fencingWaitMs(lengthMs, marginMs)) return []",
+        put: ""
+      }
+    ]
+  },
+  {
+    name: "new-leader-does-not-wait",
+    seed: 113,
+    story: "a kernel that newly leads waits as if nobody before it could still give leases",
+    edits: [
+      {
+        file: "src/kernel/fencing.ts",
+        find: "this.#ledSinceMs + handOverMs)",
+        put: "this.#ledSinceMs + handOverMs * 0)"
+      }
+    ]
+  },
+  {
+    name: "returning-host-goes-on",
+    seed: 1,
+    story: "a host that is back does what it was asked before it was fenced",
+    edits: [
+      {
+        file: "src/kernel/perform.ts",
+        find: `(chart?.value === "fenced" || askedMs <= fencedMs)`,
+        put: `chart?.value === "nothing"`
+      },
+      {
+        file: "src/kernel/perform.ts",
+        find: `if (request.port === "agents") {`,
+        put: `if (request.port !== request.port) {`
+      }
+    ]
+  },
+  {
+    name: "left-behind-forgotten",
+    seed: 2,
+    story: "what a returning host still has of a machine that is elsewhere stays there",
+    edits: [
+      {
+        file: "src/actors/vm/recovering.ts",
+        find: `releaseRoom(context, "its host was fenced, and it was to start elsewhere")`,
+        put: "releaseRoom(context)"
+      }
+    ]
+  },
+  {
+    name: "late-fence-believed",
+    seed: 1,
+    story:
+      "a machine that was asked to run again since its host was seen fenced starts elsewhere all the same",
+    edits: [
+      {
+        file: "src/actors/vm/recovering.ts",
+        find: "event.host === host && event.runs === runs",
+        put: "event.host === host && event.runs <= runs"
+      }
+    ]
+  },
+  {
+    name: "lapse-not-counted",
+    seed: 1,
+    story: "what was asked for under a lease that ran out is done under the next one",
+    edits: [
+      {
+        file: "src/kernel/lease.ts",
+        find: "(lapses === this.#lapses && this.#nowMs() < this.#untilMs)",
+        put: "lapses <= this.#lapses"
+      }
+    ]
+  },
+  {
+    name: "watcher-believed-dead-or-alive",
+    seed: 1,
+    story: "a host without a watcher is fenced by waiting like any other",
+    edits: [
+      {
+        file: "src/kernel/fencing.ts",
+        find: "if (facts?.lease === undefined) return hold(unleased)",
+        put: ""
+      },
+      {
+        file: "src/kernel/fencing.ts",
+        find: "const { lengthMs } = facts.lease",
+        put: "const { lengthMs } = facts?.lease ?? { lengthMs: 1000 }"
+      }
+    ]
+  },
+  {
+    name: "local-disks-left",
+    seed: 1,
+    story: "a machine whose disks lie on the lost host starts elsewhere, without them",
+    edits: [
+      {
+        file: "src/events/vm.ts",
+        find: "if (local.length === 0) return null",
+        put: "if (local.length >= 0) return null"
+      }
+    ]
+  }
+]
