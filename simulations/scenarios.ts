@@ -1,4 +1,5 @@
 /** What can be simulated, by name. */
+import { cluster } from "./cluster/scenario.ts"
 import { run as runFencing } from "./fencing/run.ts"
 import { run as runFleet } from "./fleet/run.ts"
 import { raft } from "./raft/scenario.ts"
@@ -15,7 +16,8 @@ const lives: ReadonlyArray<Scenario> = [
     name: "fencing",
     about: "the same with leases, watchers and clocks that drift: machines of lost hosts start elsewhere",
     run: runFencing
-  }
+  },
+  cluster
 ]
 
 const lifeOf = (seed: number): Scenario =>

@@ -3,9 +3,8 @@
  * members in its log, on their disks.
  */
 import type { RaftMessage } from "../../src/events/raft.ts"
-import type { Member } from "../raft/member.ts"
 import { isMajority } from "./group.ts"
-import type { Group } from "./group.ts"
+import type { Group, GroupMember } from "./group.ts"
 import { Violation } from "./violation.ts"
 
 export class ElectionSafety {
@@ -17,7 +16,7 @@ export class ElectionSafety {
   }
 
   /** A voter may have gone on to a later term. The own vote may be on its way to the disk. */
-  elected({ id, context }: Member): void {
+  elected({ id, context }: GroupMember): void {
     const { term, history } = context
     const members = history.at(-1)?.members
     const hasVoted = (voter: string) => {
@@ -32,7 +31,7 @@ export class ElectionSafety {
   }
 
   /** Who has not spoken as a leader yet may still forget that it was one. */
-  sent({ id }: Member, { type, term }: RaftMessage): void {
+  sent({ id }: GroupMember, { type, term }: RaftMessage): void {
     if (type !== "append" && type !== "snapshot") return
     const other = this.#leaders.get(term)
     if (other === undefined) this.#leaders.set(term, id)

@@ -1,19 +1,34 @@
 /** What checkers look at: the members, what lies on their disks, and majorities by a count of their own. */
 import type { Members } from "../../src/events/raft.ts"
 import { initialContext, keep } from "../../src/actors/raft/step.ts"
-import type { Durable } from "../../src/actors/raft/step.ts"
-import type { Member } from "../raft/member.ts"
+import type { Durable, RaftContext } from "../../src/actors/raft/step.ts"
+import type { Message } from "../../src/events/envelope.ts"
+
+/** A member of a simulated group, whatever it decides about. */
+export interface GroupMember {
+  readonly id: string
+  readonly isUp: boolean
+  /** Its disk has lost what it had acknowledged, and it knows. */
+  readonly isOut: boolean
+  /** Counts the times it was started. */
+  readonly life: number
+  /** What its own clock shows. */
+  readonly nowMs: number
+  readonly role: string
+  readonly context: RaftContext
+  readonly disk: { readonly facts: ReadonlyArray<Message>; readonly generation: number }
+}
 
 export class Group {
-  readonly members: ReadonlyMap<string, Member>
+  readonly members: ReadonlyMap<string, GroupMember>
   readonly #disks = new Map<string, { generation: number; facts: number; durable: Durable }>()
 
-  constructor(members: ReadonlyMap<string, Member>) {
+  constructor(members: ReadonlyMap<string, GroupMember>) {
     this.members = members
   }
 
   /** What a restart of this member would find, folded as it grows. */
-  onDisk({ id, disk }: Member): Durable {
+  onDisk({ id, disk }: GroupMember): Durable {
     let found = this.#disks.get(id)
     if (found?.generation !== disk.generation)
       this.#disks.set(id, (found = { generation: disk.generation, facts: 0, durable: initialContext }))

@@ -4,12 +4,11 @@
  */
 import type { RaftCommand } from "../../src/events/raft.ts"
 import type { RaftContext } from "../../src/actors/raft/step.ts"
-import type { Member } from "../raft/member.ts"
-import type { Group } from "./group.ts"
+import type { Group, GroupMember } from "./group.ts"
 import { Violation } from "./violation.ts"
 
 /** After an answer. */
-export function matched(group: Group, leader: Member, input: RaftCommand): void {
+export function matched(group: Group, leader: GroupMember, input: RaftCommand): void {
   if (input.type !== "raft.receive" || input.message.type !== "appended" || leader.role !== "leader") return
   const { from } = input
   const { term, log, progress } = leader.context
@@ -25,7 +24,7 @@ export function matched(group: Group, leader: Member, input: RaftCommand): void 
 }
 
 /** Terms in a log never go back, also where a snapshot has taken the place of its beginning. */
-export function termsOfLog({ id, context: { log } }: Member): void {
+export function termsOfLog({ id, context: { log } }: GroupMember): void {
   if (log.lastTerm < log.baseTerm)
     throw new Violation(
       "log-matching",
@@ -34,13 +33,13 @@ export function termsOfLog({ id, context: { log } }: Member): void {
 }
 
 /** Also after a part of the log was cut off. */
-export function membersOfLog({ id, context: { log, history } }: Member): void {
+export function membersOfLog({ id, context: { log, history } }: GroupMember): void {
   for (const { index, members } of history.slice(1))
     if (log.at(index)?.members !== members)
       throw new Violation("log-matching", `${id} has members of ${index}, and its log has none there`)
 }
 
-export function logMatching(up: ReadonlyArray<Member>): void {
+export function logMatching(up: ReadonlyArray<GroupMember>): void {
   for (const [at, one] of up.entries())
     for (const other of up.slice(at + 1)) compare(one.id, one.context, other.id, other.context)
   for (const one of up) membersOfLog(one)

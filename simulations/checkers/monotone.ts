@@ -1,7 +1,6 @@
 /** Terms and commits never go back: within a life as it is known, and over all lives as it was spoken. */
 import type { RaftMessage } from "../../src/events/raft.ts"
-import type { Member } from "../raft/member.ts"
-import type { Group } from "./group.ts"
+import type { Group, GroupMember } from "./group.ts"
 import { Violation } from "./violation.ts"
 
 interface Seen {
@@ -19,7 +18,7 @@ export class Monotone {
     this.#group = group
   }
 
-  stepped({ id, context, life }: Member): void {
+  stepped({ id, context, life }: GroupMember): void {
     const { term, commit } = context
     const seen = this.#seen.get(id)
     if (seen === undefined) {
@@ -34,7 +33,7 @@ export class Monotone {
   }
 
   /** A term that was spoken in outlives a crash: it is on the disk. */
-  sent(member: Member, { term }: RaftMessage): void {
+  sent(member: GroupMember, { term }: RaftMessage): void {
     const { id } = member
     if (this.#group.onDisk(member).term < term)
       throw new Violation("monotone", `${id} speaks in term ${term}, and a crash would forget it`)

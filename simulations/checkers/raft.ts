@@ -36,8 +36,10 @@ export class RaftChecker implements Watcher {
   elections = 0
 
   readonly #onElected: (id: string) => void
+  readonly #members: ReadonlyMap<string, Member>
 
   constructor(members: ReadonlyMap<string, Member>, onElected: (id: string) => void) {
+    this.#members = members
     this.group = new Group(members)
     this.#monotone = new Monotone(this.group)
     this.#elections = new ElectionSafety(this.group)
@@ -101,7 +103,7 @@ export class RaftChecker implements Watcher {
   }
 
   finish(): void {
-    const up = [...this.group.members.values()].filter((one) => one.isUp)
+    const up = [...this.#members.values()].filter((one) => one.isUp)
     logMatching(up)
     for (const one of up) {
       if (one.role === "leader") nothingUnderWay(one)

@@ -4,12 +4,11 @@
  * made of.
  */
 import type { RaftCommand } from "../../src/events/raft.ts"
-import type { Member } from "../raft/member.ts"
 import { isMajority } from "./group.ts"
-import type { Group } from "./group.ts"
+import type { Group, GroupMember } from "./group.ts"
 import { Violation } from "./violation.ts"
 
-export function readable({ id }: Member, index: number, decided: number): void {
+export function readable({ id }: GroupMember, index: number, decided: number): void {
   if (index < decided)
     throw new Violation(
       "linearizability",
@@ -21,7 +20,7 @@ export function readable({ id }: Member, index: number, decided: number): void {
  * Whoever is down will promise when it starts; whoever leads gives no vote either. Others may decide by the members that are
  * committed, or by any later ones.
  */
-export function promised(group: Group, leader: Member, input: RaftCommand): void {
+export function promised(group: Group, leader: GroupMember, input: RaftCommand): void {
   if (input.type !== "raft.read" || leader.role !== "leader") return
   const { id, nowMs, context } = leader
   const { settings, wasTransferred, leaseMs, commit, began, history } = context

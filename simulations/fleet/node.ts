@@ -17,6 +17,7 @@ import { SlowStore } from "../world/slow-store.ts"
 import type { StoreCounts } from "../world/slow-store.ts"
 import { makeViews } from "../world/views.ts"
 import type { SimulatedHost } from "./host.ts"
+import type { Issued, Operated } from "./operators.ts"
 import type { RunOptions } from "./options.ts"
 
 /** One life of it. */
@@ -110,6 +111,18 @@ export class SimulatedNode {
             .pipe(Stream.mapError(({ message }) => unreachable(message)))
         })
     })
+  }
+
+  /** One try of an operator. */
+  submit({ stream, message, id }: Issued): ReturnType<Operated["submit"]> {
+    const work = Effect.suspend(() => {
+      const { kernel } = this
+      const principal = { kind: "operator", name: "somebody" } as const
+      return kernel === null
+        ? Effect.never
+        : kernel.submit({ stream, message, id, correlation: id, principal })
+    })
+    return this.line.ask(work)
   }
 
   /** What a host says goes to the kernel that is there when it arrives. */

@@ -7,11 +7,11 @@ import { VmSpec } from "../../src/events/vm.ts"
 import type { Message } from "../../src/events/envelope.ts"
 import { describe } from "../../src/kernel/statechart.ts"
 import type { Accepted, SubmitError } from "../../src/kernel/refusals.ts"
+import type { ActorState } from "../../src/kernel/turn.ts"
 import type { Random } from "../world/random.ts"
 import type { Runtime } from "../world/runtime.ts"
 import { commandNames } from "./options.ts"
 import type { CommandName, RunOptions } from "./options.ts"
-import type { SimulatedNode } from "./node.ts"
 
 /** A command and what became of it. */
 export interface Issued {
@@ -25,6 +25,15 @@ export interface Issued {
   positions: ReadonlyArray<number>
 }
 
+/** Whom they work with. */
+export interface Operated {
+  /** Null while it is down. */
+  readonly kernel: { readonly resident: () => ReadonlyMap<string, ActorState> } | null
+  readonly hosts: ReadonlyMap<string, unknown>
+  /** One try, which may never be answered. */
+  readonly submit: (command: Issued) => Effect.Effect<Accepted, SubmitError | { readonly _tag: string }>
+}
+
 type Asked = Pick<Issued, "stream" | "message">
 
 const specOf = Schema.decodeUnknownSync(VmSpec)
@@ -34,8 +43,8 @@ export class Operators {
   readonly #runtime: Runtime
   readonly #random: Random
   readonly #hostFailures: Random
-  readonly #node: SimulatedNode
-  readonly #options: RunOptions
+  readonly #node: Operated
+  readonly #options: Pick<RunOptions, "operators" | "postCopy" | "fencing">
   #isOpen = true
   #busy = 0
   #count = 0
@@ -45,8 +54,8 @@ export class Operators {
 
   constructor(
     world: { readonly runtime: Runtime; readonly random: Random },
-    node: SimulatedNode,
-    options: RunOptions
+    node: Operated,
+    options: Pick<RunOptions, "operators" | "postCopy" | "fencing">
   ) {
     this.#runtime = world.runtime
     this.#random = world.random.split("operators")
@@ -197,16 +206,8 @@ export class Operators {
         }
   }
 
-  #submit({ stream, message, id }: Issued): Effect.Effect<Accepted, SubmitError | { readonly _tag: string }> {
-    const { line } = this.#node
-    const work = Effect.suspend(() => {
-      const { kernel } = this.#node
-      const principal = { kind: "operator", name: "somebody" } as const
-      return kernel === null
-        ? Effect.never
-        : kernel.submit({ stream, message, id, correlation: id, principal })
-    })
-    return line.ask(work).pipe(Effect.timeout(this.#options.operators.timeoutMs))
+  #submit(command: Issued): Effect.Effect<Accepted, SubmitError | { readonly _tag: string }> {
+    return Effect.timeout(this.#node.submit(command), this.#options.operators.timeoutMs)
   }
 
   #send(command: Issued, name: CommandName): void {

@@ -4,24 +4,25 @@
  */
 export class Clock {
   #offsetMs: number
-  readonly #rate: number
+  /** How much of its time passes in one of the world's. */
+  readonly rate: number
   #wallMs: number
 
   /** `driftPercent` how much faster than the world; negative when slower. */
   constructor(offsetMs: number, driftPercent: number, wallMs: number) {
     this.#offsetMs = offsetMs
-    this.#rate = 1 + driftPercent / 100
+    this.rate = 1 + driftPercent / 100
     this.#wallMs = wallMs
   }
 
   /** What the steady one shows at this time of the world. */
   shows(worldMs: number): number {
-    return Math.floor(this.#offsetMs + worldMs * this.#rate)
+    return Math.floor(this.#offsetMs + worldMs * this.rate)
   }
 
   /** When in the world it will show at least this; a microsecond later, against rounding. */
   worldMs(shownMs: number): number {
-    return (shownMs - this.#offsetMs) / this.#rate + 0.001
+    return (shownMs - this.#offsetMs) / this.rate + 0.001
   }
 
   wallMs(worldMs: number): number {

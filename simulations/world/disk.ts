@@ -32,6 +32,8 @@ export interface DiskCounts {
 interface Write {
   readonly facts: ReadonlyArray<Message>
   readonly synced: () => void
+  /** These stand for all that were there before. They are there together, or none of them. */
+  readonly isAnew: boolean
 }
 
 export type Damage = "rot" | "lost" | "misdirected"
@@ -53,6 +55,8 @@ export class Disk {
   #isTouched = false
   /** Counts the times that `facts` became others than they were. */
   generation = 0
+  /** How often it was begun anew. */
+  rewrites = 0
   #written: Array<Write> = []
   #syncing: ReadonlyArray<Write> = []
   #stalledMs = 0
@@ -78,9 +82,15 @@ export class Disk {
       this.#fails = null
       return false
     }
-    this.#written.push({ facts, synced })
+    this.#written.push({ facts, synced, isAnew: false })
     if (this.#syncing.length === 0) this.#sync()
     return true
+  }
+
+  /** Begin anew with these, which stand for all that was written before: the one before is gone when the new one is there. */
+  rewrite(facts: ReadonlyArray<Message>): void {
+    this.#written.push({ facts, synced: () => {}, isAnew: true })
+    if (this.#syncing.length === 0) this.#sync()
   }
 
   /** No sync that begins from now on ends before. */
@@ -110,8 +120,9 @@ export class Disk {
   }
 
   #sync(): void {
-    this.#syncing = this.#written
-    this.#written = []
+    // What stands for all the rest is synced alone.
+    const anew = this.#written.findIndex(({ isAnew }) => isAnew)
+    this.#syncing = this.#written.splice(0, anew < 0 ? this.#written.length : Math.max(1, anew))
     const { syncMinMs, syncMeanMs, stalls } = this.#options
     const isStalled = stalls > 0 && this.#random.chance(stalls)
     const tookMs = (syncMinMs - Math.log(1 - this.#random.next()) * syncMeanMs) * (isStalled ? 100 : 1)
@@ -128,11 +139,24 @@ export class Disk {
       const done = this.#syncing
       this.#syncing = []
       this.#acknowledged = this.facts.length
-      for (const { facts } of done) this.#put(facts)
+      for (const one of done) this.#write(one)
       for (const { synced } of done) if (life === this.#life) synced()
       if (life === this.#life && this.#syncing.length === 0 && this.#written.length > 0) this.#sync()
       this.onSync?.()
     })
+  }
+
+  #write({ facts, isAnew }: Pick<Write, "facts" | "isAnew">): void {
+    if (isAnew) {
+      this.generation++
+      this.facts.length = 0
+      this.#records = []
+      this.#last = null
+      this.#verified = 0
+      this.rewrites++
+    }
+    this.#put(facts)
+    if (isAnew) this.#acknowledged = facts.length
   }
 
   #put(facts: ReadonlyArray<Message>): void {
@@ -148,18 +172,31 @@ export class Disk {
     this.#acknowledged = 1
   }
 
+  /** The process ends, and the machine does not: the system has what was written, and not what waits for its turn. */
+  kill(): void {
+    this.#life++
+    const written = this.#syncing
+    this.#syncing = []
+    this.#written = []
+    for (const one of written) this.#write(one)
+  }
+
   /** In the order in which they were written a part is found again; the rest never was. */
   crash(): void {
     this.#life++
-    const unsynced = [...this.#syncing, ...this.#written].flatMap(({ facts }) => facts)
+    const unsynced = [...this.#syncing, ...this.#written].flatMap(
+      ({ facts, isAnew }): Array<Pick<Write, "facts" | "isAnew">> =>
+        isAnew ? [{ facts, isAnew }] : facts.map((fact) => ({ facts: [fact], isAnew }))
+    )
     this.#syncing = []
     this.#written = []
     let kept = 0
     while (kept < unsynced.length && !this.#random.chance(this.#options.lostAtCrash)) kept++
     if (kept > 0 && kept < unsynced.length) this.counts.tornWrites++
     this.counts.lostFacts += unsynced.length - kept
-    this.#put(unsynced.slice(0, kept))
-    const torn = unsynced[kept]
+    for (const one of unsynced.slice(0, kept)) this.#write(one)
+    const next = unsynced[kept]
+    const torn = next?.isAnew === false ? next.facts[0] : undefined
     if (torn === undefined || !this.#options.hasRecords || !this.#random.chance(0.5)) return
     const whole = seal(this.#owner, this.#last, JSON.stringify(torn))
     this.#records.push({ ...whole, text: whole.text.slice(0, whole.text.length / 2) })

@@ -16,29 +16,45 @@ export interface RuntimeOptions {
 /** A day that nobody chose: facts carry whole milliseconds since the Unix epoch. */
 export const epochMs = Date.UTC(2030, 0, 1)
 
+/** How time passes for some fibers: those of the world itself, or of a process, which may stand still, and ends. */
+export interface Pace {
+  /** Milliseconds since the Unix epoch, as its clock shows them. */
+  readonly wallMs: () => number
+  /** From a moment of its own on; never goes back. */
+  readonly steadyMs: () => number
+  readonly after: (delayMs: number, run: () => void) => void
+  /** `after` that can be taken back: by what it returns. */
+  readonly cancellable: (delayMs: number, run: () => void) => () => void
+}
+
+const worldPace = (schedule: Schedule, { epochMs: began }: RuntimeOptions): Pace => ({
+  wallMs: () => began + Math.floor(schedule.nowMs),
+  steadyMs: () => schedule.nowMs,
+  after: (delayMs, run) => schedule.after(delayMs, run),
+  cancellable: (delayMs, run) => schedule.cancellable(delayMs, run)
+})
+
 /** Of whole milliseconds, as a system's clock is. */
-class WorldClock implements Clock.Clock {
-  readonly #schedule: Schedule
-  readonly #epochMs: number
+class PacedClock implements Clock.Clock {
+  readonly #pace: Pace
   readonly currentTimeMillis = Effect.sync(() => this.currentTimeMillisUnsafe())
   readonly currentTimeNanos = Effect.sync(() => this.currentTimeNanosUnsafe())
   readonly monotonicTimeNanos = Effect.sync(() => this.monotonicTimeNanosUnsafe())
 
-  constructor(schedule: Schedule, options: RuntimeOptions) {
-    this.#schedule = schedule
-    this.#epochMs = options.epochMs
+  constructor(pace: Pace) {
+    this.#pace = pace
   }
 
   currentTimeMillisUnsafe(): number {
-    return this.#epochMs + Math.floor(this.#schedule.nowMs)
+    return this.#pace.wallMs()
   }
 
   currentTimeNanosUnsafe(): bigint {
-    return BigInt(this.#epochMs) * 1_000_000n + this.monotonicTimeNanosUnsafe()
+    return BigInt(this.#pace.wallMs()) * 1_000_000n
   }
 
   monotonicTimeNanosUnsafe(): bigint {
-    return BigInt(Math.floor(this.#schedule.nowMs * 1_000_000))
+    return BigInt(Math.floor(this.#pace.steadyMs() * 1_000_000))
   }
 
   sleep(duration: Duration.Duration): Effect.Effect<void> {
@@ -46,14 +62,14 @@ class WorldClock implements Clock.Clock {
     return Effect.callback<void>((resume) => {
       // Who sleeps for ever is only ever interrupted.
       if (!Number.isFinite(ms)) return
-      return Effect.sync(this.#schedule.cancellable(ms, () => resume(Effect.void)))
+      return Effect.sync(this.#pace.cancellable(ms, () => resume(Effect.void)))
     })
   }
 }
 
-function worldScheduler(schedule: Schedule): Scheduler.Scheduler {
+function pacedScheduler(pace: Pace): Scheduler.Scheduler {
   const dispatcher: Scheduler.SchedulerDispatcher = {
-    scheduleTask: (task) => schedule.after(0, task),
+    scheduleTask: (task) => pace.after(0, task),
     flush: () => {
       throw new Error("a fiber of the simulated world was asked to end at once: use runUntil")
     }
@@ -66,10 +82,10 @@ function worldScheduler(schedule: Schedule): Scheduler.Scheduler {
 }
 
 /** `Math.random` and the tracer's ids are of the machine: neither is used in here. */
-function worldContext(schedule: Schedule, random: Random, options: RuntimeOptions): Context.Context<never> {
+function pacedContext(pace: Pace, random: Random): Context.Context<never> {
   return Context.empty().pipe(
-    Context.add(Clock.Clock, new WorldClock(schedule, options)),
-    Context.add(Scheduler.Scheduler, worldScheduler(schedule)),
+    Context.add(Clock.Clock, new PacedClock(pace)),
+    Context.add(Scheduler.Scheduler, pacedScheduler(pace)),
     Context.add(EffectRandom.Random, {
       nextDoubleUnsafe: () => random.next(),
       nextIntUnsafe: () => Math.floor((random.next() * 2 - 1) * Number.MAX_SAFE_INTEGER)
@@ -79,14 +95,18 @@ function worldContext(schedule: Schedule, random: Random, options: RuntimeOption
   )
 }
 
-/** The fibers of one world. */
+/** The fibers of one world, or of one process in it. */
 export class Runtime {
   readonly schedule: Schedule
   readonly #context: Context.Context<never>
 
-  constructor(schedule: Schedule, random: Random, options: RuntimeOptions = { epochMs }) {
+  constructor(
+    schedule: Schedule,
+    random: Random,
+    options: RuntimeOptions & { readonly pace?: Pace } = { epochMs }
+  ) {
     this.schedule = schedule
-    this.#context = worldContext(schedule, random, options)
+    this.#context = pacedContext(options.pace ?? worldPace(schedule, options), random)
   }
 
   /** Begins at once, and goes on as the schedule does. */

@@ -83,8 +83,9 @@ export class Proposals {
     if (this.#stopped !== null) return answered(Exit.fail(this.#stopped))
     const waiting_max = this.#parts.options.waiting_max ?? waitingDefault_max
     // Answers to our own requests are never turned away: the requests that bring them are bounded.
-    if (this.#offered.length >= waiting_max && input.answers === null)
-      return answered(Exit.fail(new Overloaded({ waiting: this.#offered.length, waiting_max })))
+    const { waiting } = this
+    if (waiting >= waiting_max && input.answers === null)
+      return answered(Exit.fail(new Overloaded({ waiting, waiting_max })))
     const sinceMs = this.#parts.clock.currentTimeMillisUnsafe()
     this.#offered.push({ input, answered, sinceMs, mayHappen: false })
     this.#look()

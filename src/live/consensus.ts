@@ -6,11 +6,10 @@ import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Context, Deferred, Effect, Layer, Schema } from "effect"
 import type { Scope } from "effect"
-import type { Message } from "../events/envelope.ts"
 import type { RaftSettings } from "../events/raft.ts"
 import type { Protocol } from "../kernel/group-member.ts"
 import { GroupNode } from "../kernel/group-node.ts"
-import { loadMark, markSnapshot } from "../kernel/ordered.ts"
+import { belongTogether, foundedOr, keepIn } from "../kernel/group-start.ts"
 import { Consensus, Unavailable } from "../kernel/ports/consensus.ts"
 import { EventStore } from "../kernel/ports/event-store.ts"
 import type { RevisionConflict, StoreFailure } from "../kernel/ports/event-store.ts"
@@ -50,9 +49,6 @@ type StartError = ConsensusError | LogDamaged | StoreFailure | RevisionConflict
 
 const keepEntriesDefault = 10_000
 
-/** A founder's log begins behind an entry that nobody has, so that whoever joins begins with its journal and not without. */
-const founded = { index: 1, term: 1 }
-
 const openLog = (options: ConsensusOptions, onFailure: (error: Error) => void) =>
   Effect.suspend((): Effect.Effect<LogFile, LogDamaged | ConsensusError> => {
     const { folder, fileBytes_max } = options
@@ -67,25 +63,6 @@ const openLog = (options: ConsensusOptions, onFailure: (error: Error) => void) =
       return Effect.fail(new ConsensusError({ path: folder, reason: (error as Error).message }))
     }
   })
-
-/** What the log has; of a new group what it begins with, and the journal says that it has that. */
-const foundedOr = Effect.fnUntraced(function* (
-  { node, seeds }: ConsensusOptions,
-  log: LogFile,
-  store: EventStore["Service"]
-): Effect.fn.Return<ReadonlyArray<Message>, StoreFailure | RevisionConflict> {
-  if (log.facts.length > 0 || seeds.length > 0) return log.facts
-  const { index, term } = founded
-  const members = { voters: [node], outgoing: [], learners: [], learnersNext: [] }
-  yield* store.append([], markSnapshot({ index, term, installing: null }))
-  yield* store.sync
-  const facts = [
-    { type: "raft.installed", index, term, members },
-    { type: "raft.voted", term, vote: null }
-  ]
-  yield* Effect.callback<void>((resume) => log.append(facts, () => resume(Effect.void)))
-  return facts
-})
 
 const addressesName = "addresses.json"
 
@@ -108,22 +85,6 @@ function writeAddresses(folder: string, addresses: Readonly<Record<string, strin
   writeFileSync(`${path}.new`, JSON.stringify(addresses), { mode: 0o600 })
   renameSync(`${path}.new`, path)
 }
-
-/** The journal has everything that the log has forgotten, or is told that it has to fetch it. */
-const belongTogether = Effect.fnUntraced(function* (
-  folder: string,
-  facts: ReadonlyArray<Message>,
-  store: EventStore["Service"]
-): Effect.fn.Return<void, ConsensusError | StoreFailure> {
-  const { index, installing } = yield* loadMark(store)
-  const forgot = facts.findLast(({ type }) => type === "raft.installed" || type === "raft.compacted")
-  const base = Number(forgot?.["index"] ?? 0)
-  if (installing !== null || index >= base) return
-  const reason =
-    `the log begins behind entry ${base}, and the journal has entries up to ${index} only: they do not belong together; ` +
-    "join the group anew, with an empty folder and under another name"
-  return yield* new ConsensusError({ path: folder, reason })
-})
 
 /** One timer, and whatever a defect ends: a member that may be wrong takes no part any more. */
 class Shell {
@@ -197,8 +158,9 @@ const makeConsensus = Effect.fn("Consensus.make")(function* (
   const shell = new Shell((message, error) => fork(Effect.logFatal(message, error)))
   const log = yield* openLog(options, (error) => shell.fail(`${folder}: nothing is kept any more`, error))
   yield* Effect.addFinalizer(() => Effect.sync(() => log.close()))
-  const facts = yield* foundedOr(options, log, store)
-  yield* belongTogether(folder, facts, store)
+  const facts = yield* foundedOr({ node: id, joins: options.seeds.length > 0 }, log, store)
+  const problem = yield* belongTogether(facts, store)
+  if (problem !== null) return yield* new ConsensusError({ path: folder, reason: problem })
 
   let peers: Peers | null = null
   const node: GroupNode = new GroupNode(id, Math.random().toString(36).slice(2), settings, protocol, {
@@ -206,11 +168,13 @@ const makeConsensus = Effect.fn("Consensus.make")(function* (
     timeMs: () => Date.now(),
     chance: Math.random,
     send: (to, message) => !shell.isOver && (peers?.send(to, message) ?? false),
-    keep: (kept, stored) => {
-      log.append(kept, () => shell.run(stored))
-      const isShorter = kept.some(({ type }) => type === "raft.compacted" || type === "raft.installed")
-      if (isShorter && log.isLarge) log.rewrite(node.member.kept())
-    },
+    keep: (kept, stored) =>
+      keepIn(
+        log,
+        () => node.member,
+        kept,
+        () => shell.run(stored)
+      ),
     wake: (atMs) => shell.wake(atMs, () => node.member.tick()),
     readFacts: (after, limit, done) =>
       fork(

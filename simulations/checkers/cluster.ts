@@ -1,0 +1,171 @@
+/**
+ * What a cluster promises, looked at while it lives: its members are those of Raft, what is decided is the same for all, their journals
+ * are beginnings of one another, and an actor at a revision is the same wherever it is.
+ */
+import type { Entry, RaftMessage } from "../../src/events/raft.ts"
+import { serialize } from "../../src/kernel/turn.ts"
+import type { ActorState } from "../../src/kernel/turn.ts"
+import type { StoredFact } from "../world/event-store.ts"
+import { durability } from "./durability.ts"
+import { ElectionSafety } from "./election-safety.ts"
+import { Group } from "./group.ts"
+import type { GroupMember } from "./group.ts"
+import { leaderCompleteness } from "./leader-completeness.ts"
+import { logMatching, membersOfLog, termsOfLog } from "./log-matching.ts"
+import { Monotone } from "./monotone.ts"
+import { Violation } from "./violation.ts"
+
+/** Of a follower's requests that wait for its disk. */
+const held_max = 10_000
+
+export class ClusterChecker {
+  readonly group: Group
+  readonly #monotone: Monotone
+  readonly #elections: ElectionSafety
+  readonly #seen = new Map<string, { life: number; term: number; role: string }>()
+  /** By index, as the first who was told of it was. */
+  readonly #decided = new Map<number, Entry>()
+  #last = 0
+  elections = 0
+  readonly coverage = new Set<string>()
+
+  constructor(members: ReadonlyMap<string, GroupMember>) {
+    this.group = new Group(members)
+    this.#monotone = new Monotone(this.group)
+    this.#elections = new ElectionSafety(this.group)
+  }
+
+  get decided(): number {
+    return this.#last
+  }
+
+  readonly #entries = { decided: 0, at: (index: number) => this.#decided.get(index) }
+
+  stepped(member: GroupMember & { readonly held: number }): void {
+    const { id, role, context, life, held } = member
+    this.#monotone.stepped(member)
+    termsOfLog(member)
+    if (held > held_max) throw new Violation("bounded", `${id} holds ${held} requests`)
+    const seen = this.#seen.get(id) ?? { life: 0, term: 0, role: "follower" }
+    const isNew =
+      role === "leader" && (seen.role !== role || seen.life !== life || seen.term !== context.term)
+    this.coverage.add(`state ${role}`)
+    this.#seen.set(id, { life, term: context.term, role })
+    if (!isNew) return
+    this.elections++
+    membersOfLog(member)
+    this.#elections.elected(member)
+    leaderCompleteness(member, { ...this.#entries, decided: this.#last })
+  }
+
+  sent(member: GroupMember, message: RaftMessage): void {
+    // A poll asks about a term that nobody is in yet.
+    if ((message.type === "requestVote" || message.type === "vote") && message.poll) return
+    this.#monotone.sent(member, message)
+    this.#elections.sent(member, message)
+  }
+
+  told({ id }: GroupMember, entries: ReadonlyArray<Entry>): void {
+    for (const entry of entries) {
+      const { index, term, data } = entry
+      const before = this.#decided.get(index)
+      if (before === undefined) {
+        this.#decided.set(index, entry)
+        this.#last = Math.max(this.#last, index)
+        durability(this.group, index, term)
+      } else if (before.term !== term || before.data !== data)
+        throw new Violation(
+          "state-machine-safety",
+          `${index} is of term ${before.term}, and of ${term} at ${id}`
+        )
+    }
+  }
+
+  finish(up: ReadonlyArray<GroupMember>): void {
+    logMatching(up)
+  }
+}
+
+/** All journals are beginnings of one another, fact for fact and hash for hash. */
+export class Journals {
+  readonly facts: Array<StoredFact> = []
+  readonly #verified = new Map<string, number>()
+
+  /** Its end may have been lost in a crash. */
+  crashed(id: string, length: number): void {
+    this.#verified.set(id, Math.min(this.#verified.get(id) ?? 0, length))
+  }
+
+  /** What was added since it was looked at last. */
+  look(id: string, journal: ReadonlyArray<StoredFact>): void {
+    const from = Math.min(this.#verified.get(id) ?? 0, journal.length)
+    for (let at = from; at < journal.length; at++) {
+      const [found, known] = [journal[at] as StoredFact, this.facts[at]]
+      if (known === undefined) this.facts.push(found)
+      else if (known.hash !== found.hash || known.dataText !== found.dataText)
+        throw new Violation(
+          "state-machine-safety",
+          `${id} has ${found.type} of ${found.causation} to ${found.stream} at position ${at + 1}, and others have ${known.type} of ${known.causation} to ${known.stream}`
+        )
+    }
+    this.#verified.set(id, journal.length)
+  }
+}
+
+/** An actor at a revision is the same, byte for byte, on whatever node and however it came there. */
+export class States {
+  readonly #texts = new Map<string, string>()
+
+  look(id: string, actor: ActorState): void {
+    if (actor.revision < 0) return
+    const key = `${actor.stream}@${actor.revision}`
+    const text = serialize(actor)
+    const before = this.#texts.get(key)
+    if (before === undefined) this.#texts.set(key, text)
+    else if (before !== text)
+      throw new Violation("state-machine-safety", `${key} is ${text} at ${id}, and was ${before}`)
+  }
+}
+
+interface Observed {
+  readonly atMs: number
+  readonly revision: number
+}
+
+/**
+ * Linearizable, for actors whose revisions only grow: what is answered shows all that was answered, for that actor, before it was asked.
+ */
+export class Revisions {
+  /** By stream: the latest that was told of, in the order in which it was told. */
+  readonly #told = new Map<string, Array<Observed>>()
+  looked = 0
+
+  /** The latest revision that anybody knew of at this time. */
+  #knownAt(stream: string, atMs: number): number {
+    const told = this.#told.get(stream) ?? []
+    let latest = -1
+    for (let at = told.length - 1; at >= 0; at--) {
+      const one = told[at] as Observed
+      if (one.atMs < atMs) {
+        latest = one.revision
+        break
+      }
+    }
+    return latest
+  }
+
+  /** An answer that was asked for at `calledMs` and is here now. */
+  answered(what: string, stream: string, revision: number, calledMs: number, nowMs: number): void {
+    this.looked++
+    const known = this.#knownAt(stream, calledMs)
+    if (revision < known)
+      throw new Violation(
+        "linearizability",
+        `${what} of ${stream} says revision ${revision}, and ${known} was told before it was asked`
+      )
+    const told = this.#told.get(stream) ?? []
+    const latest = told.at(-1)?.revision ?? -1
+    if (told.length === 0) this.#told.set(stream, told)
+    if (revision > latest) told.push({ atMs: nowMs, revision })
+  }
+}

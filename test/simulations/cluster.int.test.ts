@@ -1,0 +1,31 @@
+/** Nodes that vote, with the production kernel and member of a group, in virtual time: many seeds keep every promise, and a seed is one life. */
+import assert from "node:assert/strict"
+import { spawnSync } from "node:child_process"
+import { test } from "node:test"
+import { fileURLToPath } from "node:url"
+import { run } from "../../simulations/cluster/run.ts"
+import type { ClusterVerdict } from "../../simulations/cluster/run.ts"
+
+const seeds = 30
+const self = fileURLToPath(import.meta.url)
+
+if (process.argv[2] === "hash") console.log(run(Number(process.argv[3])).hash)
+else {
+  const verdicts: Array<ClusterVerdict> = []
+
+  test(`${seeds} seeds keep every promise`, () => {
+    for (let seed = 1; seed <= seeds; seed++) verdicts.push(run(seed))
+    const broken = verdicts.flatMap(({ seed, violation }) =>
+      violation === null ? [] : [`seed ${seed}: ${violation.message.slice(0, 500)}`]
+    )
+    assert.deepEqual(broken, [])
+  })
+
+  test("a seed is the same life, again, after others, and in another process", () => {
+    const first = verdicts[2]?.hash
+    assert.equal(run(3).hash, first)
+    const elsewhere = spawnSync(process.execPath, [self, "hash", "3"], { encoding: "utf8" })
+    assert.equal(elsewhere.stdout.trim(), first)
+    assert.notEqual(run(4).hash, first)
+  })
+}
