@@ -338,10 +338,12 @@ export class ClusterNode {
 
   vouched: (peer: string) => boolean = () => false
 
-  lost(peer: string): void {
+  lost(peer: string, isCurrent: boolean): void {
     const made = this.consensus
     this.process.run(() => {
-      if (made?.isStarted() === true && this.consensus === made) made.node.lost(peer)
+      if (made?.isStarted() !== true || this.consensus !== made) return
+      if (isCurrent) made.node.lost(peer)
+      else made.node.unanswered(peer)
     })
   }
 

@@ -64,6 +64,7 @@ const events_max = 20_000_000
 const foundedMs = 60_000
 const patienceMs = 300_000
 const lookEveryMs = 20
+const left_max = 100
 
 export class World implements Watcher {
   readonly options: RunOptions
@@ -298,7 +299,8 @@ export class World implements Watcher {
       this.journals.look(id, facts)
       if (kernel === null) continue
       const actors = kernel.resident()
-      isBounded(kernel.waiting(), this.options.waiting_max, actors)
+      // A kernel that performs no more leaves behind what it had said, until it is decided or its time is over.
+      isBounded(kernel.waiting(), this.options.waiting_max + left_max, actors)
       const from = this.#looked.get(id) ?? 0
       if (from >= facts.length) continue
       this.#looked.set(id, facts.length)

@@ -38,7 +38,8 @@ export interface End<Message> {
   /** Neither paused nor down. */
   readonly isAwake: boolean
   readonly receive: (from: string, message: Message) => void
-  readonly lost: (peer: string) => void
+  /** A connection has ended; `isCurrent` when it was the one that was sent by. */
+  readonly lost: (peer: string, isCurrent: boolean) => void
 }
 
 interface Connection {
@@ -277,7 +278,7 @@ export class Wires<Message> {
     )
   }
 
-  /** It takes the place of one that the other has not ended yet, which is not told that anything was lost. */
+  /** It takes the place of one that the other has not ended yet. */
   #make(name: string, other: string): void {
     this.counts.connections++
     const connection = { open: new Set([name, other]), lastMs: new Map(), misses: new Map() }
@@ -288,7 +289,8 @@ export class Wires<Message> {
     if (!connection.open.delete(name)) return
     this.counts.ended++
     this.#finish(connection, name, other)
-    if (this.#connections.get(pairOf(name, other)) === connection) this.#ends.get(name)?.lost(other)
+    const isCurrent = this.#connections.get(pairOf(name, other)) === connection
+    this.#ends.get(name)?.lost(other, isCurrent)
   }
 
   /** The other hears of the end behind all that was sent before. */

@@ -64,6 +64,8 @@ export const changeGroup = (order: Order | null, request: GroupRequest): Effect.
     return Effect.succeed(unchanged("this node decides alone: there is no group (cluster.voter is false)"))
   let last = "it is not so yet"
   const step = Effect.gen(function* () {
+    // Whoever leads now does it; what this node takes for the members may be over.
+    if (!order.leadsNow()) return yield* Effect.fail(null)
     const wanted = next(order, request)
     if (wanted === null) return
     if ("impossible" in wanted) return yield* Effect.fail(new Impossible(wanted.impossible))

@@ -75,6 +75,8 @@ export class GroupMember {
   #isLeading = false
   #due: Array<RaftRequest> = []
   #isPerforming = false
+  /** Up to here what was decided was handed over, or came with a snapshot: what is applied may still wait for the disk. */
+  #handed = 0
   /** The snapshot that is being installed, so that its parts are not begun again. */
   #installing: number | null = null
 
@@ -185,10 +187,10 @@ export class GroupMember {
     this.#ports.wake(this.#protocol.wakesAtMs(this.role, this.#replica.state.context))
   }
 
-  /** It leads when it has applied its own first entry: then it has seen everything that was decided before. */
+  /** It leads when its own first entry was handed over: then it has seen everything that was decided before. */
   #tellLeading(): void {
-    const { applied, began } = this.state
-    const isLeading = this.role === "leader" && applied >= began
+    const { began } = this.state
+    const isLeading = this.role === "leader" && this.#handed >= began
     if (isLeading === this.#isLeading) return
     this.#isLeading = isLeading
     this.#ports.leads(isLeading)
@@ -199,7 +201,7 @@ export class GroupMember {
     const last = (appended?.["entries"] as ReadonlyArray<Entry> | undefined)?.at(-1)
     this.#ports.keep(facts, () => {
       this.#performAll(this.#replica.stored(facts.length))
-      if (last === undefined) return
+      if (last === undefined) return this.#tellLeading()
       const { index, term } = last
       this.#take({ type: "raft.stored", index, term, chance: this.#ports.chance() })
     })
@@ -223,8 +225,9 @@ export class GroupMember {
         return this.#answer(request)
       case "machine":
         // What was received is there already when this is asked.
-        if (request.op === "apply" && request.entries.length > 0) this.#ports.decided(request.entries)
-        return
+        if (request.op !== "apply" || request.entries.length === 0) return
+        this.#handed = request.entries.at(-1)?.index ?? this.#handed
+        return this.#ports.decided(request.entries)
       case "snapshots":
         return request.op === "read" ? this.#readSnapshot(request.to) : this.#writeSnapshot(request)
     }

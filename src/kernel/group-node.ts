@@ -130,8 +130,14 @@ export class GroupNode {
     }
   }
 
-  /** What was asked of that node will not be answered any more. */
+  /** The connection with that node has ended, and there is no other. */
   lost(peer: string): void {
+    this.unanswered(peer)
+    this.member.lost(peer)
+  }
+
+  /** What was asked of that node may not be answered any more: a connection with it has ended. */
+  unanswered(peer: string): void {
     for (const [id, { to, told }] of this.#waiting) {
       if (to !== peer) continue
       this.#waiting.delete(id)
@@ -143,7 +149,6 @@ export class GroupNode {
       this.#forgetFetch(id)
       done?.(null)
     }
-    this.member.lost(peer)
   }
 
   #forgetFetch(id: number): void {
@@ -189,46 +194,68 @@ export class GroupNode {
     })
   }
 
-  /** Sends it to the leader; null when there is nobody to send it to. */
-  #forward(make: (id: number) => GroupMessage, told: (answer: Answer | null) => void): boolean {
+  /** Sends it to the leader, and gives its number; null when there is nobody to send it to. */
+  #forward(make: (id: number) => GroupMessage, told: (answer: Answer | null) => void): number | null {
     const { leader } = this.member.state
-    if (leader === null || leader === this.id || this.#waiting.size >= waiting_max) return false
+    if (leader === null || leader === this.id || this.#waiting.size >= waiting_max) return null
     const id = ++this.#numbers
     this.#waiting.set(id, { to: leader, told })
-    if (this.#world.send(leader, make(id))) return true
+    if (this.#world.send(leader, make(id))) return id
     this.#waiting.delete(id)
-    return false
+    return null
   }
 
   propose(data: string, told: (proposed: Proposed) => void): number {
     const { term } = this.member.state
     const reached = (answer: Answer | null) => told(proposedOf(answer))
     if (this.member.role === "leader") this.member.propose(stampedText(this.#world.timeMs(), data), reached)
-    else if (!this.#forward((id) => ({ kind: "propose", id, life: this.#life, term, data }), reached))
+    else if (this.#forward((id) => ({ kind: "propose", id, life: this.#life, term, data }), reached) === null)
       told({ outcome: "declined", reason: "no leader is known, or it can't be reached" })
     return term
   }
 
-  #askLeader(ask: Ask, told: (answer: Answer | null) => void): void {
-    if (this.member.role === "leader") return this.#ask(ask, told)
-    if (!this.#forward((id) => ({ kind: "ask", id, ask }), told))
+  /** Gives the number under which it was sent to another node. */
+  #askLeader(ask: Ask, told: (answer: Answer | null) => void): number | null {
+    if (this.member.role === "leader") {
+      this.#ask(ask, told)
+      return null
+    }
+    const id = this.#forward((number) => ({ kind: "ask", id: number, ask }), told)
+    if (id === null)
       told({ answer: "declined", reason: "no leader is known, or it can't be reached", leader: null })
+    return id
   }
 
   #asked(ask: Ask): Effect.Effect<Answer, Unavailable> {
-    return Effect.callback((resume) => {
-      this.#askLeader(ask, (answer) => {
+    const asked = Effect.callback<Answer, Unavailable>((resume) => {
+      const id = this.#askLeader(ask, (answer) => {
         const reason = answer === null ? "the leader can't be heard any more" : null
         if (answer !== null && answer.answer !== "declined") return resume(Effect.succeed(answer))
         const declined = reason ?? (answer?.answer === "declined" ? answer.reason : "")
         const error = { node: this.id, mayHappen: answer === null, reason: declined }
         resume(Effect.fail(new Unavailable(error)))
       })
+      return Effect.sync(() => {
+        if (id !== null) this.#waiting.delete(id)
+      })
     })
+    return asked.pipe(this.#inTime(this.id, ask.what !== "read"))
+  }
+
+  /** Who does not know this node as a member hears nothing that it asks, and says nothing. */
+  #inTime(node: string, mayHappen: boolean) {
+    const reason = `it was not answered within ${answer_maxMs} ms`
+    return <A>(work: Effect.Effect<A, Unavailable>): Effect.Effect<A, Unavailable> =>
+      work.pipe(
+        Effect.timeoutOrElse({
+          duration: answer_maxMs,
+          orElse: () => Effect.fail(new Unavailable({ node, mayHappen, reason }))
+        })
+      )
   }
 
   #fetch(from: string, after: number, limit: number): Effect.Effect<ReadonlyArray<Recorded>, Unavailable> {
-    return Effect.callback((resume) => {
+    const fetched = Effect.callback<ReadonlyArray<Recorded>, Unavailable>((resume) => {
       const failed = (reason: string) =>
         resume(Effect.fail(new Unavailable({ node: from, mayHappen: false, reason })))
       const id = ++this.#numbers
@@ -238,10 +265,12 @@ export class GroupNode {
         else if (message.problem !== null) failed(message.problem)
         else resume(Effect.succeed(message.facts))
       })
-      if (this.#world.send(from, { kind: "facts", id, after, limit })) return
+      if (this.#world.send(from, { kind: "facts", id, after, limit }))
+        return Effect.sync(() => this.#forgetFetch(id))
       this.#forgetFetch(id)
       failed("it can't be reached")
     })
+    return fetched.pipe(this.#inTime(from, false))
   }
 
   service(): Consensus["Service"] {
@@ -270,6 +299,8 @@ export class GroupNode {
   }
 }
 
+/** What another node is asked for is answered within a round of the group, and a page of its journal. */
+const answer_maxMs = 5000
 /** Of one page of another node's journal. */
 const facts_max = 1000
 

@@ -52,15 +52,24 @@ export class Installer {
     return this.#follow(from, target.value, before)
   }
 
-  /** Go on with what was begun before a restart, with the help of whoever can; until it is done nothing can be applied. */
-  finish(target: InstallTarget): Effect.Effect<Mark> {
-    const others = Effect.sync(() => {
-      const { node, members } = this.#order.status()
-      return [...members.voters, ...members.outgoing, ...members.learners].filter((id) => id !== node)
-    })
+  /**
+   * Go on with what was begun before a restart, with the help of whoever can; until it is done nothing can be applied. Who the
+   * members are is not known where the log itself came with the snapshot: `heard` are those who offer theirs meanwhile.
+   */
+  finish(target: InstallTarget, heard: () => ReadonlyArray<string>): Effect.Effect<Mark> {
     const before = { index: 0, term: 0, installing: target }
-    return others.pipe(
-      Effect.flatMap((ids) => Effect.firstSuccessOf(ids.map((id) => this.#follow(id, target, before)))),
+    const anyone = Effect.suspend((): Effect.Effect<Mark, InstallError> => {
+      const { node, members } = this.#order.status()
+      const known = [...members.voters, ...members.outgoing, ...members.learners, ...heard()]
+      const none = new Unavailable({ node, mayHappen: false, reason: "no other member is known" })
+      return [...new Set(known)]
+        .filter((id) => id !== node)
+        .reduce<Effect.Effect<Mark, InstallError>>(
+          (tried, id) => tried.pipe(Effect.catch(() => this.#follow(id, target, before))),
+          Effect.fail(none)
+        )
+    })
+    return anyone.pipe(
       Effect.tapError((error) => Effect.logWarning(`the journal is not whole yet: ${String(error)}`)),
       Effect.retry({ schedule: retryPause }),
       Effect.orDie

@@ -64,6 +64,8 @@ export const reconcile = Effect.fnUntraced(function* (
   node: string,
   { host, machines }: Machines
 ) {
+  // In a group this kernel may be behind, or not of it any more: what it takes for so may be over.
+  yield* kernel.fresh
   const found = new Map(machines.map(({ vm, state }) => [vm, state]))
   const actors = kernel.resident()
   const { leftovers = {}, reservations = {} } = (actors.get(`host/${host}`)?.chart.context ??

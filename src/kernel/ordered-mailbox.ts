@@ -13,7 +13,7 @@ import { Installer } from "./installer.ts"
 import { Mailbox } from "./mailbox.ts"
 import type { Considered } from "./mailbox.ts"
 import { decidedOf, loadMark, markSnapshot } from "./ordered.ts"
-import type { Decided, Mark } from "./ordered.ts"
+import type { Decided, InstallTarget, Mark } from "./ordered.ts"
 import { Consensus } from "./ports/consensus.ts"
 import type { SnapshotPlace, Unavailable } from "./ports/consensus.ts"
 import { EventStore, StoreFailure } from "./ports/event-store.ts"
@@ -97,7 +97,7 @@ class Applying {
 
   /** Ends only when the journal can't follow. */
   readonly run = Effect.fnUntraced(function* (this: Applying) {
-    if (this.#installing !== null) yield* this.#installed(yield* this.#installer.finish(this.#installing))
+    if (this.#installing !== null) yield* this.#finish(this.#installing)
     for (;;) {
       yield* this.#work.await
       // What is decided is told to the others, and the disk is given its work, before it is applied here.
@@ -241,8 +241,13 @@ class Applying {
     // A part of it may be there: then only the whole of it will do.
     const mark = yield* this.#orStop(loadMark(this.#parts.store))
     if (mark.installing === null) return done(message)
-    yield* this.#installed(yield* this.#installer.finish(mark.installing))
+    yield* this.#finish(mark.installing)
     done(null)
+  })
+
+  readonly #finish = Effect.fnUntraced(function* (this: Applying, target: InstallTarget) {
+    const heard = () => this.#queue.flatMap((work) => (work.what === "install" ? [work.from] : []))
+    yield* this.#installed(yield* this.#installer.finish(target, heard))
   })
 
   readonly #installed = Effect.fnUntraced(function* (this: Applying, { index, term }: Mark) {
@@ -320,7 +325,14 @@ export const makeOrderedMailbox = Effect.fn("OrderedMailbox.make")(function* (op
     )
   )
   yield* Effect.forkScoped(
-    applying.run().pipe(Effect.tapDefect((defect) => Effect.logFatal("nothing is applied any more", defect)))
+    applying.run().pipe(
+      Effect.tapDefect((defect) =>
+        Effect.andThen(
+          Effect.logFatal("nothing is applied any more", defect),
+          Effect.sync(() => order.halt(`nothing is applied any more: ${String(defect)}`))
+        )
+      )
+    )
   )
   order.follow({
     decided: (entries) => applying.decided(entries),

@@ -136,7 +136,8 @@ const askHost = (
     }),
     Effect.catchTag("AgentUnreachable", (error) =>
       Effect.gen(function* () {
-        const now = yield* Clock.currentTimeMillis
+        // Of the clock that nobody sets.
+        const now = Number((yield* Clock.monotonicTimeNanos) / 1_000_000n)
         firstFailureMs ??= now
         const isOver = isOverAt(performing, asked, request.host)
         if (!isOver && now - firstFailureMs < performing.unreachableMs) return yield* error
@@ -158,7 +159,9 @@ const awaitTimer = Effect.fnUntraced(function* (
   request: Extract<Of<"timer">, { op: "start" }>
 ) {
   const now = yield* Clock.currentTimeMillis
-  yield* Effect.sleep(Math.max(0, asked.askedMs + request.afterMs - now))
+  // The clock by which it was asked may have been ahead of this one: that makes no timer longer than it is.
+  const leftMs = asked.askedMs + request.afterMs - now
+  yield* Effect.sleep(Math.min(request.afterMs, Math.max(0, leftMs)))
   yield* report(performing, stream, asked, { type: "timer.fired", name: request.name }, true)
 })
 

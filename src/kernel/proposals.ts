@@ -73,6 +73,11 @@ export class Proposals {
     this.#parts = parts
   }
 
+  /** Of the clock that nobody sets: patience is not over, and a pause not longer, because the time of day was changed. */
+  get #nowMs(): number {
+    return Number(this.#parts.clock.monotonicTimeNanosUnsafe() / 1_000_000n)
+  }
+
   get waiting(): number {
     let waiting = this.#offered.length
     for (const { offered } of this.#underWay.values()) waiting += offered.length
@@ -86,7 +91,7 @@ export class Proposals {
     const { waiting } = this
     if (waiting >= waiting_max && input.answers === null)
       return answered(Exit.fail(new Overloaded({ waiting, waiting_max })))
-    const sinceMs = this.#parts.clock.currentTimeMillisUnsafe()
+    const sinceMs = this.#nowMs
     this.#offered.push({ input, answered, sinceMs, mayHappen: false })
     this.#look()
   }
@@ -100,7 +105,7 @@ export class Proposals {
   readonly run = Effect.fnUntraced(function* (this: Proposals) {
     for (;;) {
       yield* this.due.await
-      const pauseMs = this.#pausedMs - this.#parts.clock.currentTimeMillisUnsafe()
+      const pauseMs = this.#pausedMs - this.#nowMs
       if (pauseMs > 0) yield* Effect.sleep(pauseMs)
       // One turn of the scheduler lets the others who are about to offer join this batch.
       yield* Effect.yieldNow
@@ -109,8 +114,22 @@ export class Proposals {
     }
   })
 
+  /**
+   * What actors say and are answered is placed by the node that performs for them, while it leads, or not at all. Then all of it stands
+   * before the next leader's first entry, and so before what that one says in its place, under the same keys. One that came
+   * after it could be accepted when the same had been refused already.
+   */
+  #onlyWhoLeads(): void {
+    if (this.#parts.order.leadsNow() || !this.#offered.some(isSaidByActors)) return
+    const said = this.#offered.filter(isSaidByActors)
+    this.#offered = this.#offered.filter((one) => !isSaidByActors(one))
+    this.#fail(said, false, "only who leads speaks for actors")
+  }
+
   #propose(): void {
     const { node } = this.#parts.options
+    this.#onlyWhoLeads()
+    if (this.#offered.length === 0) return
     const texts: Array<string> = []
     let chars = 0
     for (const { input } of this.#offered) {
@@ -142,7 +161,7 @@ export class Proposals {
 
   #again(offered: ReadonlyArray<Offered>, reason: string): void {
     this.#declined = reason
-    this.#pausedMs = this.#parts.clock.currentTimeMillisUnsafe() + declinedPauseMs
+    this.#pausedMs = this.#nowMs + declinedPauseMs
     this.#offered.unshift(...offered)
   }
 
@@ -155,7 +174,7 @@ export class Proposals {
 
   /** Who has waited for too long is told so. */
   sweep(): void {
-    const now = this.#parts.clock.currentTimeMillisUnsafe()
+    const now = this.#nowMs
     const patienceMs = this.#parts.options.patienceMs ?? patienceDefaultMs
     const isOver = ({ sinceMs }: Offered) => now - sinceMs >= patienceMs
     const over = this.#offered.filter(isOver)
@@ -208,5 +227,8 @@ export class Proposals {
     for (const { answered } of all) answered(Exit.fail(failure))
   }
 }
+
+const isSaidByActors = ({ input: { answers, principal } }: Offered): boolean =>
+  answers !== null || principal.kind === "actor"
 
 const nobody: Answered = () => {}

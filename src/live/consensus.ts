@@ -194,7 +194,7 @@ const makeConsensus = Effect.fn("Consensus.make")(function* (
     onAddresses: (addresses) => writeAddresses(folder, addresses),
     members: () => (shell.isStarted ? everyone(node) : []),
     receive: (from, message) => shell.run(() => node.receive(from, message)),
-    lost: (peer) => shell.run(() => node.lost(peer)),
+    lost: (peer, isCurrent) => shell.run(() => (isCurrent ? node.lost(peer) : node.unanswered(peer))),
     hereEveryMs: hereEveryMs
   })
   const service = node.service()

@@ -13,6 +13,7 @@ import type { Kernel } from "../../src/kernel/kernel.ts"
 import { reconcile, takePart } from "../../src/kernel/membership.ts"
 import type { Say } from "../../src/kernel/membership.ts"
 import { Hypervisor } from "../../src/kernel/ports/hypervisor.ts"
+import { Unavailable } from "../../src/kernel/ports/consensus.ts"
 import { CommandRefused, Overloaded } from "../../src/kernel/refusals.ts"
 import type { SubmitError } from "../../src/kernel/refusals.ts"
 
@@ -24,7 +25,7 @@ const world = () => {
 const actor = (stream: string, context: object) => [stream, { stream, chart: { context } }] as const
 
 /** A kernel whose machine `web` is on host `a`, and which refuses with each of these before it accepts. */
-function kernelOf(refusals: ReadonlyArray<SubmitError>) {
+function kernelOf(refusals: ReadonlyArray<SubmitError>, fresh: Kernel["Service"]["fresh"] = Effect.void) {
   const told: Array<string> = []
   const left = [...refusals]
   const residents = new Map<string, unknown>([
@@ -33,6 +34,7 @@ function kernelOf(refusals: ReadonlyArray<SubmitError>) {
     actor("vm/other", { host: "b", migration: null })
   ])
   const kernel = {
+    fresh,
     resident: () => residents,
     submit: ({ stream, message }: { stream: string; message: { type: string; state?: string } }) =>
       Effect.suspend(() => {
@@ -53,6 +55,14 @@ const refused = (allowed: ReadonlyArray<string>) =>
     unmet: []
   })
 const overloaded = new Overloaded({ waiting: 2, waiting_max: 2 })
+
+test("a node of a group that can't know whether it is behind compares nothing, so that another one is asked", () => {
+  const behind = new Unavailable({ node: "n1", mayHappen: false, reason: "no leader is known" })
+  const { kernel, told } = kernelOf([], Effect.fail(behind))
+  const said = reconcile(kernel, "a", { host: "a", machines: [{ vm: "web", state: "defined" }] })
+  assert.equal(world().run(Effect.flip(said), 1000), behind)
+  assert.deepEqual(told, [])
+})
 
 test("a machine that is busy when its host is back hears of it later, as one that was not heard (seeds 94 and 358)", () => {
   const { kernel, told } = kernelOf([refused(["vm.reportEnded"]), overloaded])

@@ -25,7 +25,8 @@ export interface PeersOptions {
   /** Of the group, as this node knows it; none before it is in one. */
   readonly members: () => ReadonlyArray<string>
   readonly receive: (from: string, message: GroupMessage) => void
-  readonly lost: (peer: string) => void
+  /** A connection has ended, with what was under way on it; `isCurrent` when it was the one that was sent by. */
+  readonly lost: (peer: string, isCurrent: boolean) => void
   readonly hereEveryMs: number
 }
 
@@ -98,11 +99,12 @@ class Group {
     const { peer } = connection
     this.#all.delete(connection)
     this.#misses.delete(connection)
-    if (this.#connections.get(peer) !== connection) return
-    this.#connections.delete(peer)
+    const isCurrent = this.#connections.get(peer) === connection
+    if (isCurrent) this.#connections.delete(peer)
     const other = [...this.#all].find((one) => one.peer === peer)
-    if (other !== undefined) this.#connections.set(peer, other)
-    this.#options.lost(peer)
+    if (isCurrent && other !== undefined) this.#connections.set(peer, other)
+    // One that another has taken the place of had questions under way, too.
+    this.#options.lost(peer, isCurrent)
   }
 
   #receive(connection: Connection, payload: Buffer): void {
