@@ -19,6 +19,8 @@ export const Fault = Schema.Union([
   /** `flapMs` is how long the paths are cut, and then open, and then cut; null when they stay cut. */
   Schema.Struct({ kind: Schema.tag("partition"), paths: Paths, forMs: Ms, flapMs: Schema.NullOr(Ms) }),
   Schema.Struct({ kind: Schema.tag("clog"), paths: Paths, forMs: Ms }),
+  /** These take their connection with that one for ended, though it is there. */
+  Schema.Struct({ kind: Schema.tag("hangUp"), peer: id, ids: Ids }),
   /** Nothing that is on its way to the disk gets there before. */
   Schema.Struct({ kind: Schema.tag("stall"), ...lasting }),
   /** Of what was acknowledged something is no more what it was, at a place from 0 up to 1; nobody notices before a start. */
@@ -51,6 +53,7 @@ export const faultKinds: ReadonlyArray<FaultKind> = [
   "pause",
   "partition",
   "clog",
+  "hangUp",
   "stall",
   "damage",
   "error",

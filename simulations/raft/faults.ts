@@ -1,5 +1,4 @@
 /** Makes faults happen to a simulated group, and remembers which: the list is all it takes to have them happen again. */
-import type { RaftMessage } from "../../src/events/raft.ts"
 import type { Network } from "../world/network.ts"
 import type { Schedule } from "../world/schedule.ts"
 import type { Atlas } from "./atlas.ts"
@@ -14,7 +13,7 @@ const first = -1
 interface World {
   readonly schedule: Schedule
   readonly members: ReadonlyMap<string, Member>
-  readonly network: Network<RaftMessage>
+  readonly network: Network<never>
   readonly atlas: Atlas
   /** A new member, on an empty disk. */
   readonly recruit: (id: string) => Member
@@ -23,7 +22,7 @@ interface World {
 export class Faults {
   readonly #schedule: Schedule
   readonly #members: ReadonlyMap<string, Member>
-  readonly #network: Network<RaftMessage>
+  readonly #network: Network<never>
   readonly #atlas: Atlas
   readonly #recruit: (id: string) => Member
   readonly list: Array<TimedFault> = []
@@ -70,6 +69,9 @@ export class Faults {
         return this.#partition(fault)
       case "clog":
         for (const path of fault.paths) this.#network.clog(path, this.#schedule.nowMs + fault.forMs)
+        return true
+      case "hangUp":
+        for (const id of fault.ids) this.#members.get(id)?.lost(fault.peer)
         return true
       case "stall":
         this.#members.get(fault.id)?.disk.stall(this.#schedule.nowMs + fault.forMs)

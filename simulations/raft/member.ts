@@ -65,6 +65,8 @@ interface World {
   readonly schedule: Schedule
   readonly random: Random
   readonly send: (from: string, to: string, message: RaftMessage) => void
+  /** Its process has ended, and with it its connections. */
+  readonly ended: (id: string) => void
   readonly watcher: Watcher
 }
 
@@ -179,9 +181,11 @@ export class Member {
   }
 
   crash(): void {
+    const wasUp = this.isUp
     this.isUp = false
     this.#endsWithin = null
     this.disk.crash()
+    if (wasUp) this.#world.ended(this.id)
   }
 
   /** It ends in its next step, after so many of the requests of it; null for not any more. */
@@ -207,6 +211,11 @@ export class Member {
     this.#whenAwake(this.life, () =>
       this.take({ type: "raft.receive", from, message, chance: this.#world.random.next() })
     )
+  }
+
+  /** Its connection with that one has ended. */
+  lost(peer: string): void {
+    if (this.isUp) this.#whenAwake(this.life, () => this.take({ type: "raft.lost", peer }))
   }
 
   /** A client's command; reads go by the log or by a read index, as the command says. */

@@ -58,6 +58,7 @@ export class Nemesis {
     const { crashEveryMs, blackoutEveryMs, pauseEveryMs, partitionEveryMs, clogEveryMs } = this.#options
     const { transferEveryMs, changeEveryMs, oathEveryMs, fullEveryMs, stepEveryMs, jumpEveryMs } =
       this.#options
+    const { hangUpEveryMs } = this.#options
     this.#repeat(crashEveryMs, () => this.#crash(this.#any().id))
     this.#repeat(blackoutEveryMs, () => {
       this.counts.blackouts++
@@ -69,6 +70,7 @@ export class Nemesis {
     })
     this.#repeat(partitionEveryMs, () => this.#partition(this.#any().id))
     this.#repeat(clogEveryMs, () => this.#clog())
+    this.#repeat(hangUpEveryMs, () => this.#hangUp())
     this.#repeat(transferEveryMs, () => this.#coup())
     this.#repeat(changeEveryMs, () => this.#change())
     this.#repeat(oathEveryMs, () => this.#tryOath())
@@ -201,6 +203,15 @@ export class Nemesis {
       if (this.#random.chance(0.4)) this.#crash(id)
       else this.#partition(id)
     })
+  }
+
+  /** One or all of the others take it for gone. */
+  #hangUp(): void {
+    const peer = this.#any().id
+    const others = [...this.#members.keys()].filter((id) => id !== peer)
+    if (others.length === 0) return
+    const ids = this.#random.chance(0.5) ? [this.#pick(others)] : others
+    this.#faults.inject({ kind: "hangUp", peer, ids })
   }
 
   /** One path, or all that a member says: what it said in one term arrives in another. */

@@ -21,6 +21,8 @@ export interface FaultOptions {
   readonly partitions: ReadonlyArray<PartitionKind>
   readonly clogEveryMs: number
   readonly clogMeanMs: number
+  /** Somebody is taken for gone, and is there. */
+  readonly hangUpEveryMs: number
   /** Share of new leaders, and of changes of the members, that are hit at once. */
   readonly ambushes: number
   readonly ambushMeanMs: number
@@ -58,6 +60,8 @@ export interface RunOptions {
   readonly disk: DiskOptions
   readonly clients: ClientOptions
   readonly faults: FaultOptions
+  /** Share of the ends of a process that another is told of, by the end of their connection; from 0 to 1. */
+  readonly endsTold: number
   readonly driftPercent: number
   readonly snapshotEvery: number
   readonly snapshotPartBytes: number
@@ -111,6 +115,7 @@ function faultsOf(random: Random, electionMs: number): FaultOptions {
     partitions: partitionKinds.filter(() => random.chance(0.6)),
     clogEveryMs: often(0.5, 10),
     clogMeanMs: lasting(),
+    hangUpEveryMs: often(0.5, 20),
     ambushes: share(random, 0.6),
     ambushMeanMs: electionMs * 0.01 * 50 ** random.next(),
     transferEveryMs: often(1, 20),
@@ -393,6 +398,7 @@ function drawAll(random: Random): RunOptions {
       indexed: pick(random, [0, 0.5, 1]),
       abandoned: share(random, 0.5)
     },
+    endsTold: random.chance(1 / 3) ? 0 : pick(random, [1, random.next()]),
     faults: { ...faults, damages: isRotten ? 0.1 * random.next() ** 2 : 0 },
     driftPercent: random.chance(1 / 3) ? 0 : driftOf(settings),
     snapshotEvery: pick(random, [8, 50, 1000]),

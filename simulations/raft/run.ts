@@ -43,11 +43,14 @@ interface RaftPlan {
   readonly faults: ReadonlyArray<TimedFault> | null
 }
 
-class World {
+/** What members say to one another; null for the end of a connection. */
+type Datagram = RaftMessage | null
+
+export class World {
   readonly random: Random
   readonly schedule: Schedule
   readonly members = new Map<string, Member>()
-  readonly network: Network<RaftMessage>
+  readonly network: Network<Datagram>
   readonly checker: RaftChecker
   readonly clients: Clients
   readonly atlas: Atlas
@@ -59,14 +62,18 @@ class World {
 
   readonly #script: ReadonlyArray<TimedFault> | null
 
+  /** Null for faults that are drawn. */
   constructor({ seed, options, faults }: RaftPlan) {
     this.random = makeRandom(seed)
     this.schedule = new Schedule(this.random.split("schedule"), events_max)
     this.options = options
     this.#script = faults
     const { schedule, random, members } = this
-    this.network = new Network(schedule, random.split("network"), this.options.network, (from, to, message) =>
-      members.get(to)?.receive(from, message)
+    this.network = new Network<Datagram>(
+      schedule,
+      random.split("network"),
+      options.network,
+      (from, to, said) => (said === null ? members.get(to)?.lost(from) : members.get(to)?.receive(from, said))
     )
     this.checker = new RaftChecker(members, (id) => {
       if (this.#script === null) this.nemesis.elected(id)
@@ -90,7 +97,15 @@ class World {
     const restartMs = settings.electionMs / 4
     const options = { id, settings, disk, clock, snapshotEvery, snapshotPartBytes, restartMs }
     const send = (from: string, to: string, message: RaftMessage) => this.network.send(from, to, message)
-    const member = new Member({ schedule: this.schedule, random, send, watcher: this.checker }, options)
+    const ends = random.split("ends")
+    const ended = (from: string) => {
+      for (const to of this.members.keys())
+        if (ends.chance(this.options.endsTold) && to !== from) this.network.sendLast(from, to, null)
+    }
+    const member = new Member(
+      { schedule: this.schedule, random, send, ended, watcher: this.checker },
+      options
+    )
     if (this.#script === null) member.disk.onSync = () => this.nemesis.synced(id)
     this.members.set(id, member)
     return member

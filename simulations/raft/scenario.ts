@@ -19,6 +19,7 @@ const changes: ReadonlyArray<(options: RunOptions) => RunOptions> = [
   (it) => ({ ...it, disk: { ...it.disk, stalls: 0 } }),
   (it) => ({ ...it, disk: { ...it.disk, hasRecords: false } }),
   (it) => ({ ...it, driftPercent: 0 }),
+  (it) => ({ ...it, endsTold: 0 }),
   (it) => ({ ...it, clients: { ...it.clients, abandoned: 0 } }),
   (it) => ({ ...it, clients: { ...it.clients, swaps: 0 } }),
   (it) => ({ ...it, clients: { ...it.clients, clients: 1 } }),

@@ -33,6 +33,8 @@ interface Path {
   /** What is sent before arrives after. */
   cloggedMs: number
   underWay: number
+  /** When all that is under way has arrived. */
+  emptyMs: number
 }
 
 export class Network<Datagram> {
@@ -85,6 +87,12 @@ export class Network<Datagram> {
     }
   }
 
+  /** As the end of a connection: nothing that was sent before comes after it. */
+  sendLast(from: string, to: string, datagram: Datagram): void {
+    const path = this.#path(`${from}>${to}`)
+    this.#carry(path, path.random.next(), from, to, datagram, path.emptyMs)
+  }
+
   /** Nothing comes through on these paths, `from>to`; what is under way is lost too. Returns what ends the cut. */
   cut(paths: ReadonlyArray<string>): () => void {
     const era = this.#era
@@ -121,7 +129,7 @@ export class Network<Datagram> {
     const known = this.#paths.get(name)
     if (known !== undefined) return known
     const random = this.#isLarge ? this.#random : this.#random.split(name)
-    const path = { random, cuts: 0, cloggedMs: 0, underWay: 0 }
+    const path = { random, cuts: 0, cloggedMs: 0, underWay: 0, emptyMs: 0 }
     this.#paths.set(name, path)
     return path
   }
@@ -131,12 +139,14 @@ export class Network<Datagram> {
     if (underWay === 0 && cuts === 0 && cloggedMs <= this.#schedule.nowMs) this.#paths.delete(`${from}>${to}`)
   }
 
-  #carry(path: Path, draw: number, from: string, to: string, datagram: Datagram): void {
+  #carry(path: Path, draw: number, from: string, to: string, datagram: Datagram, leastMs = 0): void {
     const { delayMinMs, delayMeanMs } = this.#options
     const delayMs = delayMinMs + (delayMeanMs === 0 ? 0 : -Math.log(1 - draw) * delayMeanMs)
     if (path.cloggedMs > this.#schedule.nowMs) this.counts.clogged++
     path.underWay++
-    this.#schedule.at(Math.max(this.#schedule.nowMs, path.cloggedMs) + delayMs, () => {
+    const arrivesMs = Math.max(this.#schedule.nowMs, path.cloggedMs, leastMs) + delayMs
+    path.emptyMs = Math.max(path.emptyMs, arrivesMs)
+    this.#schedule.at(arrivesMs, () => {
       path.underWay--
       const isCut = path.cuts > 0
       if (this.#isLarge) this.#forget(from, to, path)

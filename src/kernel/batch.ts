@@ -14,6 +14,11 @@ export type RequestsTaker = (stream: string, asked: ReadonlyArray<Outstanding>) 
 /** Told once what became of an input. Called between two turns of others, so it must not throw. */
 export type Answered = (exit: Exit.Exit<Accepted, SubmitError>) => void
 
+/** Who waits for an answer: when it is gone, what was not placed yet need not be. */
+export interface Caller {
+  readonly isGone: boolean
+}
+
 export interface Waiting {
   readonly input: Input
   readonly answered: Answered

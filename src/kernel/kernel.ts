@@ -2,7 +2,7 @@
 import { Context, Effect, Layer, Ref, Schedule } from "effect"
 import type { Message, Principal } from "../events/envelope.ts"
 import type { ActorKind } from "./actor.ts"
-import type { Answered } from "./batch.ts"
+import type { Answered, Caller } from "./batch.ts"
 import type { ActorState, takeTurn } from "./turn.ts"
 import { makeMailbox } from "./mailbox.ts"
 import type { Mailbox } from "./mailbox.ts"
@@ -41,7 +41,7 @@ export class Kernel extends Context.Service<
   {
     readonly submit: (command: Command) => ReturnType<Mailbox["Service"]["submit"]>
     /** `submit` for who has no fiber that could wait; `answered` is told once, and must not throw. */
-    readonly offer: (command: Command, answered: Answered) => void
+    readonly offer: (command: Command, answered: Answered, caller?: Caller) => void
     /** The dry run of `submit`. */
     readonly consider: (command: Command) => ReturnType<Mailbox["Service"]["consider"]>
     readonly state: Mailbox["Service"]["state"]
@@ -95,7 +95,7 @@ const makeKernel = Effect.fn("Kernel.make")(function* (options: KernelOptions) {
   const input = (command: Command) => ({ ...command, answers: null })
   return Kernel.of({
     submit: (command) => mailbox.submit(input(command)),
-    offer: (command, answered) => mailbox.offer(input(command), answered),
+    offer: (command, answered, caller) => mailbox.offer(input(command), answered, caller),
     consider: (command) => mailbox.consider(input(command)),
     state: mailbox.state,
     resident: mailbox.resident,

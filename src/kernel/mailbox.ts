@@ -8,7 +8,7 @@
 import { Clock, Context, Effect, Exit, Latch, Scheduler } from "effect"
 import type { ActorKind } from "./actor.ts"
 import { failBatch, kindOf, refusal, settle, stageBatch, unknownKind } from "./batch.ts"
-import type { Answered, Kinds, RequestsTaker, Waiting } from "./batch.ts"
+import type { Answered, Caller, Kinds, RequestsTaker, Waiting } from "./batch.ts"
 import { EventStore } from "./ports/event-store.ts"
 import type { StoreFailure } from "./ports/event-store.ts"
 import { Overloaded } from "./refusals.ts"
@@ -27,7 +27,7 @@ export class Mailbox extends Context.Service<
   {
     readonly submit: (input: Input) => Effect.Effect<Accepted, SubmitError>
     /** `submit` for who has no fiber that could wait. */
-    readonly offer: (input: Input, answered: Answered) => void
+    readonly offer: (input: Input, answered: Answered, caller?: Caller) => void
     /** What `submit` would do now, through the same code, with nothing kept: the dry run. */
     readonly consider: (
       input: Input

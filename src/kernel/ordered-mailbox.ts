@@ -341,8 +341,15 @@ export const makeOrderedMailbox = Effect.fn("OrderedMailbox.make")(function* (op
     leads: (isLeading) => applying.take({ what: "leads", isLeading })
   })
   const mailbox = Mailbox.of({
-    submit: (input) => Effect.callback((resume) => proposals.offer(input, resume)),
-    offer: (input, answered) => proposals.offer(input, answered),
+    submit: (input) =>
+      Effect.callback((resume) => {
+        const caller = { isGone: false }
+        proposals.offer(input, resume, caller)
+        return Effect.sync(() => {
+          caller.isGone = true
+        })
+      }),
+    offer: (input, answered, caller) => proposals.offer(input, answered, caller),
     consider: (input) => consider(parts, applying.lastMs, input),
     state: (stream) => readState(parts, stream),
     onRequests: (take) => {

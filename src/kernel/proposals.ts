@@ -2,16 +2,17 @@
  * What was offered at this node and is to be ordered by the group: proposed in batches, proposed again where it lost its place,
  * and told when nobody knows in time what became of it.
  */
-import { Effect, Exit, Latch } from "effect"
+import { Cause, Effect, Exit, Latch } from "effect"
 import type { Clock } from "effect"
-import type { Answered, Waiting } from "./batch.ts"
+import type { Answered, Caller, Waiting } from "./batch.ts"
 import type { MailboxOptions } from "./mailbox.ts"
 import { batchText, inputText } from "./ordered.ts"
 import type { Decided, Mark } from "./ordered.ts"
 import { Unavailable } from "./ports/consensus.ts"
 import type { Consensus, Proposed } from "./ports/consensus.ts"
 import type { EventStore, Head, StoreFailure } from "./ports/event-store.ts"
-import { Overloaded } from "./refusals.ts"
+import { CommandRefused, Overloaded } from "./refusals.ts"
+import type { Accepted, SubmitError } from "./refusals.ts"
 import type { ActorState, Input } from "./turn.ts"
 
 export interface OrderedOptions extends MailboxOptions {
@@ -36,9 +37,17 @@ const underWay_max = 8
 const declinedPauseMs = 20
 interface Offered extends Waiting {
   readonly sinceMs: number
+  readonly caller: Caller
   /** An earlier proposal of it may have been decided. */
   mayHappen: boolean
+  /** It lost its place, and had or has to be proposed again. */
+  wasLost: boolean
+  /** What became of the same command where another node, or another call, had it placed meanwhile. */
+  known: Exit.Exit<Accepted, SubmitError> | null
 }
+
+/** Who has no way to leave. */
+const stays: Caller = { isGone: false }
 
 interface UnderWay {
   readonly offered: ReadonlyArray<Offered>
@@ -65,6 +74,8 @@ export class Proposals {
   readonly #underWay = new Map<number, UnderWay>()
   #batches = 0
   #pausedMs = 0
+  /** Until then some that lost their place may wait. */
+  #lostUntilMs = 0
   #declined = "no leader is known"
   /** Why nothing is taken any more; null while it is. */
   #stopped: StoreFailure | null = null
@@ -84,7 +95,7 @@ export class Proposals {
     return waiting
   }
 
-  offer(input: Input, answered: Answered): void {
+  offer(input: Input, answered: Answered, caller: Caller = stays): void {
     if (this.#stopped !== null) return answered(Exit.fail(this.#stopped))
     const waiting_max = this.#parts.options.waiting_max ?? waitingDefault_max
     // Answers to our own requests are never turned away: the requests that bring them are bounded.
@@ -92,7 +103,7 @@ export class Proposals {
     if (waiting >= waiting_max && input.answers === null)
       return answered(Exit.fail(new Overloaded({ waiting, waiting_max })))
     const sinceMs = this.#nowMs
-    this.#offered.push({ input, answered, sinceMs, mayHappen: false })
+    this.#offered.push({ input, answered, caller, sinceMs, mayHappen: false, wasLost: false, known: null })
     this.#look()
   }
 
@@ -128,6 +139,7 @@ export class Proposals {
 
   #propose(): void {
     const { node } = this.#parts.options
+    this.#forgetGone()
     this.#onlyWhoLeads()
     if (this.#offered.length === 0) return
     const texts: Array<string> = []
@@ -138,6 +150,7 @@ export class Proposals {
       if (texts.length > 0 && (texts.length >= batchInputs_max || chars > batchChars_max)) break
       texts.push(text)
     }
+    if (texts.length === 0) return
     const underWay: UnderWay = { offered: this.#offered.splice(0, texts.length), term: 0 }
     const number = ++this.#batches
     this.#underWay.set(number, underWay)
@@ -160,9 +173,60 @@ export class Proposals {
   }
 
   #again(offered: ReadonlyArray<Offered>, reason: string): void {
+    const now = this.#nowMs
     this.#declined = reason
-    this.#pausedMs = this.#nowMs + declinedPauseMs
-    this.#offered.unshift(...offered)
+    this.#pausedMs = now + declinedPauseMs
+    this.#lostUntilMs = now + this.#patienceMs + sweepEveryMs
+    for (const one of offered) {
+      one.wasLost = true
+      if (one.known !== null) one.answered(one.known)
+    }
+    this.#offered.unshift(...offered.filter(({ known }) => known === null))
+  }
+
+  get #patienceMs(): number {
+    return this.#parts.options.patienceMs ?? patienceDefaultMs
+  }
+
+  /**
+   * A client that leaves takes with it what is not placed: it may ask another node, and be refused there, and then nothing of
+   * it must happen later. Answers to our own requests are placed whoever waits.
+   */
+  #forgetGone(): void {
+    const isGone = ({ caller, input }: Offered) => caller.isGone && input.answers === null
+    const gone = this.#offered.filter(isGone)
+    if (gone.length === 0) return
+    this.#offered = this.#offered.filter((one) => !isGone(one))
+    this.#fail(gone, false, "who asked is gone")
+  }
+
+  /** Those that lost their place, and are the same command as this one. */
+  #copiesOf({ id, stream, answers }: Input, offered: ReadonlyArray<Offered>): ReadonlyArray<Offered> {
+    if (answers !== null) return none
+    return offered.filter(
+      ({ input, wasLost }) => wasLost && input.id === id && input.stream === stream && input.answers === null
+    )
+  }
+
+  /**
+   * The same command was placed by another node, or for another call, while here it waited to be placed again: it is answered by
+   * that, and not placed behind it. Where one is under way again, a refusal is not the last word.
+   */
+  #withCopies(input: Input, answered: Answered): Answered {
+    const waiting = this.#copiesOf(input, this.#offered)
+    if (waiting.length > 0) this.#offered = this.#offered.filter((one) => !waiting.includes(one))
+    const underWay = [...this.#underWay.values()].flatMap(({ offered }) => this.#copiesOf(input, offered))
+    if (waiting.length === 0 && underWay.length === 0) return answered
+    return (exit) => {
+      for (const one of underWay) one.known = exit
+      for (const one of waiting) one.answered(exit)
+      answered(underWay.length > 0 && isRefused(exit) ? Exit.fail(this.#openError()) : exit)
+    }
+  }
+
+  #openError(): Unavailable {
+    const reason = "it was refused, but an earlier try of it is still under way"
+    return new Unavailable({ node: this.#parts.options.node, mayHappen: true, reason })
   }
 
   #fail(offered: ReadonlyArray<Offered>, isUnderWay: boolean, why: string): void {
@@ -175,8 +239,7 @@ export class Proposals {
   /** Who has waited for too long is told so. */
   sweep(): void {
     const now = this.#nowMs
-    const patienceMs = this.#parts.options.patienceMs ?? patienceDefaultMs
-    const isOver = ({ sinceMs }: Offered) => now - sinceMs >= patienceMs
+    const isOver = ({ sinceMs }: Offered) => now - sinceMs >= this.#patienceMs
     const over = this.#offered.filter(isOver)
     if (over.length > 0) {
       this.#offered = this.#offered.filter((one) => !isOver(one))
@@ -200,7 +263,9 @@ export class Proposals {
       this.#underWay.delete(batch.number)
       this.#look()
     }
-    return batch.inputs.map((input, at) => ({ input, answered: own?.[at]?.answered ?? nobody }))
+    const waiting = batch.inputs.map((input, at) => ({ input, answered: own?.[at]?.answered ?? nobody }))
+    if (this.#nowMs > this.#lostUntilMs) return waiting
+    return waiting.map(({ input, answered }) => ({ input, answered: this.#withCopies(input, answered) }))
   }
 
   /**
@@ -232,3 +297,7 @@ const isSaidByActors = ({ input: { answers, principal } }: Offered): boolean =>
   answers !== null || principal.kind === "actor"
 
 const nobody: Answered = () => {}
+const none: ReadonlyArray<Offered> = []
+
+const isRefused = (exit: Exit.Exit<Accepted, SubmitError>): boolean =>
+  Exit.isFailure(exit) && Cause.squash(exit.cause) instanceof CommandRefused

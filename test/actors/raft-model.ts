@@ -2,8 +2,8 @@
  * Raft as the textbook has it (Ongaro and Ototaro, figure 2; thesis 9.6 for polls, 6.2 for a leader that hears nobody): one
  * mutable object for each member, everything said at once. `raft-model.unit.test.ts` holds the actor against it.
  *
- * It leaves out: other members than those of the beginning, snapshots, reads and leases, leadership transfer, limits, and
- * when and from where a leader sends entries. Of that it only says what an append has to be when there is one, and that
+ * It leaves out: other members than those of the beginning, snapshots, reads and leases, leadership transfer, limits,
+ * how long a member waits before it asks for votes, and when and from where a leader sends entries. Of that it only says what an append has to be when there is one, and that
  * a heartbeat goes to everyone.
  */
 import type { Entry, RaftMessage, RaftMessageOf } from "../../src/events/raft.ts"

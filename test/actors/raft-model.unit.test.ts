@@ -144,6 +144,7 @@ class Both {
     run(model)
     const { now, facts } = replica.take(input, this.nowMs)
     compare(member, asked, input)
+    timed(member, this.nowMs)
     note(before, model)
     this.#send(member.id, now)
     if (facts.length === 0) return
@@ -170,6 +171,16 @@ class Both {
       if (from !== this.isolated && to !== this.isolated) this.network.push({ from, to, message })
     }
   }
+}
+
+/** When it asks for votes is its own choice, safe at any time: the textbook's timer is set to it. But never for longer than that has it. */
+function timed({ replica, model }: Member, nowMs: number): void {
+  const { deadlineMs } = replica.state.context as RaftContext
+  assert.ok(
+    deadlineMs <= nowMs + 2 * settings.electionMs,
+    `${model.id} waits until ${deadlineMs} at ${nowMs}`
+  )
+  model.campaignAtMs = deadlineMs
 }
 
 /** A step that changed what it is given would throw. Logs share their entries, and keep to themselves how. */

@@ -33,6 +33,7 @@ import {
 } from "../../src/live/metrics.ts"
 import { layer as projectorLayer } from "../../src/live/projector.ts"
 import { allProjections, queriesLayer, readsLayer, viewsLayer } from "../../src/live/views.ts"
+import { traced } from "./failover-timeline.ts"
 import { quietAgents, registerHost } from "./kernel.ts"
 
 export interface NodeArguments {
@@ -45,6 +46,8 @@ export interface NodeArguments {
   readonly token: string
   readonly heartbeatMs: number
   readonly electionMs: number
+  /** Its folder gets a timeline of elections. */
+  readonly isTraced: boolean
 }
 
 export type Order =
@@ -86,7 +89,7 @@ function node(options: NodeArguments, identity: NodeIdentity) {
         address: `${identity.node}@${address}`,
         seeds: options.seeds,
         settings: raftSettings({ config: { dwcp: { consensus: asked } } } as Parts),
-        protocol: raftProtocol
+        protocol: options.isTraced ? traced(raftProtocol, identity.node, options.folder) : raftProtocol
       })
     )
   )

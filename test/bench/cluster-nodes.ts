@@ -21,6 +21,8 @@ export const token = "nct_0000000000000000000000000000000000000000000"
 export interface GroupOptions {
   readonly heartbeatMs: number
   readonly electionMs: number
+  /** See `failover-timeline.ts`. */
+  readonly isTraced?: boolean
   /** Before node's own name, as `ip netns exec x`. */
   readonly commandOf?: (name: string) => ReadonlyArray<string>
   readonly hostOf?: (name: string) => string
@@ -97,7 +99,7 @@ export class Nodes {
   }
 
   async up(name: string): Promise<void> {
-    const { heartbeatMs, electionMs, commandOf, nodeOptions = [] } = this.#options
+    const { heartbeatMs, electionMs, commandOf, isTraced = false, nodeOptions = [] } = this.#options
     const ports = this.#ports.get(name) ?? { port: 0, apiPort: 0 }
     const wanted: NodeArguments = {
       folder: join(this.#folder, name),
@@ -106,7 +108,8 @@ export class Nodes {
       seeds: name === this.names[0] ? [] : [this.#addressOf(this.names[0])],
       token,
       heartbeatMs,
-      electionMs
+      electionMs,
+      isTraced
     }
     const file = fileURLToPath(new URL("./cluster-node.ts", import.meta.url))
     const all = [...(commandOf?.(name) ?? []), process.execPath, ...nodeOptions, file, JSON.stringify(wanted)]

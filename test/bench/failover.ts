@@ -1,17 +1,21 @@
 /**
  * The leader of three nodes is killed (kill -9) under load, again and again: how long no command is answered, in election
  * timeouts, from the kill to the first answer after it; and that at the end every acknowledged command is in every journal, once.
+ *
+ *   node test/bench/failover.ts --kills 30 --seed 7      so many kills, and a timeline of each that took longer than a timeout
  */
 import { fork } from "node:child_process"
 import { readFileSync } from "node:fs"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
+import { parseArgs } from "node:util"
 import { makeRandom } from "../../simulations/world/random.ts"
 import { end, said } from "./children.ts"
 import { Nodes, token } from "./cluster-nodes.ts"
 import { monotonicMs } from "./failover-clients.ts"
 import type { ClientsOptions } from "./failover-clients.ts"
+import { momentsOf, reasonOf, timelineOf } from "./failover-timeline.ts"
 import { figure, hashOf, inFolder } from "./measure.ts"
 import type { Figure, Options } from "./measure.ts"
 
@@ -34,16 +38,29 @@ const acknowledgedIn = (file: string): ReadonlyArray<Acknowledged> =>
       atMs: Number(line.slice(line.indexOf(" ") + 1))
     }))
 
+interface Gap {
+  readonly killedMs: number
+  /** The pause begins with the kill, or with the last answer to what was decided before. */
+  readonly fromMs: number
+  readonly toMs: number
+}
+
+const lengthOf = ({ fromMs, toMs }: Gap) => toMs - fromMs
+
 /** From each kill to the first answer after it. What was decided before may still be answered: the longest pause in what follows. */
-function gapsOf(kills: ReadonlyArray<number>, all: ReadonlyArray<Acknowledged>, windowMs: number) {
+function gapsOf(
+  kills: ReadonlyArray<number>,
+  all: ReadonlyArray<Acknowledged>,
+  windowMs: number
+): ReadonlyArray<Gap> {
   const times = all.map(({ atMs }) => atMs).sort((a, b) => a - b)
   return kills.map((killedMs) => {
     const from = times.findIndex((atMs) => atMs > killedMs)
     if (from < 0) throw new Error("nothing was acknowledged after a kill")
-    let [longest, last] = [0, killedMs]
+    let [longest, last]: [Gap, number] = [{ killedMs, fromMs: killedMs, toMs: killedMs }, killedMs]
     for (let at = from; at < times.length && last < killedMs + windowMs; at++) {
       const next = times[at] as number
-      longest = Math.max(longest, next - last)
+      if (next - last > lengthOf(longest)) longest = { killedMs, fromMs: last, toMs: next }
       last = next
     }
     return longest
@@ -105,10 +122,20 @@ async function check(nodes: Nodes, acknowledged: ReadonlyArray<Acknowledged>): P
 const share = (sorted: ReadonlyArray<number>, part: number) =>
   sorted[Math.min(sorted.length - 1, Math.ceil(sorted.length * part) - 1)] as number
 
-export async function* failover({ size, seed }: Options): AsyncGenerator<Figure> {
-  const { kills } = sizes[size]
-  const { gaps, commands, head } = await inFolder(async (folder) => {
-    const nodes = await Nodes.start(folder, timers)
+interface Outcome {
+  readonly gaps: ReadonlyArray<Gap>
+  /** Of those that took longer than an election timeout: why, and who did what when. */
+  readonly slow: ReadonlyArray<string>
+  readonly commands: number
+  readonly head: string
+}
+
+const slowMs = timers.electionMs
+
+/** Kills as often, and keeps what the members did. */
+const measure = (kills: number, seed: number): Promise<Outcome> =>
+  inFolder(async (folder) => {
+    const nodes = await Nodes.start(folder, { ...timers, isTraced: true })
     const file = join(folder, "acknowledged")
     const options: ClientsOptions = {
       apis: nodes.names.map((name) => nodes.apiOf(name)),
@@ -130,27 +157,48 @@ export async function* failover({ size, seed }: Options): AsyncGenerator<Figure>
       await done
       const acknowledged = acknowledgedIn(file)
       await nodes.heads()
-      return {
-        gaps: gapsOf(killedMs, acknowledged, windowMs),
-        commands: acknowledged.length,
-        head: await check(nodes, acknowledged)
-      }
+      const gaps = gapsOf(killedMs, acknowledged, windowMs)
+      const moments = momentsOf(nodes.names.map((name) => join(folder, name)))
+      const slow = gaps.flatMap((gap) =>
+        lengthOf(gap) <= slowMs
+          ? []
+          : [
+              `${lengthOf(gap).toFixed(0)} ms from ${(gap.fromMs - gap.killedMs).toFixed(0)} ms after a kill: ${reasonOf(moments, gap.killedMs, gap.toMs)}`,
+              ...timelineOf(moments, gap.killedMs, gap.toMs).map((line) => `  ${line}`)
+            ]
+      )
+      return { gaps, slow, commands: acknowledged.length, head: await check(nodes, acknowledged) }
     } finally {
       await end(client)
       await nodes.end()
     }
   })
+
+export async function* failover({ size, seed }: Options): AsyncGenerator<Figure> {
+  const { kills } = sizes[size]
+  yield figureOf(kills, await measure(kills, seed))
+}
+
+function figureOf(kills: number, { gaps, slow, commands, head }: Outcome): Figure {
   const { electionMs, heartbeatMs } = timers
-  const sorted = gaps.map((gap) => gap / electionMs).sort((a, b) => a - b)
+  const sorted = gaps.map((gap) => lengthOf(gap) / electionMs).sort((a, b) => a - b)
   const at = (part: number) => share(sorted, part).toFixed(2)
-  yield figure(
+  for (const line of slow) console.error(line)
+  return figure(
     `kill -9 of the leader, ${kills} times, ${clients} clients`,
     "election timeouts",
-    gaps.map((gap) => ({ value: gap / electionMs, result: hashOf([String(kills)]) })),
+    sorted.map((value) => ({ value, result: hashOf([String(kills)]) })),
     {
       note:
         `without an answer: p50 ${at(0.5)}, p90 ${at(0.9)}, p99 ${at(0.99)}; heartbeat ${heartbeatMs} ms, election ${electionMs} ms; ` +
         `${commands} commands acknowledged, 0 lost, 0 twice, in 3 equal journals that end at ${head.slice(0, head.indexOf(" ") + 9)}`
     }
   )
+}
+
+if (import.meta.main) {
+  const { values } = parseArgs({ options: { kills: { type: "string" }, seed: { type: "string" } } })
+  const kills = Number(values.kills ?? sizes.smoke.kills)
+  const { value, note } = figureOf(kills, await measure(kills, Number(values.seed ?? 1)))
+  console.log(`${kills} kills: ${JSON.stringify(value)}; ${note}`)
 }

@@ -1,10 +1,13 @@
 /**
  * How fast the simulator is, by how many members a group has: the same options but for the size, faults and clients
- * among them, sizes taking turns. By CPU time of this process, which is one thread: what a core does.
+ * among them, sizes taking turns; and lives that are drawn as `simulate raft` draws them, but for the size, with no fault left
+ * out. By CPU time of this process, which is one thread: what a core does. Then how long a group is without a leader.
  */
 import { drawnOptions } from "../../simulations/raft/options.ts"
-import type { RunOptions } from "../../simulations/raft/options.ts"
+import type { FaultOptions, RunOptions } from "../../simulations/raft/options.ts"
+import { partitionKinds } from "../../simulations/world/network.ts"
 import { runPlan } from "../../simulations/raft/run.ts"
+import { failoverLives } from "./failover-lives.ts"
 import { figure, hashOf, spread } from "./measure.ts"
 import type { Figure, Options } from "./measure.ts"
 
@@ -46,7 +49,13 @@ function optionsOf(members: number): RunOptions {
         damages: 0,
         errors: 0
       },
-      ...{ oathEveryMs: never, fullEveryMs: never, stepEveryMs: never, jumpEveryMs: never },
+      ...{
+        hangUpEveryMs: never,
+        oathEveryMs: never,
+        fullEveryMs: never,
+        stepEveryMs: never,
+        jumpEveryMs: never
+      },
       crashEveryMs: 10 * electionMs,
       blackoutEveryMs: 60 * electionMs,
       downMeanMs: 2 * electionMs,
@@ -65,6 +74,37 @@ function optionsOf(members: number): RunOptions {
   }
 }
 
+/** Where a seed draws that something never happens, it does so often (in election timeouts), or to such a share. */
+const rareElections = 20
+const rareShare = 0.1
+const rareDamage = 0.002
+
+/** All that a seed draws, and of every fault something. */
+function swarmOf(members: number, seed: number): RunOptions {
+  const drawn = drawnOptions(seed)
+  const { electionMs } = drawn.settings
+  const rates = Object.entries(drawn.faults).map(([name, value]) => {
+    if (name === "partitions") return [name, value.length > 0 ? value : partitionKinds]
+    if (name === "votersWanted") return [name, value]
+    if (value === never) return [name, electionMs * rareElections]
+    if (value !== 0) return [name, value]
+    return [name, name === "damages" || name === "errors" ? rareDamage : rareShare]
+  })
+  return {
+    ...drawn,
+    members,
+    voters: members,
+    network: {
+      ...drawn.network,
+      loss: drawn.network.loss || rareShare / 10,
+      duplication: drawn.network.duplication || rareShare / 10
+    },
+    disk: { ...drawn.disk, hasRecords: true, stalls: drawn.disk.stalls || rareDamage },
+    faults: Object.fromEntries(rates) as unknown as FaultOptions,
+    endsTold: drawn.endsTold || rareShare
+  }
+}
+
 interface Lives {
   readonly cpuSeconds: number
   readonly simulatedSeconds: number
@@ -72,11 +112,10 @@ interface Lives {
   readonly result: string
 }
 
-function lives(members: number, first: number, seeds: number): Lives {
-  const options = optionsOf(members)
+function lives(optionsOf: (seed: number) => RunOptions, first: number, seeds: number): Lives {
   const began = process.cpuUsage()
   const verdicts = Array.from({ length: seeds }, (_, at) =>
-    runPlan({ seed: first + at, options, faults: null })
+    runPlan({ seed: first + at, options: optionsOf(first + at), faults: null })
   )
   const { user, system } = process.cpuUsage(began)
   const broken = verdicts.find(({ violation }) => violation !== null)
@@ -91,18 +130,36 @@ function lives(members: number, first: number, seeds: number): Lives {
 
 const yardstick = 3
 const memberCounts = [1, yardstick, 5, 7, 9]
-const sizes = { smoke: { seeds: 1, rounds: 1 }, full: { seeds: 10, rounds: 5 } } as const
+const swarmCounts = [yardstick, 5, 7]
+const sizes = {
+  smoke: { seeds: 1, swarmSeeds: 2, rounds: 1 },
+  full: { seeds: 10, swarmSeeds: 40, rounds: 5 }
+} as const
 
 const speed = ({ simulatedSeconds, cpuSeconds }: Lives) => simulatedSeconds / cpuSeconds
 const median = (values: ReadonlyArray<number>) => Math.round(spread(values).median).toLocaleString("en")
 
-export async function* simulation({ size, seed }: Options): AsyncGenerator<Figure> {
-  const { seeds, rounds } = sizes[size]
+export async function* simulation(asked: Options): AsyncGenerator<Figure> {
+  const { seeds, swarmSeeds } = sizes[asked.size]
+  const calm = (members: number) => () => optionsOf(members)
+  yield* bySize(memberCounts, calm, "", seeds, asked)
+  const swarm = (members: number) => (seed: number) => swarmOf(members, seed)
+  yield* bySize(swarmCounts, swarm, ", every fault", swarmSeeds, asked)
+  yield* failoverLives(asked)
+}
+
+function* bySize(
+  counts: ReadonlyArray<number>,
+  optionsFor: (members: number) => (seed: number) => RunOptions,
+  what: string,
+  seeds: number,
+  { size, seed }: Options
+): Generator<Figure> {
   // Not how V8 learns the code.
-  lives(yardstick, seed, seeds)
-  const all = new Map(memberCounts.map((members) => [members, [] as Array<Lives>]))
-  for (let round = 0; round < rounds; round++)
-    for (const [members, measured] of all) measured.push(lives(members, seed, seeds))
+  lives(optionsFor(yardstick), seed, seeds)
+  const all = new Map(counts.map((members) => [members, [] as Array<Lives>]))
+  for (let round = 0; round < sizes[size].rounds; round++)
+    for (const [members, measured] of all) measured.push(lives(optionsFor(members), seed, seeds))
   const base = all.get(yardstick) ?? []
   for (const [members, measured] of all) {
     const rounded = measured.map((one, round) => ({
@@ -113,7 +170,7 @@ export async function* simulation({ size, seed }: Options): AsyncGenerator<Figur
     const perHour = median(measured.map(({ cpuSeconds }) => (seeds / cpuSeconds) * 3600))
     const events = median(measured.map((one) => one.events / one.cpuSeconds))
     const note = `${perHour} seeds/h, ${events} events/s`
-    const name = `${members} ${members === 1 ? "member" : "members"}`
-    yield figure(name, "simulated s/CPU-s", rounded, { yardstick: `${yardstick} members`, note })
+    const name = `${members} ${members === 1 ? "member" : "members"}${what}`
+    yield figure(name, "simulated s/CPU-s", rounded, { yardstick: `${yardstick} members${what}`, note })
   }
 }

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict"
 import { after, test } from "node:test"
 import { setImmediate as immediate, setTimeout as sleep } from "node:timers/promises"
-import { Effect, Exit, References, Scope } from "effect"
+import { Effect, Exit, Fiber, References, Scope } from "effect"
 import * as digest from "../../simulations/world/digest.ts"
 import { memoryDisk, openEventStore } from "../../simulations/world/event-store.ts"
 import type { MemoryDisk } from "../../simulations/world/event-store.ts"
@@ -192,5 +192,91 @@ test("who offered is answered by what was decided; a lost place is offered again
   assert.equal(answer.value.facts[0]?.timeMs, 700)
   const never = await node.submit(input("a", "2", "lamp.switch"))
   assert.match(String(never), /it may have taken effect; send it again under the same key/)
+  await node.stop()
+})
+
+const turns = async (count = 30) => {
+  for (let turn = 0; turn < count; turn++) await immediate()
+}
+
+/** Another leader leads: what was proposed before has lost its place, and is offered again after a pause. */
+async function losesItsPlace(node: Node, index: number): Promise<void> {
+  node.term++
+  await node.decide({ index, term: node.term, data: null, members: null })
+}
+
+async function proposes(node: Node, count: number): Promise<void> {
+  for (let waited = 0; node.proposed.length < count && waited < 200; waited++) await sleep(5)
+  assert.equal(node.proposed.length, count)
+}
+
+test("a client that leaves takes what is not placed with it", async () => {
+  const node = new Node()
+  await node.start()
+  const told: Array<string> = []
+  const caller = { isGone: false }
+  node.ordered.mailbox.offer(input("a", "1", "lamp.switch"), (exit) => told.push(String(exit)), caller)
+  await turns()
+  assert.equal(node.proposed.length, 1)
+  node.proposed[0]?.told({ outcome: "declined", reason: "no leader is known" })
+  caller.isGone = true
+  const other = node.submit(input("b", "2", "lamp.switch"))
+  await proposes(node, 2)
+  assert.doesNotMatch(node.proposed[1]?.data ?? "", /lamp\/a/)
+  assert.match(told.join(), /who asked is gone/)
+  await node.decide({ index: 2, term: 1, data: stampedText(1, node.proposed[1]?.data ?? ""), members: null })
+  assert.ok(Exit.isSuccess(await other))
+  assert.deepEqual(
+    node.journal.map(({ stream }) => stream),
+    ["lamp/b"]
+  )
+  await node.stop()
+})
+
+test("a caller that is interrupted has left", async () => {
+  const node = new Node()
+  await node.start()
+  const fiber = Effect.runFork(node.ordered.mailbox.submit(input("a", "1", "lamp.switch")))
+  await turns()
+  await Effect.runPromise(Fiber.interrupt(fiber))
+  await losesItsPlace(node, 2)
+  await sleep(60)
+  assert.equal(node.proposed.length, 1, "it is not proposed again")
+  assert.equal(node.ordered.mailbox.waiting(), 0)
+  await node.stop()
+})
+
+test("what another node had placed meanwhile answers the same command here, which is not placed behind it", async () => {
+  const node = new Node()
+  await node.start()
+  const refused = node.submit(input("a", "1", "lamp.leave"))
+  await turns()
+  node.proposed[0]?.told({ outcome: "declined", reason: "no leader is known" })
+  // Refused by way of another node, before this one tries again.
+  await node.decide(entry(2, 1, 500, input("a", "1", "lamp.leave")))
+  assert.match(String(await refused), /CommandRefused/)
+  await sleep(60)
+  assert.equal(node.proposed.length, 1)
+  await node.stop()
+})
+
+test("a refusal is not the last word while a copy is under way again", async () => {
+  const node = new Node()
+  await node.start()
+  const first = node.submit(input("a", "1", "lamp.leave"))
+  await turns()
+  await losesItsPlace(node, 2)
+  await proposes(node, 2)
+  // The client asks once more, and this copy is decided first.
+  const second = node.submit(input("a", "1", "lamp.leave"))
+  await proposes(node, 3)
+  const text = (at: number) => stampedText(1, node.proposed[at]?.data ?? "")
+  await node.decide({ index: 3, term: node.term, data: text(2), members: null })
+  assert.match(String(await second), /Unavailable[^]*an earlier try of it is still under way/)
+  // The copy loses its place once more: it is answered by what is known, and proposed no more.
+  await losesItsPlace(node, 4)
+  assert.match(String(await first), /CommandRefused/)
+  await sleep(60)
+  assert.equal(node.proposed.length, 3)
   await node.stop()
 })

@@ -194,16 +194,42 @@ test("a leader whose connection has ended is polled about soon, one after the ot
   take(b, { type: "raft.lost", peer: "a" }, 1060)
   assert.deepEqual(sent(take(b, poll, 1070).now), ["vote to c"])
   const { electionMs } = settings
-  assert.equal(contextOf(b).deadlineMs, 1060 + electionMs * 0.1)
+  assert.equal(contextOf(b).deadlineMs, 1060 + electionMs * 0.05)
   assert.deepEqual(sent(take(b, { type: "raft.tick", chance: 0 }, 1060 + electionMs).now), [
     "requestVote to a",
     "requestVote to c"
   ])
   const c = following("c")
   take(c, { type: "raft.lost", peer: "a" }, 1060)
-  assert.equal(contextOf(c).deadlineMs, 1060 + electionMs * 0.4, "after b")
+  assert.equal(contextOf(c).deadlineMs, 1060 + electionMs * 0.35, "after b")
   const leased = following("b", { leaseDriftPercent: 10 })
-  const { deadlineMs, promisedMs } = contextOf(leased)
+  const { promisedMs } = contextOf(leased)
+  assert.equal(promisedMs, 1000 + electionMs)
   take(leased, { type: "raft.lost", peer: "a" }, 1060)
-  assert.deepEqual([contextOf(leased).deadlineMs, contextOf(leased).promisedMs], [deadlineMs, promisedMs])
+  assert.equal(contextOf(leased).promisedMs, promisedMs, "a lease may rely on it")
+  assert.equal(contextOf(leased).deadlineMs, promisedMs, "and with it ends its wait")
+})
+
+test("a snapshot that was being written while the log came to its end takes nothing away that was acknowledged", () => {
+  const follower = started("b", ["a", "b", "c"])
+  const entry = (index: number) => ({ index, term: 1, data: "x", members: null })
+  const part = { index: 2, indexTerm: 1, members: { ...noMembers, voters: ["a", "b", "c"] }, offset: 0 }
+  const snapshot = { type: "snapshot", term: 1, ...part, data: "s", last: true, round: 1 } as const
+  const asked = take(follower, receive("a", snapshot), 1000)
+  follower.stored(asked.facts.length)
+  const entries = [entry(1), entry(2), entry(3)]
+  const append = { previousIndex: 0, previousTerm: 0, entries, commit: 0, round: 2 }
+  const appended = take(follower, receive("a", { type: "append", term: 1, ...append }), 1010)
+  assert.deepEqual(sent([...appended.now, ...follower.stored(appended.facts.length)]), ["appended to a"])
+  const { members } = part
+  const { facts } = take(
+    follower,
+    {
+      ...{ type: "raft.snapshotWritten", from: "a", index: 2, indexTerm: 1, members },
+      ...{ offset: 1, whole: true, round: 1 }
+    },
+    1020
+  )
+  assert.deepEqual(facts, [], "the log stays as it is")
+  assert.deepEqual([contextOf(follower).log.last, contextOf(follower).commit], [3, 2])
 })

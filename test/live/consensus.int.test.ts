@@ -158,6 +158,31 @@ test("a minority refuses, says why, and takes no effect", () =>
 
 const compacting = { compactEvery: 20, keepEntries: 5, fileBytes_max: 4096 }
 
+test("a client that gives up while nobody can order takes its command with it; one that stays has it done", () =>
+  run(
+    Effect.gen(function* () {
+      const nodes = yield* group(3)
+      const [one, two, three] = nodes as [LiveNode, LiveNode, LiveNode]
+      yield* one.kernel.submit(lit("a", "1"))
+      yield* two.stop()
+      yield* three.stop()
+      yield* until("nobody leads", () => one.consensus.status().role !== "leader")
+      const leaves = yield* Effect.forkChild(one.kernel.submit(lit("left", "2")))
+      const stays = yield* Effect.forkChild(one.kernel.submit(lit("stayed", "3")))
+      yield* Effect.sleep(50)
+      yield* Fiber.interrupt(leaves)
+      yield* two.start()
+      yield* three.start()
+      assert.equal((yield* Fiber.join(stays)).duplicate, false)
+      yield* two.kernel.submit(lit("a", "4"))
+      yield* Effect.sleep(200)
+      assert.equal(yield* equal(nodes), 3)
+      assert.equal((yield* one.kernel.state("lamp/left")).revision, -1)
+      // Its key is as new.
+      assert.equal((yield* three.kernel.submit(lit("left", "2"))).duplicate, false)
+    })
+  ))
+
 test("who was away for longer than the log remembers fetches the journal, and goes on with that after a crash", () =>
   run(
     Effect.gen(function* () {

@@ -15,7 +15,7 @@
  *     read a, transfer a b, change a voters a b [learners c], compact a 5
  *     slow a, quick a, write a [silently]  its disk is done with the oldest piece when told; a is told unless silently
  *     stored a 3/1                         the disk says so
- *     crash a, start a
+ *     crash a, start a, lose b a           b is told that its connection with a has ended
  *     progress a, machine a, show          what a leader knows of the others; what was applied; all states and messages
  *
  * `quietly` before a step leaves only the states that it led to.
@@ -196,6 +196,7 @@ const steps: Readonly<Record<string, Step>> = {
   read: each((group, id) => group.take(id, { type: "raft.read", ticket: group.ticket("r") })),
   transfer: (group, [id = "", to = ""]) =>
     group.take(id, { type: "raft.transfer", ticket: group.ticket("t"), to }),
+  lose: (group, [id = "", peer = ""]) => group.take(id, { type: "raft.lost", peer }),
   compact: (group, [id = "", index = ""]) => group.compact(id, whole(index, "the index")),
   slow: each((group, id) => group.setSlow(id, true)),
   quick: each((group, id) => group.setSlow(id, false)),

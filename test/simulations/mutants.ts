@@ -17,7 +17,7 @@ const edit = (file: string, find: string, put: string) => ({ file: `${folder}${f
 export const mutants: ReadonlyArray<Mutant> = [
   {
     name: "commit-by-counting",
-    seed: 289,
+    seed: 32,
     story: "an entry of an earlier term is committed by counting its copies (Raft paper, figure 8)",
     edits: [
       edit(
@@ -37,7 +37,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "vote-cleared-in-term",
-    seed: 7,
+    seed: 9,
     story: "a message of the same term clears the vote",
     edits: [
       edit(
@@ -69,7 +69,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "own-entries-counted-at-once",
-    seed: 2,
+    seed: 3,
     story: "a leader counts its own copy before it is on its disk",
     edits: [
       edit("leading.ts", "  return entries\n}", "  step.now.stored = step.log.last\n  return entries\n}")
@@ -77,7 +77,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "matching-suffix-cut",
-    seed: 2,
+    seed: 4,
     story:
       "an old append cuts off what a later one brought (etcd-io/raft, issues on truncation; Raft TLA+ notes)",
     edits: [
@@ -98,7 +98,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "stale-vote-counted",
-    seed: 10,
+    seed: 3,
     story: "a vote of an earlier term counts for this one",
     edits: [
       edit(
@@ -117,13 +117,11 @@ export const mutants: ReadonlyArray<Mutant> = [
     name: "vote-without-log-check",
     seed: 1,
     story: "votes go to candidates that lack committed entries",
-    edits: [
-      edit("elections.ts", "isFree && step.log.isUpToDate(message.lastIndex, message.lastTerm)", "isFree")
-    ]
+    edits: [edit("elections.ts", "const isGranted = isFree && isNew", "const isGranted = isFree")]
   },
   {
     name: "longer-is-newer",
-    seed: 2,
+    seed: 3,
     story: "logs are compared by length and not by their last term first",
     edits: [
       edit(
@@ -143,7 +141,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "snapshot-keeps-tail",
-    seed: 2,
+    seed: 58,
     story: "a received snapshot keeps entries after it that do not follow it (hashicorp/raft, CockroachDB)",
     edits: [
       edit(
@@ -169,7 +167,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "members-not-rolled-back",
-    seed: 16,
+    seed: 7,
     story: "a configuration stays when its entry is cut off (etcd, hashicorp/raft)",
     edits: [
       edit(
@@ -181,7 +179,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "two-changes-at-once",
-    seed: 16,
+    seed: 7,
     story: "members change again before the last change is committed",
     edits: [
       edit(
@@ -203,7 +201,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "joint-commits-by-new",
-    seed: 33,
+    seed: 8,
     story: "in joint consensus only the new voters are counted for commits",
     edits: [
       edit(
@@ -237,7 +235,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "removed-member-gives-up",
-    seed: 57,
+    seed: 198,
     story:
       "a member that its own last entry removes never campaigns, though only it has that entry (thesis, 4.2.2)",
     edits: [
@@ -246,7 +244,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "read-without-round",
-    seed: 18,
+    seed: 2,
     story: "a leader answers reads without asking whether it still leads",
     edits: [
       edit("reads.ts", "    if (round <= answered) step.ask", "    if (round <= answered + 1000) step.ask"),
@@ -268,7 +266,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "lease-too-long",
-    seed: 18,
+    seed: 2,
     story: "the lease is longer than the voters' promise by as much as clocks may differ",
     edits: [
       edit("reads.ts", "(1 - settings.leaseDriftPercent / 100)", "(1 + settings.leaseDriftPercent / 100)")
@@ -276,25 +274,25 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "lease-from-answer",
-    seed: 188,
+    seed: 23,
     story: "the lease begins with the answer and not with the question",
     edits: [edit("reads.ts", "now.leaseMs = last.sentMs +", "now.leaseMs = step.nowMs +")]
   },
   {
     name: "lease-in-transfer",
-    seed: 135,
+    seed: 2,
     story: "reads by lease go on while another is asked to campaign without regard for it (etcd)",
     edits: [edit("reads.ts", "!now.wasTransferred && ", "")]
   },
   {
     name: "restart-commits-all",
-    seed: 2,
+    seed: 1,
     story: "a restart takes its whole log for committed",
     edits: [edit("decide.ts", "now.commit = log.base", "now.commit = log.last")]
   },
   {
     name: "leader-before-vote",
-    seed: 2,
+    seed: 8,
     story: "a leader of one voter speaks before its term and vote are on its disk (found here by seed 847)",
     edits: [edit("sending.ts", "    now.isSure\n", "    true\n")]
   },
@@ -324,7 +322,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "stale-answer-counted",
-    seed: 6,
+    seed: 40,
     story: "an answer to an append of an earlier term counts for this one",
     edits: [
       edit(
@@ -336,7 +334,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "promise-forgotten",
-    seed: 18,
+    seed: 2,
     story: "a restart forgets the promise that a lease relies on",
     edits: [
       edit(
@@ -348,7 +346,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "storage-answer-of-old-term",
-    seed: 62,
+    seed: 10,
     story:
       "what was on the disk of entries of an old term counts for those that took their place (etcd, asynchronous writes)",
     edits: [edit("following.ts", "    now.stored = Math.min(now.stored, from)\n", "")]
@@ -377,7 +375,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "single-change-too-early",
-    seed: 242,
+    seed: 90,
     story: "single-server changes before an entry of the term is committed (Ongaro, raft-dev, 2015)",
     edits: [
       edit(
@@ -394,8 +392,14 @@ export const mutants: ReadonlyArray<Mutant> = [
     ]
   },
   {
+    name: "hint-ends-promise",
+    seed: 6,
+    story: "the end of the leader's connection ends the promise that its lease relies on",
+    edits: [edit("elections.ts", "if (settings.leaseDriftPercent === 0) now", "now")]
+  },
+  {
     name: "damage-cut-off",
-    seed: 1,
+    seed: 8,
     story:
       "a record that is damaged and was acknowledged is cut off as a torn end is (Alagappan et al., FAST 2018, of several)",
     edits: [
@@ -408,7 +412,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "place-unchecked",
-    seed: 8,
+    seed: 10,
     story:
       "a checksum over what a record says, and not over where it belongs: misdirected writes pass for good ones",
     edits: [

@@ -40,30 +40,52 @@ function askForVotes(step: Step, poll: boolean, forced: boolean): void {
   for (const id of step.others) if (isVoter(step.members, id)) step.send(id, message)
 }
 
-/** Parts of an election timeout until the first one asks for votes, and then each next one. */
-const lostParts = { first: 0.1, next: 0.3 }
+/** In election timeouts. */
+const parts = {
+  /** From the loss of the leader until the first one asks for votes, and then each next one. */
+  lost: 0.05,
+  next: 0.3,
+  /** Between two polls of one that nobody has answered; and so much more at most, by chance. */
+  poll: 0.15,
+  /** After votes that were split, until the first one polls again; and so much more at most, by chance. */
+  split: 0.05,
+  /** After a refusal to one whose log is older, each next one of those who refuse. */
+  older: 0.1
+}
+
+/** How many voters come before this one by their names, without these: so those who want the same at once do it one by one. */
+const rank = ({ now, members, others }: Step, ...without: ReadonlyArray<string | null>): number =>
+  others.filter((id) => id < now.id && isVoter(members, id) && id !== now.lost && !without.includes(id))
+    .length
+
+/** Asks for votes after so many election timeouts, unless it does earlier. */
+function hasten(step: Step, part: number, fromMs = step.nowMs): void {
+  const { now, settings } = step
+  now.deadlineMs = Math.min(now.deadlineMs, fromMs + Math.floor(settings.electionMs * part))
+}
 
 /**
  * The leader's connection has ended, as when its process was killed: this member asks for votes sooner, one after the other in
  * the order of their names, so that they do not split them. When the leader is there all the same, those who hear it refuse in
- * the poll, and it goes on. A promise that a leader's lease relies on is kept.
+ * the poll, and it goes on. A promise that a leader's lease relies on is kept until it ends.
  */
 export function lose(step: Step, peer: string): void {
-  const { now, nowMs, settings } = step
-  if (step.role !== "follower" || now.leader !== peer || settings.leaseDriftPercent > 0) return
-  now.promisedMs = nowMs
-  const before = step.others.filter((id) => id !== peer && isVoter(step.members, id) && id < now.id).length
-  const parts = lostParts.first + lostParts.next * before
-  now.deadlineMs = Math.min(now.deadlineMs, nowMs + Math.floor(settings.electionMs * parts))
+  const { now, nowMs, kept, settings } = step
+  const isLeader = now.leader === peer || (now.leader === null && kept.vote === peer)
+  if (step.role !== "follower" || !isLeader) return
+  now.lost = peer
+  if (settings.leaseDriftPercent === 0) now.promisedMs = Math.min(now.promisedMs, nowMs)
+  hasten(step, parts.lost + parts.next * rank(step), Math.max(nowMs, now.promisedMs))
 }
 
 /** Would they vote for this member? Its term stays as it is, so that one that comes back disturbs nobody. */
 function startPoll(step: Step): void {
-  const { now } = step
+  const { now, settings, chance } = step
   step.become("poller")
   now.leader = null
   now.votes = { [now.id]: true }
-  step.postpone()
+  // Who still hears the leader, or has not noticed that it is gone, says nothing: it is asked again soon.
+  now.deadlineMs = step.nowMs + Math.floor(settings.electionMs * parts.poll * (1 + chance))
   if (granted(step)) return campaign(step, false)
   askForVotes(step, true, false)
 }
@@ -89,11 +111,14 @@ export function onRequestVote(step: Step, from: string, message: RaftMessageOf<"
   const isFree = poll
     ? term > step.term
     : step.kept.vote === from || (step.kept.vote === null && step.now.leader === null)
-  const isGranted = isFree && step.log.isUpToDate(message.lastIndex, message.lastTerm)
+  const isNew = step.log.isUpToDate(message.lastIndex, message.lastTerm)
+  const isGranted = isFree && isNew
   if (isGranted && !poll) {
     if (step.kept.vote !== from) step.record({ type: "raft.voted", term: step.term, vote: from })
     step.postpone()
   }
+  // This one has what the other lacks: it asks for itself, and at once where it is the only one.
+  if (isFree && !isNew && !isPromised(step) && mayLead(step)) hasten(step, parts.older * rank(step, from))
   // Who is granted a poll is answered in the term that it asked about, who is refused learns of ours.
   step.send(from, { type: "vote", term: isGranted ? term : step.term, poll, granted: isGranted })
 }
@@ -111,7 +136,20 @@ export function onVote(step: Step, from: string, message: RaftMessageOf<"vote">)
     now.isSure = true
     return lead(step)
   }
-  if (isLost(step.members, (id) => now.votes[id] === false)) follow(step, null)
+  if (!message.granted) fail(step, message.poll)
+}
+
+/**
+ * Too many refuse, when one more does: that may be the leader that is gone. Those who refused a poll have a newer log, and ask for
+ * themselves; who refused a vote gave it to another one, and nobody may have won: then one after the other polls again soon.
+ */
+function fail(step: Step, poll: boolean): void {
+  const { now, members } = step
+  const refuses = (id: string) => now.votes[id] === false
+  if (isLost(members, refuses)) follow(step, null)
+  else if (!isLost(members, refuses, 1)) return
+  else if (poll) step.postpone()
+  if (!poll) hasten(step, parts.split * (1 + step.chance) + parts.next * rank(step))
 }
 
 /** The leader wants this member to take over. */

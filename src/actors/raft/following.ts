@@ -9,6 +9,7 @@ export function follow(step: Step, leader: string | null): void {
   if (step.role === "leader") resign(step)
   if (step.role !== "follower") step.become("follower")
   now.leader = leader
+  if (leader !== null) now.lost = null
   now.votes = {}
   step.postpone()
 }
@@ -16,8 +17,9 @@ export function follow(step: Step, leader: string | null): void {
 /** What only a leader has, and whom it owes an answer. */
 function resign(step: Step): void {
   const { now } = step
-  for (const { ticket } of now.reads) step.decline(ticket, "not-leader")
+  // It is not to be asked again itself.
   now.leader = null
+  for (const { ticket } of now.reads) step.decline(ticket, "not-leader")
   now.reads = []
   now.progress = {}
   now.rounds = []
@@ -27,10 +29,15 @@ function resign(step: Step): void {
   now.wasTransferred = false
 }
 
-/** A later term is known: whoever hears of it is nobody's leader and has not voted in it. */
+/**
+ * A later term is known: whoever hears of it is nobody's leader and has not voted in it. That is no reason to wait for longer
+ * with an own campaign: a vote that is given is, and a leader that is heard.
+ */
 export function enterTerm(step: Step, term: number): void {
+  const dueMs = step.role === "leader" ? Number.POSITIVE_INFINITY : step.now.deadlineMs
   step.record({ type: "raft.voted", term, vote: null })
   follow(step, null)
+  step.now.deadlineMs = Math.min(step.now.deadlineMs, dueMs)
 }
 
 /** Everything up to here is decided. */
@@ -119,6 +126,8 @@ export function onSnapshotWritten(step: Step, written: Written): void {
       step.send(from, { type: "snapshotReceived", term: step.term, index, offset, round })
     return
   }
+  // While it was written the log came to have its last entry: what follows there may be acknowledged, and stays.
+  if (index > now.commit && step.log.termAt(index) === indexTerm) commitTo(step, index)
   if (index > now.commit) {
     // The whole log goes, also what follows in it: nothing says that it follows the snapshot.
     step.record({ type: "raft.installed", index, term: indexTerm, members })

@@ -11,6 +11,7 @@ import type { Progress, Step } from "./step.ts"
 function startTerm(step: Step): void {
   const { now, nowMs, settings } = step
   now.leader = now.id
+  now.lost = null
   now.votes = {}
   now.progress = {}
   now.round += 1

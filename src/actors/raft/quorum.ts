@@ -15,19 +15,23 @@ export const everyone = ({ voters, outgoing, learners }: Members): ReadonlyArray
 
 const majority = (voters: ReadonlyArray<string>): number => Math.floor(voters.length / 2) + 1
 
-const has = (voters: ReadonlyArray<string>, agrees: (id: string) => boolean): boolean => {
+const has = (voters: ReadonlyArray<string>, agrees: (id: string) => boolean, spare = 0): boolean => {
   let count = 0
   for (const id of voters) if (agrees(id)) count++
-  return count >= majority(voters)
+  return count >= majority(voters) + spare
 }
 
 /** Whether enough agree. Nobody is no majority. */
 export const hasQuorum = ({ voters, outgoing }: Members, agrees: (id: string) => boolean): boolean =>
   has(voters, agrees) && (outgoing.length === 0 || has(outgoing, agrees))
 
-/** Whether so many are against it that it can't come any more. */
-export const isLost = ({ voters, outgoing }: Members, refuses: (id: string) => boolean): boolean => {
-  const lost = (some: ReadonlyArray<string>) => some.length > 0 && !has(some, (id) => !refuses(id))
+/** Whether so many are against it that it can't come any more, when so many more are. */
+export const isLost = (
+  { voters, outgoing }: Members,
+  refuses: (id: string) => boolean,
+  more = 0
+): boolean => {
+  const lost = (some: ReadonlyArray<string>) => some.length > 0 && !has(some, (id) => !refuses(id), more)
   return lost(voters) || lost(outgoing)
 }
 

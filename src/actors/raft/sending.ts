@@ -28,25 +28,33 @@ export function heartbeat(step: Step): void {
   for (const id of step.others) replicate(step, id, true)
 }
 
-/** Send what this member lacks, as far as the limits let; a heartbeat is sent in any case. */
+/** Send what this member lacks, as many messages as the limits let; a heartbeat is sent in any case. */
 export function replicate(step: Step, id: string, isHeartbeat = false): void {
+  if (!sendNext(step, id, isHeartbeat)) return
+  while (sendNext(step, id, false)) continue
+}
+
+/** The next message; false when none may follow it. */
+function sendNext(step: Step, id: string, isHeartbeat: boolean): boolean {
   const { log, now, settings } = step
   const to = now.progress[id]
-  if (to === undefined) return
+  if (to === undefined) return false
   if (to.state === "snapshot") {
     if (isHeartbeat) askForSnapshot(step, id, to)
-    return
+    return false
   }
-  const isFull =
-    to.state === "probe"
-      ? to.waits && !isHeartbeat
-      : to.inflightBytes >= settings.inflightBytesMax || to.next - 1 - to.match >= settings.inflightEntriesMax
-  const previousTerm = log.termAt(to.next - 1)
-  if (previousTerm === null) return askForSnapshot(step, id, { ...to, snapshot: null })
-  const entries = isFull ? [] : log.slice(to.next, log.last, settings.messageBytesMax)
-  if (entries.length === 0 && !isHeartbeat && (isFull || to.toldCommit >= now.commit)) return
-  const previousIndex = to.next - 1
   const isProbe = to.state === "probe"
+  const isFull = isProbe
+    ? to.waits && !isHeartbeat
+    : to.inflightBytes >= settings.inflightBytesMax || to.next - 1 - to.match >= settings.inflightEntriesMax
+  const previousIndex = to.next - 1
+  const previousTerm = log.termAt(previousIndex)
+  if (previousTerm === null) {
+    askForSnapshot(step, id, { ...to, snapshot: null })
+    return false
+  }
+  const entries = isFull ? [] : log.slice(to.next, log.last, settings.messageBytesMax)
+  if (entries.length === 0 && !isHeartbeat && (isFull || to.toldCommit >= now.commit)) return false
   const own = step.ownProgress(id)
   own.waits = isProbe
   own.toldCommit = now.commit
@@ -58,6 +66,7 @@ export function replicate(step: Step, id: string, isHeartbeat = false): void {
     { type: "append", term: step.term, previousIndex, previousTerm, entries, commit, round },
     now.isSure
   )
+  return !isProbe && entries.length > 0 && own.next <= log.last
 }
 
 /** The log no longer has what this member lacks. The process reads the part and says so by `raft.snapshotRead`. */

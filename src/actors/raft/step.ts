@@ -50,6 +50,8 @@ export interface Volatile {
   readonly id: string
   readonly settings: RaftSettings | null
   readonly leader: string | null
+  /** The leader that was lost last, until another is heard: it will not answer. */
+  readonly lost: string | null
   readonly commit: number
   /** Handed to the machine. */
   readonly applied: number
@@ -89,6 +91,7 @@ export const initialContext: RaftContext = {
   id: "",
   settings: null,
   leader: null,
+  lost: null,
   commit: 0,
   applied: 0,
   stored: 0,
@@ -185,6 +188,7 @@ const volatileOf = (context: Volatile): Draft<Volatile> => ({
   id: context.id,
   settings: context.settings,
   leader: context.leader,
+  lost: context.lost,
   commit: context.commit,
   applied: context.applied,
   stored: context.stored,
@@ -214,6 +218,7 @@ export const contextOf = (kept: Durable, now: Volatile): RaftContext => ({
   id: now.id,
   settings: now.settings,
   leader: now.leader,
+  lost: now.lost,
   commit: now.commit,
   applied: now.applied,
   stored: now.stored,
@@ -327,9 +332,12 @@ export class Step {
     this.#asks.push({ port: "caller", op: "declined", ticket, reason, leader: this.now.leader })
   }
 
-  /** A new time to campaign at, between one and two election timeouts from now. */
+  /**
+   * A new time to ask for votes at, between one and one and a half election timeouts from now. Those who do it at once poll first,
+   * and split votes are followed by a short wait, so they need not be drawn far apart.
+   */
   postpone(): void {
-    this.now.deadlineMs = this.nowMs + Math.floor(this.settings.electionMs * (1 + this.chance))
+    this.now.deadlineMs = this.nowMs + Math.floor(this.settings.electionMs * (1 + this.chance / 2))
   }
 
   /** The facts, those that are kept first. */

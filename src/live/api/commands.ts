@@ -4,6 +4,7 @@ import { Cause, Effect, Exit } from "effect"
 import type { Context } from "effect"
 import { HttpServerResponse } from "effect/http"
 import type { Message, Principal } from "../../events/envelope.ts"
+import type { Caller } from "../../kernel/batch.ts"
 import type { Accepted, SubmitError } from "../../kernel/refusals.ts"
 import type { Command, Kernel } from "../../kernel/kernel.ts"
 import type { DryRun, Operation } from "./bodies.ts"
@@ -104,14 +105,15 @@ export const makeCommands = (
     return problem === null ? Exit.succeed(operation) : Exit.fail(problem)
   }
 
-  const take = (command: Command, answered: Answered): void => {
+  const take = (command: Command, answered: Answered, caller: Caller): void => {
     const problem = reusedKey(command)
     if (problem !== null) return answered(Exit.fail(problem))
-    kernel.offer(command, (exit) => answered(operationOf(exit, command)))
+    kernel.offer(command, (exit) => answered(operationOf(exit, command)), caller)
   }
 
   /** `submit` for who has no fiber that could wait, nor wishes beside the command. `answered` must not throw. */
-  const offer = (said: Said, answered: Answered): void => take(commandOf(said), answered)
+  const offer = (said: Said, answered: Answered, caller: Caller): void =>
+    take(commandOf(said), answered, caller)
 
   const submit = Effect.fnUntraced(function* ({ query, ...said }: Asked) {
     const command = commandOf(said)
@@ -119,7 +121,13 @@ export const makeCommands = (
       const problem = reusedKey(command)
       return problem === null ? yield* dryRun(command) : yield* problem
     }
-    const taken = Effect.callback<Operation, CommandProblem>((resume) => take(command, resume))
+    const taken = Effect.callback<Operation, CommandProblem>((resume) => {
+      const caller = { isGone: false }
+      take(command, resume, caller)
+      return Effect.sync(() => {
+        caller.isGone = true
+      })
+    })
     const operation = yield* taken
     if (query.wait === undefined) return respond(operation)
     return respond((yield* operations.wait(command.id, query.wait)) ?? operation)

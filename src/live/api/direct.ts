@@ -36,7 +36,8 @@ interface Entry {
   readonly payload: PayloadDecoder | null
   readonly handler: Handler
   /** The same by calls alone, where the handler only submits what the request says; else null. */
-  readonly offer: ((asked: Asked, principal: Principal, answered: Answered) => void) | null
+  readonly offer:
+    ((asked: Asked, principal: Principal, answered: Answered, connection: Connection) => void) | null
 }
 
 /** A request as its endpoint's schemas decode it. */
@@ -76,9 +77,10 @@ export const addGroup =
         offer:
           saying === undefined
             ? null
-            : (asked, principal, answered) => {
+            : (asked, principal, answered, connection) => {
                 const { stream, message } = saying(asked)
-                offer({ stream, message, principal, key: asked.headers["idempotency-key"] }, answered)
+                const said = { stream, message, principal, key: asked.headers["idempotency-key"] }
+                offer(said, answered, connection)
               }
       })
     }
@@ -157,6 +159,8 @@ class Connection {
   #principal: Principal | null = null
   /** Nearly always one, and more where a client does not wait. */
   readonly #unanswered: Array<Direct> = []
+  /** Nobody waits any more for what was asked on it. */
+  isGone = false
 
   /** A connection that shows again what it was let in with is not asked to prove it again. */
   callerOf(authenticate: Authenticate, authorization: string | undefined): Principal | null {
@@ -187,6 +191,7 @@ class Connection {
   }
 
   closed(): void {
+    this.isGone = true
     for (const direct of this.#unanswered.splice(0)) direct.slot.leave()
   }
 }
@@ -285,7 +290,7 @@ function send(config: DirectOptions, direct: Direct, answer: Response): void {
 
 /** The command and its answer by calls alone: a fiber's life costs more than all of an actor's turn. */
 function say(config: DirectOptions, direct: Direct, offer: NonNullable<Entry["offer"]>): void {
-  offer(direct.asked, direct.principal, (exit) => {
+  const answered: Answered = (exit) => {
     const { url = "" } = direct.request
     if (Exit.isFailure(exit)) return follow(config, direct, problemOfFailure(exit.cause, url))
     try {
@@ -296,7 +301,8 @@ function say(config: DirectOptions, direct: Direct, offer: NonNullable<Entry["of
       // This is called among the answers of others.
       follow(config, direct, problemOfFailure(Cause.die(defect), url))
     }
-  })
+  }
+  offer(direct.asked, direct.principal, answered, direct.connection)
 }
 
 /** Answers with what comes of it; an interrupted one is answered by nobody: the client, or the server, is gone. */
