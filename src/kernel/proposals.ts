@@ -200,12 +200,18 @@ export class Proposals {
     this.#fail(gone, false, "who asked is gone")
   }
 
-  /** Those that lost their place, and are the same command as this one. */
-  #copiesOf({ id, stream, answers }: Input, offered: ReadonlyArray<Offered>): ReadonlyArray<Offered> {
+  /** Those that lost their place, and are the same command as this one: a key that is used for another is told so by its turn. */
+  #copiesOf(
+    { id, stream, message, answers }: Input,
+    offered: ReadonlyArray<Offered>
+  ): ReadonlyArray<Offered> {
     if (answers !== null) return none
-    return offered.filter(
-      ({ input, wasLost }) => wasLost && input.id === id && input.stream === stream && input.answers === null
-    )
+    const isSame = ({ input }: Offered) =>
+      input.id === id &&
+      input.stream === stream &&
+      input.answers === null &&
+      JSON.stringify(input.message) === JSON.stringify(message)
+    return offered.filter((one) => one.wasLost && isSame(one))
   }
 
   /**

@@ -374,11 +374,13 @@ export const measureCommands = (
     ...kernel,
     submit: (command) =>
       Effect.onExit(kernel.submit(command), (exit) => Effect.sync(() => count(command.message.type, exit))),
-    offer: (command, answered) =>
-      kernel.offer(command, (exit) => {
+    offer: (command, answered, caller) => {
+      const counted: typeof answered = (exit) => {
         count(command.message.type, exit)
         answered(exit)
-      })
+      }
+      kernel.offer(command, counted, caller)
+    }
   })
 }
 

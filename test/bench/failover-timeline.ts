@@ -85,6 +85,10 @@ export const momentsOf = (folders: ReadonlyArray<string>): ReadonlyArray<Moment>
     .map((line) => JSON.parse(line) as Moment)
     .sort((a, b) => a.atMs - b.atMs)
 
+/** Whether a process stood still, or waited for its disk, longer than it has to. */
+export const wasHeldUp = (moments: ReadonlyArray<Moment>, fromMs: number, toMs: number): boolean =>
+  moments.some(({ atMs, late }) => late !== null && atMs >= fromMs && atMs <= toMs)
+
 /** From a kill on, in milliseconds after it: who did what, and when the first command was answered. */
 export function timelineOf(
   moments: ReadonlyArray<Moment>,

@@ -15,7 +15,7 @@ import { end, said } from "./children.ts"
 import { Nodes, token } from "./cluster-nodes.ts"
 import { monotonicMs } from "./failover-clients.ts"
 import type { ClientsOptions } from "./failover-clients.ts"
-import { momentsOf, reasonOf, timelineOf } from "./failover-timeline.ts"
+import { momentsOf, reasonOf, timelineOf, wasHeldUp } from "./failover-timeline.ts"
 import { figure, hashOf, inFolder } from "./measure.ts"
 import type { Figure, Options } from "./measure.ts"
 
@@ -38,8 +38,15 @@ const acknowledgedIn = (file: string): ReadonlyArray<Acknowledged> =>
       atMs: Number(line.slice(line.indexOf(" ") + 1))
     }))
 
+interface Kill {
+  readonly atMs: number
+  /** The system has ended the process: on a machine that is taken, some time after it was told to. */
+  readonly goneMs: number
+}
+
 interface Gap {
   readonly killedMs: number
+  readonly goneMs: number
   /** The pause begins with the kill, or with the last answer to what was decided before. */
   readonly fromMs: number
   readonly toMs: number
@@ -49,18 +56,18 @@ const lengthOf = ({ fromMs, toMs }: Gap) => toMs - fromMs
 
 /** From each kill to the first answer after it. What was decided before may still be answered: the longest pause in what follows. */
 function gapsOf(
-  kills: ReadonlyArray<number>,
+  kills: ReadonlyArray<Kill>,
   all: ReadonlyArray<Acknowledged>,
   windowMs: number
 ): ReadonlyArray<Gap> {
   const times = all.map(({ atMs }) => atMs).sort((a, b) => a - b)
-  return kills.map((killedMs) => {
+  return kills.map(({ atMs: killedMs, goneMs }) => {
     const from = times.findIndex((atMs) => atMs > killedMs)
     if (from < 0) throw new Error("nothing was acknowledged after a kill")
-    let [longest, last]: [Gap, number] = [{ killedMs, fromMs: killedMs, toMs: killedMs }, killedMs]
+    let [longest, last]: [Gap, number] = [{ killedMs, goneMs, fromMs: killedMs, toMs: killedMs }, killedMs]
     for (let at = from; at < times.length && last < killedMs + windowMs; at++) {
       const next = times[at] as number
-      if (next - last > lengthOf(longest)) longest = { killedMs, fromMs: last, toMs: next }
+      if (next - last > lengthOf(longest)) longest = { killedMs, goneMs, fromMs: last, toMs: next }
       last = next
     }
     return longest
@@ -70,19 +77,20 @@ function gapsOf(
 /** Where the gap ends at the latest when somebody takes over at all: what comes later is not this kill's. */
 const windowMs = 2500
 
-async function killing(nodes: Nodes, kills: number, seed: number): Promise<ReadonlyArray<number>> {
+async function killing(nodes: Nodes, kills: number, seed: number): Promise<ReadonlyArray<Kill>> {
   const random = makeRandom(seed)
-  const killedMs: Array<number> = []
+  const killed: Array<Kill> = []
   for (let kill = 0; kill < kills; kill++) {
     const leader = await nodes.leader()
     await sleep(random.int(0, 400))
-    killedMs.push(monotonicMs())
+    const atMs = monotonicMs()
     await nodes.kill(leader)
+    killed.push({ atMs, goneMs: monotonicMs() })
     await sleep(windowMs)
     await nodes.up(leader)
     await caughtUp(nodes)
   }
-  return killedMs
+  return killed
 }
 
 /** Until the one that came back has nearly what the others have: otherwise two of three would be behind at the next kill. */
@@ -126,11 +134,22 @@ interface Outcome {
   readonly gaps: ReadonlyArray<Gap>
   /** Of those that took longer than an election timeout: why, and who did what when. */
   readonly slow: ReadonlyArray<string>
+  /** Kills during which a node waited for its turn on the processor, or for its disk, for long. */
+  readonly held: number
   readonly commands: number
   readonly head: string
 }
 
 const slowMs = timers.electionMs
+
+const explained = (moments: ReturnType<typeof momentsOf>, gap: Gap): ReadonlyArray<string> => {
+  const { killedMs, goneMs, fromMs, toMs } = gap
+  const from = `${(fromMs - killedMs).toFixed(0)} ms after a kill, whose process was gone after ${(goneMs - killedMs).toFixed(0)} ms`
+  return [
+    `${lengthOf(gap).toFixed(0)} ms from ${from}: ${reasonOf(moments, killedMs, toMs)}`,
+    ...timelineOf(moments, killedMs, toMs).map((line) => `  ${line}`)
+  ]
+}
 
 /** Kills as often, and keeps what the members did. */
 const measure = (kills: number, seed: number): Promise<Outcome> =>
@@ -151,23 +170,17 @@ const measure = (kills: number, seed: number): Promise<Outcome> =>
     ])
     try {
       await sleep(1000)
-      const killedMs = await killing(nodes, kills, seed)
+      const killed = await killing(nodes, kills, seed)
       const done = said(client)
       client.send("over")
       await done
       const acknowledged = acknowledgedIn(file)
       await nodes.heads()
-      const gaps = gapsOf(killedMs, acknowledged, windowMs)
+      const gaps = gapsOf(killed, acknowledged, windowMs)
       const moments = momentsOf(nodes.names.map((name) => join(folder, name)))
-      const slow = gaps.flatMap((gap) =>
-        lengthOf(gap) <= slowMs
-          ? []
-          : [
-              `${lengthOf(gap).toFixed(0)} ms from ${(gap.fromMs - gap.killedMs).toFixed(0)} ms after a kill: ${reasonOf(moments, gap.killedMs, gap.toMs)}`,
-              ...timelineOf(moments, gap.killedMs, gap.toMs).map((line) => `  ${line}`)
-            ]
-      )
-      return { gaps, slow, commands: acknowledged.length, head: await check(nodes, acknowledged) }
+      const slow = gaps.filter((gap) => lengthOf(gap) > slowMs).flatMap((gap) => explained(moments, gap))
+      const held = gaps.filter(({ killedMs, toMs }) => wasHeldUp(moments, killedMs, toMs)).length
+      return { gaps, slow, held, commands: acknowledged.length, head: await check(nodes, acknowledged) }
     } finally {
       await end(client)
       await nodes.end()
@@ -179,7 +192,7 @@ export async function* failover({ size, seed }: Options): AsyncGenerator<Figure>
   yield figureOf(kills, await measure(kills, seed))
 }
 
-function figureOf(kills: number, { gaps, slow, commands, head }: Outcome): Figure {
+function figureOf(kills: number, { gaps, slow, held, commands, head }: Outcome): Figure {
   const { electionMs, heartbeatMs } = timers
   const sorted = gaps.map((gap) => lengthOf(gap) / electionMs).sort((a, b) => a - b)
   const at = (part: number) => share(sorted, part).toFixed(2)
@@ -191,7 +204,7 @@ function figureOf(kills: number, { gaps, slow, commands, head }: Outcome): Figur
     {
       note:
         `without an answer: p50 ${at(0.5)}, p90 ${at(0.9)}, p99 ${at(0.99)}; heartbeat ${heartbeatMs} ms, election ${electionMs} ms; ` +
-        `${commands} commands acknowledged, 0 lost, 0 twice, in 3 equal journals that end at ${head.slice(0, head.indexOf(" ") + 9)}`
+        `in ${held} of them a node was held up by the machine; ${commands} commands acknowledged, 0 lost, 0 twice, in 3 equal journals that end at ${head.slice(0, head.indexOf(" ") + 9)}`
     }
   )
 }

@@ -133,7 +133,7 @@ const memberCounts = [1, yardstick, 5, 7, 9]
 const swarmCounts = [yardstick, 5, 7]
 const sizes = {
   smoke: { seeds: 1, swarmSeeds: 2, rounds: 1 },
-  full: { seeds: 10, swarmSeeds: 40, rounds: 5 }
+  full: { seeds: 10, swarmSeeds: 40, rounds: 3 }
 } as const
 
 const speed = ({ simulatedSeconds, cpuSeconds }: Lives) => simulatedSeconds / cpuSeconds

@@ -6,6 +6,7 @@ import { after, before, test } from "node:test"
 import { Effect } from "effect"
 import * as fc from "fast-check"
 import { Api, isCommand } from "../../src/live/api/api.ts"
+import { makeMetrics, measureCommands } from "../../src/live/metrics.ts"
 import { apiCases } from "../cli/dry-run-cases.ts"
 import type { Names } from "../cli/dry-run-cases.ts"
 import { openWorld, token } from "./api-world.ts"
@@ -259,5 +260,36 @@ test("one key for two commands at once: each is told of its own, or that the key
   for (const { status, told, own } of answers) {
     assert.ok(status === 200 || status === 422, String(status))
     if (status === 200) assert.equal(told, own)
+  }
+})
+
+test("a client whose connection ends is gone, on the short way and on the long one", async () => {
+  const world = await openWorld()
+  try {
+    const callers: Array<{ readonly isGone: boolean }> = []
+    const { offer } = world.kernel
+    // Nobody answers, as in a group that has no leader.
+    const silent: typeof offer = (_command, _answered, caller) => {
+      callers.push(caller ?? { isGone: false })
+    }
+    const counted = measureCommands({ ...world.kernel, offer: silent }, makeMetrics())
+    Object.assign(world.kernel, { offer: counted.offer })
+    const { hostname, port } = new URL(world.url)
+    for (const query of ["", "?wait=1s"]) {
+      const agent = new Agent()
+      const headers = { authorization: `Bearer ${token}` }
+      const path = `/v1/vms/web-1/stop${query}`
+      const asked = request({ hostname, port, method: "POST", path, headers, agent })
+      asked.on("error", () => {})
+      asked.end()
+      const count = callers.length + 1
+      await Effect.runPromise(until(Effect.sync(() => callers.length === count)))
+      assert.equal(callers.at(-1)?.isGone, false)
+      asked.destroy()
+      await Effect.runPromise(until(Effect.sync(() => callers.at(-1)?.isGone === true)))
+    }
+    Object.assign(world.kernel, { offer })
+  } finally {
+    await world.close()
   }
 })

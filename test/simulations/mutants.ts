@@ -298,7 +298,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "leaked-flow-control",
-    seed: 177,
+    seed: 374,
     story: "what the log has forgotten is never subtracted from what is under way (found here by seed 322)",
     edits: [
       edit(
