@@ -124,7 +124,8 @@ export const takePartInGossip = Effect.fnUntraced(function* (parts: Parts, optio
     link,
     yield* Effect.scope
   )
-  yield* listening(place.begin())
+  // What lies in its files names itself.
+  yield* place.begin().pipe(Effect.catchTag("GossipError", (error) => listening(Effect.fail(error))))
   yield* Effect.forkScoped(place.run())
   yield* Effect.forkScoped(tellOfItself(parts, place, options.kernels))
   return place

@@ -32,7 +32,7 @@ const refused = (setting: Setting, cause: unknown) =>
 export const standingOn = <A, E, R>(setting: Setting, layer: Layer.Layer<A, E, R>) =>
   layer.pipe(Layer.catch((error) => Layer.unwrap(Effect.fail(refused(setting, error)))))
 
-/** The same of a part of a component. */
+/** The same of an effect. */
 export const refusing =
   (setting: Setting) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>) =>

@@ -255,6 +255,37 @@ test("a key is turned over everywhere, and nobody fails of it; who was away gets
   assert.ok(!JSON.stringify(body).includes(fresh.slice(0, 12)))
 })
 
+test("a leader that is killed in the midst of it leaves a rotation to the next one; all have one key in the end", async () => {
+  const leader = await cluster.leader()
+  const [old = ""] = ringOf(leader).secrets
+  const asked = await cluster.call(
+    leader,
+    "POST",
+    "/v1/cluster/gossip-key/rotate",
+    { reason: "again" },
+    "again-1"
+  )
+  assert.equal(asked.status, 202)
+  for (let tries = 0; ringOf(leader).stage === "settled"; tries++) {
+    assert.ok(tries < 1000, "it does not begin")
+    await sleep(5)
+  }
+  await cluster.kill(leader)
+  const [witness = ""] = others(leader)
+  const operation = await cluster.call(witness, "GET", "/v1/operations/again-1?wait=30s")
+  assert.equal(operation.body.state, "succeeded")
+  await cluster.add(leader)
+  await becomes(witness, leader, "alive")
+  const [fresh = ""] = ringOf(witness).secrets
+  assert.notEqual(fresh, old)
+  for (const name of cluster.nodes.keys()) {
+    for (let tries = 0; ringOf(name).secrets.join() !== fresh; tries++) {
+      assert.ok(tries < 500, `${name} has other keys`)
+      await sleep(20)
+    }
+  }
+})
+
 test("all journals are one, with everything that was noticed", async () => {
   await cluster.stop("h1")
   await becomes("n1", "h1", "left")

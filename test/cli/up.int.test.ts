@@ -1,7 +1,8 @@
 /** The start of a real node and its end: what fails is named, undone, and in the journal as soon as there is one. */
 import assert from "node:assert/strict"
 import { once } from "node:events"
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
+import { createSocket } from "node:dgram"
 import { createServer } from "node:net"
 import type { AddressInfo } from "node:net"
 import { join } from "node:path"
@@ -218,4 +219,36 @@ test("a damaged identity of the node, and of its authority, is named and not rep
     writeFileSync(path, good)
   }
   await startsNow()
+})
+
+test("a node alone takes part in the gossip when it is asked to, and a UDP port that is taken is named with its key", async () => {
+  const socket = createSocket("udp4")
+  socket.bind(0, "127.0.0.1")
+  await once(socket, "listening")
+  const { port: udpPort } = socket.address()
+  const keysFile = join(node.dataDir, "gossip", "keys.json")
+  const gossip = { enable: "on", bind_port: udpPort }
+  const refused = async (said: RegExp) => {
+    const { code, err } = await node.start({ gossip }).ended
+    assert.equal(code, 8, err)
+    assert.match(err, said)
+  }
+  try {
+    await refused(/gossip\.listen_address:bind_port is .*EADDRINUSE.*allowed: .*a free UDP port/)
+  } finally {
+    socket.close()
+    await once(socket, "close")
+  }
+  const { child, ready, ended } = node.start({ gossip })
+  await ready
+  assert.ok(existsSync(keysFile))
+  child.kill("SIGTERM")
+  assert.equal((await ended).code, 0)
+  // Keys that can't be read are told of, and are not made anew: others may have them.
+  writeFileSync(keysFile, "{}")
+  await refused(/discovery \(post-init\) did not start: .*keys\.json: it is no keyring/)
+  const off = node.start({ gossip: { enable: "off" } })
+  await off.ready
+  off.child.kill("SIGTERM")
+  assert.equal((await off.ended).code, 0)
 })

@@ -22,6 +22,7 @@ import {
   versionOf,
   writeRing
 } from "../../src/live/gossip/keyring.ts"
+import { Suspicions } from "../../src/live/gossip/noticing.ts"
 import { newsOf, recalledOf } from "../../src/live/gossip/recorded-peers.ts"
 import type { RecordedPeer } from "../../src/live/gossip/recorded-peers.ts"
 import { withoutVersion } from "../../src/live/gossip/rotation.ts"
@@ -182,6 +183,14 @@ test("the next step of a turning over waits for those that are there or may be, 
     with_("n6", "left", "1.0123abcd")
   ]
   assert.deepEqual(withoutVersion(peers, "n1", version), ["n3", "n4"])
+})
+
+test("a peer that is suspected again and again is recorded as such a dozen times in an hour", () => {
+  const suspicions = new Suspicions()
+  const admitted = Array.from({ length: 100 }, (_, n) => suspicions.admit("n2", n * 1000))
+  assert.equal(admitted.filter(Boolean).length, 12)
+  assert.equal(suspicions.admit("n3", 100_000), true)
+  assert.equal(suspicions.admit("n2", 3_600_000), true)
 })
 
 test("a sample is told when it says something else by the factor of two, above the noise", () => {

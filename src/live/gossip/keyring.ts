@@ -109,7 +109,8 @@ export const readRing = Effect.fn("gossip.readRing")(function* (path: string) {
   )
   if (text === null) return null
   // What the decoder says of it could quote a secret.
-  const reason = "it is no keyring: generation, rotation, stage and one or two secrets in JSON are expected"
+  const reason =
+    "it is no keyring: generation, rotation, stage and one or two secrets in JSON are expected; without the file the node asks others for the keys"
   return yield* decode(text).pipe(Effect.mapError(() => new KeyringError({ path, reason })))
 })
 

@@ -26,10 +26,31 @@ const everyPeriods = 30
 const pollMsMin = 20
 const pollMsMax = 250
 
+/** Suspicions of one peer that are recorded within an hour; a path that loses much raises one after the other. */
+const suspicions_max = 12
+const hourMs = 3_600_000
+
+/** How many there were in this hour, of each peer. */
+export class Suspicions {
+  readonly #counts = new Map<string, { count: number; sinceMs: number }>()
+
+  /** Whether this one is to be recorded still. */
+  admit(name: string, nowMs: number): boolean {
+    const known = this.#counts.get(name)
+    if (known !== undefined && nowMs - known.sinceMs < hourMs) return ++known.count <= suspicions_max
+    this.#counts.delete(name)
+    this.#counts.set(name, { count: 1, sinceMs: nowMs })
+    const [oldest] = this.#counts.keys()
+    if (this.#counts.size > accusers_max && oldest !== undefined) this.#counts.delete(oldest)
+    return true
+  }
+}
+
 /** Peers of whom something is to be told, and how. */
 const makeTeller = (gossip: GossipNode, kernel: Kernel["Service"], node: string) => {
   const changed = new Set<string>()
   const accusers = new Map<string, string>()
+  const suspicions = new Suspicions()
   gossip.onChanged(({ peer, by }) => {
     changed.add(peer.id)
     accusers.delete(peer.id)
@@ -56,6 +77,8 @@ const makeTeller = (gossip: GossipNode, kernel: Kernel["Service"], node: string)
       const by = seen === null || seen.status === "alive" ? name : (accusers.get(name) ?? node)
       const news = seen === null ? null : newsOf(recorded, seen, by)
       if (news === null) return
+      const isSuspicion = news.type === "peer.noticeSuspect"
+      if (isSuspicion && !suspicions.admit(name, yield* Clock.currentTimeMillis)) return
       yield* say(news, name)
     }
   })
