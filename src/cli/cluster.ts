@@ -53,7 +53,11 @@ const status = Command.make(
   Effect.fnUntraced(function* () {
     const to = yield* output
     const { found, peers } = yield* withApi((calls) =>
-      Effect.all({ found: calls.cluster.status({}), peers: peersOf(calls) })
+      Effect.all({
+        found: calls.cluster.status({}),
+        // A node of an older release has none; who decides is told all the same.
+        peers: Effect.orElseSucceed(peersOf(calls), (): ReadonlyArray<PeerRow> => [])
+      })
     )
     const nowMs = yield* Clock.currentTimeMillis
     to.either({ ...found, peers }, () => {

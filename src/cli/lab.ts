@@ -317,14 +317,16 @@ class Api {
 
   /** Wait until so many are noticed; each with its state and where it is. */
   async peers(count: number): Promise<string> {
-    for (let tries = 0; tries < 600; tries++) {
+    for (let tries = 0; ; tries++) {
       const rows =
         await this.get<ReadonlyArray<{ name: string; state: string; address: string }>>("/v1/cluster/peers")
-      if (rows.filter(({ state }) => state === "alive").length >= count)
-        return rows.map(({ name, state, address }) => `${name} ${state} at ${address}`).join(", ")
+      const isWhole = rows.filter(({ state }) => state === "alive").length >= count
+      const shown = rows.map(({ name, state, address }) => `${name} ${state} at ${address}`).join(", ")
+      if (isWhole) return shown
+      // The tour goes on without it, where UDP does not come through.
+      if (tries >= 300) return `${shown === "" ? "nobody" : shown}; not all of them within 15 s`
       await sleep(50)
     }
-    throw new LabError(`${count} nodes did not notice one another within 30 s`)
   }
 
   async migrate({ print, progress }: LabOptions, to: string): Promise<Migration> {
