@@ -288,6 +288,11 @@ const identityOf = Effect.fnUntraced(function* (
     yield* saveIdentity(folder, identity)
     return { node: identity, key }
   }
+  if (key.authority === null && known._tag === "Success" && known.success.node === node) {
+    // Others have the key: this node founded the cluster, and was removed from those who decide.
+    yield* Effect.logWarning(`the authority's key is not in ${key.folder}: this node lets nobody in`)
+    return { node: known.success, key }
+  }
   const authority = key.authority ?? (yield* caInit(key.folder))
   const held = key.authority === null ? new HeldKey(key.folder, authority) : key
   if (known._tag === "Success" && known.success.node === node) {

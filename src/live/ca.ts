@@ -47,14 +47,20 @@ export interface Authority {
   readonly exportKey: () => string
 }
 
-/** Whether an authority can be made in `folder`; changes nothing. */
+/** Whether an authority can be made in `folder`, where there is none, nor the certificate of one; changes nothing. */
 export const caCheck = Effect.fn("ca.check")(function* (folder: string) {
-  const path = join(folder, "ca.key")
-  const known = yield* Effect.result(readText(path))
-  if (known._tag === "Success") {
-    return yield* new CaError({ code: "exists", path, reason: "there is an authority already" })
+  for (const file of ["ca.key", "ca.crt"]) {
+    const path = join(folder, file)
+    const known = yield* Effect.result(readText(path))
+    if (known._tag === "Success") {
+      const reason =
+        file === "ca.key"
+          ? "there is an authority already"
+          : "there was an authority, and its key is elsewhere"
+      return yield* new CaError({ code: "exists", path, reason })
+    }
+    if (known.failure.code !== "missing") return yield* known.failure
   }
-  if (known.failure.code !== "missing") return yield* known.failure
 })
 
 /** Make a new authority in `folder`; `exists` when there is one. */

@@ -245,6 +245,30 @@ test("a certificate that is taken back is cut off by every voter", async () => {
   )
 })
 
+test("the founder comes back, is removed, and makes no other authority when it starts again", async () => {
+  for (const node of ["h1", "n3"]) await cluster.kill(node)
+  await cluster.add("n1")
+  await cluster.settled(3)
+  const answer = await cluster.change("n1", "remove", "it was enough")
+  assert.equal(answer.body.state, "succeeded", JSON.stringify(answer.body))
+  await eventually(
+    "an end of the key at n1",
+    async () => existsSync(keyFile("n1")),
+    (isThere) => !isThere
+  )
+  await cluster.kill("n1")
+  await cluster.add("n1")
+  await eventually(
+    "what n1 says of itself",
+    () => cluster.status("n1"),
+    ({ removed }) => removed !== null
+  )
+  assert.equal(existsSync(keyFile("n1")), false)
+  const there = (await cluster.call("n1", "GET", "/v1/authority?consistency=stale")).body
+  assert.equal(there.hasKey, false)
+  assert.equal(there.hash, (await authorityAt("n2")).hash)
+})
+
 test("the folder of an earlier release: its tokens and names are taken over when it starts, and nothing is lost", async () => {
   const folder = await mkdtemp(join(tmpdir(), "novacron-old-"))
   try {

@@ -38,9 +38,9 @@ const guards = {
   },
   "the node has a certificate that was not taken back": ({ context, event }: Asked) =>
     rules.revokeProblem(context, (event as Of<Event, "authority.revoke">).node) === null,
-  "the certificate is not known yet": ({ context, event }: Asked) => {
+  "the certificate is not known yet, and was not taken back": ({ context, event }: Asked) => {
     const { node, serial } = event as Of<Event, "authority.claim">
-    return context.names[node]?.serials.includes(serial) !== true
+    return context.names[node]?.serials.includes(serial) !== true && context.revoked[serial] === undefined
   },
   "the certificate is that of a voter": ({ context, event }: Asked) =>
     rules.keyProblem(context, event as Of<Event, "authority.handKey">) === null,
@@ -115,7 +115,7 @@ const chart = setup({
           }))
         },
         "authority.claim": {
-          guard: "the certificate is not known yet",
+          guard: "the certificate is not known yet, and was not taken back",
           actions: record("authority.claim", ({ event: { node, serial, spki, notAfterMs, votes } }) => ({
             type: "authority.claimed",
             node,

@@ -31,6 +31,7 @@ type KeyAnswer = typeof KeyAnswer.Type
 /** The giving one has it decided on first. */
 const answerTimeoutMs = 20_000
 const askEveryMs = 1000
+const askEveryMs_max = 30_000
 
 const whyNot = ({ peer, certificate }: Accepted, order: Consensus["Service"]): string | null => {
   if (!mayVote(certificate)) return `${peer} may not vote: its certificate is one of a host`
@@ -44,6 +45,8 @@ export const serveKey = Effect.fn("ca.serveKey")(function* (register: Register, 
   const run = yield* FiberSet.makeRuntime<never, void, never>()
   const answer = Effect.fnUntraced(function* (accepted: Accepted) {
     const { peer, certificate } = accepted
+    // As new as the question: a node that was left behind does not give the key to who was removed meanwhile.
+    yield* register.state
     const problem = whyNot(accepted, order)
     if (problem !== null) return yield* new CaError({ code: "invalid", path: "node", reason: problem })
     const given: KeyAnswer = yield* register.handKey(
@@ -95,7 +98,7 @@ const askFor = Effect.fnUntraced(function* (node: string, address: string) {
   return given
 })
 
-/** Until this node has the key: ask the other voters, when it is one. `ca`: the authority's certificate, as this node knows it. */
+/** Until this node has the key, or is no member any more: ask the other voters, when it is one. `ca`: the authority's certificate, as this node knows it. */
 export const fetchKey = Effect.fn("ca.fetchKey")(function* (
   key: HeldKey,
   ca: string,
@@ -103,7 +106,8 @@ export const fetchKey = Effect.fn("ca.fetchKey")(function* (
   directory: Directory["Service"]
 ) {
   let told = ""
-  while (key.authority === null) {
+  let againMs = askEveryMs
+  while (key.authority === null && directory.removed() === null) {
     const { members, leader } = order.status()
     const others = members.voters.filter((node) => node !== order.node)
     // Whoever leads decides, so it knows first.
@@ -124,8 +128,9 @@ export const fetchKey = Effect.fn("ca.fetchKey")(function* (
       if (reason === "")
         yield* Effect.logInfo(`${node} gave the authority's key: this node lets nodes in now`)
       told = reason
+      againMs = Math.min(askEveryMs_max, againMs * 2)
     }
-    if (key.authority === null) yield* Effect.sleep(askEveryMs)
+    if (key.authority === null) yield* Effect.sleep(againMs)
   }
 })
 
