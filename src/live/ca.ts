@@ -193,11 +193,11 @@ export const saveIdentity = Effect.fn("ca.saveIdentity")(function* (folder: stri
 /** The identity kept in `folder`, checked: the key is the certificate's and the authority issued it. */
 export const loadIdentity = Effect.fn("ca.loadIdentity")(function* (folder: string) {
   const path = join(folder, "node.pem")
-  const keys = yield* readPem(path, certificates.keysFromPem)
-  const leaf = yield* readPem(
-    path,
-    (pem) => new X509Certificate(pem.slice(pem.indexOf("-----BEGIN CERTIFICATE")))
-  )
+  // Read once: a renewal may put another file in its place at any time.
+  const { keys, leaf } = yield* readPem(path, (pem) => ({
+    keys: certificates.keysFromPem(pem),
+    leaf: new X509Certificate(pem.slice(pem.indexOf("-----BEGIN CERTIFICATE")))
+  }))
   const ca = yield* readText(join(folder, "ca.crt"))
   const node = certificates.nodeOf(leaf)
   if (node === null) {
