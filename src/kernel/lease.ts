@@ -108,35 +108,36 @@ export const beforeRegistering = ({ lease, store }: LeaseKeeping, lengthMs: numb
     return store(lease.untilMs)
   })
 
-/** The kernel has recorded it. */
-export const afterRegistering = ({ lease, store }: LeaseKeeping, lengthMs: number | null) =>
+/** The kernel has recorded it, and may ask for machines to be started from now on: the lease is asked for at once. */
+export const afterRegistering = (keeping: LeaseKeeping, lengthMs: number | null): Effect.Effect<void> =>
   Effect.suspend(() => {
-    if (lengthMs !== null || lease.untilMs === null) return Effect.void
+    const { lease, store } = keeping
+    if (lengthMs !== null) return renew(keeping, lengthMs)
+    if (lease.untilMs === null) return Effect.void
     lease.dropped()
     return store(null)
   })
+
+const renew = Effect.fnUntraced(function* ({ lease, ask, store }: LeaseKeeping, lengthMs: number) {
+  const askedMs = lease.nowMs
+  const answer = yield* ask.pipe(
+    Effect.timeout(lengthMs),
+    Effect.catch(({ message }) => Effect.succeed<LeaseAnswer>({ isGiven: false, reason: message }))
+  )
+  if (!answer.isGiven) return
+  lease.renewed(askedMs, Math.min(answer.lengthMs, lengthMs))
+  yield* store(lease.untilMs)
+})
 
 /** A lease is asked for so many times while it holds. */
 const asks = 5
 
 /** Ask for it again and again; runs until interrupted. */
 export const keepLease = Effect.fn("keepLease")(function* (keeping: LeaseKeeping) {
-  const { lease, ask, store } = keeping
   for (;;) {
     const lengthMs = yield* keeping.lengthMs
-    const pauseMs = Math.ceil((lengthMs ?? idlePauseMs) / asks)
-    if (lengthMs !== null) {
-      const askedMs = lease.nowMs
-      const answer = yield* ask.pipe(
-        Effect.timeout(lengthMs),
-        Effect.catch(({ message }) => Effect.succeed<LeaseAnswer>({ isGiven: false, reason: message }))
-      )
-      if (answer.isGiven) {
-        lease.renewed(askedMs, Math.min(answer.lengthMs, lengthMs))
-        yield* store(lease.untilMs)
-      }
-    }
-    yield* Effect.sleep(pauseMs)
+    if (lengthMs !== null) yield* renew(keeping, lengthMs)
+    yield* Effect.sleep(Math.ceil((lengthMs ?? idlePauseMs) / asks))
   }
 })
 

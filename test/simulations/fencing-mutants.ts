@@ -16,13 +16,13 @@ export const fencingMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "restart-before-the-fence",
-    seed: 16,
+    seed: 6,
     story: "a lost host is fenced at once, whatever lease it holds",
     edits: [
       {
         file: "src/kernel/fencing.ts",
-        find: "if (nowMs - sinceMs < fencingWaitMs(lengthMs, marginMs)) return []",
-        put: ""
+        find: "const waitMs = fencingWaitMs(lengthMs, marginMs)",
+        put: "const waitMs = 0 * fencingWaitMs(lengthMs, marginMs)"
       }
     ]
   },
@@ -40,9 +40,14 @@ export const fencingMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "returning-host-goes-on",
-    seed: 1,
-    story: "a host that is back does what it was asked before it was fenced",
+    seed: 90,
+    story: "a host that is back does what it was asked before it was fenced, lease or not",
     edits: [
+      {
+        file: "src/kernel/lease.ts",
+        find: "(lapses === this.#lapses && this.#nowMs() < this.#untilMs)",
+        put: "lapses >= 0"
+      },
       {
         file: "src/kernel/perform.ts",
         find: `(chart?.value === "fenced" || askedMs <= fencedMs)`,
@@ -57,7 +62,7 @@ export const fencingMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "left-behind-forgotten",
-    seed: 2,
+    seed: 5,
     story: "what a returning host still has of a machine that is elsewhere stays there",
     edits: [
       {
@@ -68,56 +73,19 @@ export const fencingMutants: ReadonlyArray<Mutant> = [
     ]
   },
   {
-    name: "late-fence-believed",
-    seed: 1,
-    story:
-      "a machine that was asked to run again since its host was seen fenced starts elsewhere all the same",
-    edits: [
-      {
-        file: "src/actors/vm/recovering.ts",
-        find: "event.host === host && event.runs === runs",
-        put: "event.host === host && event.runs <= runs"
-      }
-    ]
-  },
-  {
-    name: "lapse-not-counted",
-    seed: 1,
-    story: "what was asked for under a lease that ran out is done under the next one",
-    edits: [
-      {
-        file: "src/kernel/lease.ts",
-        find: "(lapses === this.#lapses && this.#nowMs() < this.#untilMs)",
-        put: "lapses <= this.#lapses"
-      }
-    ]
-  },
-  {
-    name: "watcher-believed-dead-or-alive",
-    seed: 1,
+    name: "fenced-without-watcher",
+    seed: 32,
     story: "a host without a watcher is fenced by waiting like any other",
     edits: [
       {
         file: "src/kernel/fencing.ts",
         find: "if (facts?.lease === undefined) return hold(unleased)",
-        put: ""
+        put: "if (facts?.lease === null) return hold(unleased)"
       },
       {
         file: "src/kernel/fencing.ts",
         find: "const { lengthMs } = facts.lease",
-        put: "const { lengthMs } = facts?.lease ?? { lengthMs: 1000 }"
-      }
-    ]
-  },
-  {
-    name: "local-disks-left",
-    seed: 1,
-    story: "a machine whose disks lie on the lost host starts elsewhere, without them",
-    edits: [
-      {
-        file: "src/events/vm.ts",
-        find: "if (local.length === 0) return null",
-        put: "if (local.length >= 0) return null"
+        put: "const { lengthMs = 1000 } = facts?.lease ?? {}"
       }
     ]
   }
