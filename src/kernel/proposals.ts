@@ -131,7 +131,7 @@ export class Proposals {
    * after it could be accepted when the same had been refused already.
    */
   #onlyWhoLeads(): void {
-    if (this.#parts.order.leadsNow() || !this.#offered.some(isSaidByActors)) return
+    if (!this.#offered.some(isSaidByActors) || this.#parts.order.status().role === "leader") return
     const said = this.#offered.filter(isSaidByActors)
     this.#offered = this.#offered.filter((one) => !isSaidByActors(one))
     this.#fail(said, false, "only who leads speaks for actors")

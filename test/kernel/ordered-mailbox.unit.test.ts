@@ -7,10 +7,10 @@ import * as digest from "../../simulations/world/digest.ts"
 import { memoryDisk, openEventStore } from "../../simulations/world/event-store.ts"
 import type { MemoryDisk } from "../../simulations/world/event-store.ts"
 import type { Entry } from "../../src/events/raft.ts"
-import { batchText, inputText, loadMark, stampedText } from "../../src/kernel/ordered.ts"
+import { batchText, inputText, loadMark, markSnapshot, stampedText } from "../../src/kernel/ordered.ts"
 import { makeOrderedMailbox } from "../../src/kernel/ordered-mailbox.ts"
 import { Consensus, Unavailable } from "../../src/kernel/ports/consensus.ts"
-import type { Follower, Proposed } from "../../src/kernel/ports/consensus.ts"
+import type { Follower, GroupStatus, Proposed } from "../../src/kernel/ports/consensus.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
 import { resume } from "../../src/kernel/replay.ts"
 import type { Input } from "../../src/kernel/turn.ts"
@@ -32,11 +32,17 @@ const entry = (index: number, term: number, timeMs: number, ...inputs: ReadonlyA
   members: null
 })
 
+const nobody = { voters: [], outgoing: [], learners: [], learnersNext: [] }
+
 /** A node with its journal on this disk, which is told what is decided. */
 class Node {
   readonly disk: MemoryDisk
   readonly proposed: Array<{ readonly data: string; readonly told: (proposed: Proposed) => void }> = []
   term = 1
+  role: GroupStatus["role"] = "follower"
+  waiting_max = 1000
+  /** By whom its facts are given. */
+  others = new Map<string, Node>()
   compacted = 0
   follower!: Follower
   ordered!: Effect.Success<ReturnType<typeof makeOrderedMailbox>>
@@ -59,11 +65,17 @@ class Node {
       },
       readIndex: Effect.succeed(0),
       status: () => {
-        throw new Error("nobody asks")
+        const { term, role } = this
+        return { node: "n0", role, term, leader: null, commit: 0, last: 0, base: 0, members: nobody }
       },
       leadsNow: () => false,
       change: () => Effect.void,
-      factsAfter: (node) => Effect.fail(new Unavailable({ node, mayHappen: false, reason: "not here" })),
+      factsAfter: (node, position, limit) => {
+        const other = this.others.get(node)
+        return other === undefined
+          ? Effect.fail(new Unavailable({ node, mayHappen: false, reason: "not here" }))
+          : Effect.promise(() => other.read(position, limit))
+      },
       transfer: () => Effect.void,
       applied: (index) => {
         this.compacted = index
@@ -89,7 +101,9 @@ class Node {
       Effect.gen({ self: this }, function* () {
         const store = yield* EventStore
         const { actors } = yield* resume(store, [lamp])
-        const options = { kinds: [lamp], node: "n0", residents: actors, compactEvery, patienceMs: 200 }
+        const { waiting_max } = this
+        const own = { kinds: [lamp], node: "n0", residents: actors, waiting_max }
+        const options = { ...own, compactEvery, patienceMs: 200 }
         return yield* Effect.provideService(
           makeOrderedMailbox({ ...options, leads: () => {} }),
           Consensus,
@@ -98,6 +112,9 @@ class Node {
       })
     )
   }
+
+  read = (position: number, limit: number) =>
+    this.run(Effect.flatMap(EventStore, (store) => store.readAll({ from: position + 1, limit })))
 
   async decide(...entries: ReadonlyArray<Entry>): Promise<void> {
     this.follower.decided(entries)
@@ -279,4 +296,58 @@ test("a refusal is not the last word while a copy is under way again", async () 
   await sleep(60)
   assert.equal(node.proposed.length, 3)
   await node.stop()
+})
+
+test("what actors say is placed by the node that leads, and forwarded by none", async () => {
+  const node = new Node()
+  await node.start()
+  const said: Input = {
+    ...input("a", "1", "lamp.switch"),
+    principal: { kind: "actor", name: "lamp/b" }
+  }
+  const answer = String(await node.submit(said))
+  assert.match(answer, /only who leads speaks for actors; nothing was done/)
+  assert.equal(node.proposed.length, 0)
+  node.role = "leader"
+  const placed = node.submit(said)
+  await turns(20)
+  assert.equal(node.proposed.length, 1)
+  await node.decide({ index: 2, term: 1, data: stampedText(5, node.proposed[0]?.data ?? ""), members: null })
+  assert.ok(Exit.isSuccess(await placed))
+  await node.stop()
+})
+
+test("what is proposed and not decided counts at the door, too", async () => {
+  const node = new Node()
+  node.waiting_max = 2
+  await node.start()
+  const first = [node.submit(input("a", "1", "lamp.switch")), node.submit(input("a", "2", "lamp.switch"))]
+  await turns(20)
+  assert.equal(node.proposed.length, 1, "both are under way")
+  assert.match(String(await node.submit(input("a", "3", "lamp.switch"))), /2 inputs wait already, 2 at most/)
+  await node.stop()
+  assert.equal(first.length, 2)
+})
+
+test("a journal that was being fetched when the process ended is fetched on from who offers it, when no member is known", async () => {
+  const source = new Node()
+  await source.start()
+  await source.decide(...life)
+  const state = source.follower.snapshot()?.state ?? ""
+  const node = new Node()
+  const installing = JSON.parse(state) as { index: number; term: number; position: number; hash: string }
+  const mark = markSnapshot({ index: 0, term: 0, installing })
+  await node.run(Effect.flatMap(EventStore, (store) => store.append([], mark)))
+  node.others.set("n9", source)
+  await node.start()
+  await turns(20)
+  assert.deepEqual(node.journal, [])
+  const { index, term } = installing
+  const done = new Promise<string | null>((resolve) => {
+    node.follower.install("n9", { index, term, state }, resolve)
+  })
+  assert.equal(await done, null)
+  assert.deepEqual(node.journal, source.journal)
+  await node.stop()
+  await source.stop()
 })

@@ -1,4 +1,5 @@
 /** Runs seeds of a scenario against one mutant, in a process of its own, and says by the channel which seed found it. */
+import { clusterMutants } from "./cluster-mutants.ts"
 import { fencingMutants } from "./fencing-mutants.ts"
 import { fleetMutants } from "./fleet-mutants.ts"
 import { mutants } from "./mutants.ts"
@@ -12,7 +13,13 @@ export interface Found {
   readonly unapplied: ReadonlyArray<string>
 }
 
-const catalogues = { fencing: fencingMutants, raft: mutants, swim: swimMutants, fleet: fleetMutants } as const
+const catalogues = {
+  cluster: clusterMutants,
+  fencing: fencingMutants,
+  raft: mutants,
+  swim: swimMutants,
+  fleet: fleetMutants
+} as const
 export type Scenario = keyof typeof catalogues
 
 const [scenario = "raft", name = "", first = "1", seeds = "0"] = process.argv.slice(2)

@@ -7,7 +7,7 @@ export interface Mutant {
   /** What goes wrong, and where it was seen. */
   readonly story: string
   /** One that found it, to be tried first. */
-  readonly seed: number
+  readonly seed: number | null
   readonly edits: ReadonlyArray<{ readonly file: string; readonly find: string; readonly put: string }>
 }
 
