@@ -3,6 +3,7 @@
  * wrong, clients that ask again every so often. In election timeouts, from the kill to the end of the longest pause that follows.
  */
 import { leaderAmong } from "../../simulations/raft/member.ts"
+import type { Member } from "../../simulations/raft/member.ts"
 import { drawnOptions } from "../../simulations/raft/options.ts"
 import type { RunOptions } from "../../simulations/raft/options.ts"
 import { World } from "../../simulations/raft/run.ts"
@@ -83,12 +84,15 @@ const windowMs = 8 * electionMs
 function pauseOf(seed: number, options: RunOptions): number {
   const world = new World({ seed, options, faults: null })
   world.start()
-  while (leaderAmong(world.members.values()) === undefined)
-    world.schedule.runUntil(world.schedule.nowMs + heartbeatMs)
-  // Somewhere between two heartbeats and two batches.
-  world.schedule.runUntil(world.schedule.nowMs + warmMs + world.random.next() * heartbeatMs)
-  const leader = leaderAmong(world.members.values())
-  if (leader === undefined) throw new Error(`seed ${seed}: nobody leads after ${world.schedule.nowMs} ms`)
+  let leader: Member | undefined
+  // The first elections may follow one another: until somebody has led for a while.
+  while (leader === undefined) {
+    while (leaderAmong(world.members.values()) === undefined)
+      world.schedule.runUntil(world.schedule.nowMs + heartbeatMs)
+    // Somewhere between two heartbeats and two batches.
+    world.schedule.runUntil(world.schedule.nowMs + warmMs + world.random.next() * heartbeatMs)
+    leader = leaderAmong(world.members.values())
+  }
   const killedMs = world.schedule.nowMs
   world.faults.inject({ kind: "crash", id: leader.id, forMs: downMs, requests: null })
   let [longest, last, seen] = [0, killedMs, 0]
