@@ -148,6 +148,23 @@ const unlessRemoved = (
   leadsNow: () => removed() === null && service.leadsNow()
 })
 
+/** Who is in the group, as the member knows it, until it learns that it was removed. */
+function directoryOf(shell: Shell, node: GroupNode, connections: Peers) {
+  let removed: string | null = null
+  const directory = Directory.of({
+    members: () => (shell.isStarted ? everyone(node) : []),
+    connected: () => connections.connected(),
+    addressOf: (id) => connections.addressOf(id),
+    broken: Deferred.await(shell.broken),
+    removed: () => removed,
+    leave: (reason) => {
+      removed = reason
+      shell.end()
+    }
+  })
+  return { directory, removed: () => removed }
+}
+
 const makeConsensus = Effect.fn("Consensus.make")(function* (
   options: ConsensusOptions
 ): Effect.fn.Return<Context.Context<Consensus | Directory>, StartError, Endpoint | EventStore | Scope.Scope> {
@@ -198,21 +215,9 @@ const makeConsensus = Effect.fn("Consensus.make")(function* (
     hereEveryMs: hereEveryMs
   })
   const service = node.service()
-  let removed: string | null = null
-  const connections = peers
-  const directory = Directory.of({
-    members: () => (shell.isStarted ? everyone(node) : []),
-    connected: () => connections.connected(),
-    addressOf: (id) => connections.addressOf(id),
-    broken: Deferred.await(shell.broken),
-    removed: () => removed,
-    leave: (reason) => {
-      removed = reason
-      shell.end()
-    }
-  })
+  const { directory, removed } = directoryOf(shell, node, peers)
   const consensus = Consensus.of({
-    ...unlessRemoved(service, () => removed),
+    ...unlessRemoved(service, removed),
     follow: (follower) => {
       service.follow(follower)
       shell.isStarted = true
