@@ -20,14 +20,19 @@ export const ownLease = (dataDir: string) =>
     )
   )
 
-/** Keep the lease of this host, in the surrounding scope; none is asked for where this node is the only one that decides. */
+/**
+ * Keep the lease of this host, in the surrounding scope; none is asked for where this node is the only one that decides. Unless told, none
+ * either where one other node decides alone: its being away for a while would end machines of all hosts. `kernels` are the other nodes with one.
+ */
 export const keepOwnLease = Effect.fnUntraced(function* (
   { config, resolved: { dataDir } }: Parts,
+  kernels: () => ReadonlyArray<string>,
   ask: LeaseKeeping["ask"]
 ) {
   const { fencing, host_lease, join, voter } = config.cluster
-  const lengthMs = fencing && (voter || join !== "") ? host_lease : null
-  return yield* hostLease(yield* OwnLease, { dataDir, lengthMs }, ask)
+  const several = () => kernels().length >= (voter ? 1 : 2)
+  const wants = () => (fencing === "auto" ? several() : fencing === "on" && (voter || join !== ""))
+  return yield* hostLease(yield* OwnLease, { dataDir, lengthMs: () => (wants() ? host_lease : null) }, ask)
 })
 
 /** A watcher looks ten times a second, and a process that is killed is gone within two; the rest is for a host under load. */

@@ -285,7 +285,9 @@ const takePartHere = Effect.fnUntraced(function* (
     const others = () => (directory?.members() ?? []).filter((node) => node !== host)
     const askLease = yield* askForLease(others, () => give(host))
     yield* Effect.forkScoped(
-      Effect.flatMap(keepOwnLease(parts, askLease), (lease) => takePart(say, { ...registering, lease }))
+      Effect.flatMap(keepOwnLease(parts, others, askLease), (lease) =>
+        takePart(say, { ...registering, lease })
+      )
     )
     return [parts.resolved.nodeId]
   }

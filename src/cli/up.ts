@@ -261,7 +261,7 @@ function joined({ config, resolved }: Loaded): ReadonlyArray<Component> {
           const askLease = yield* askForLease(kernels.names)
           const registering = { ...(yield* registration({ config, resolved })), linkedSince }
           yield* Effect.forkScoped(
-            Effect.flatMap(keepOwnLease({ config, resolved }, askLease), (lease) =>
+            Effect.flatMap(keepOwnLease({ config, resolved }, kernels.names, askLease), (lease) =>
               takePart(say, { ...registering, lease })
             )
           )

@@ -11,7 +11,7 @@ import { FencingFolder } from "../../src/live/fencing/folder.ts"
 import { Cluster, machineSpec } from "./cluster.ts"
 import type { HostName } from "./cluster.ts"
 
-const settings = { lost_after: "1s", unreachable_timeout: "4s", host_lease: "3s" }
+const settings = { lost_after: "1s", unreachable_timeout: "4s", host_lease: "3s", fencing: "on" }
 const patienceMs = 120_000
 
 let cluster: Cluster
@@ -213,7 +213,7 @@ test("a host without a watcher is not fenced until somebody confirms that it is 
   await cluster.kill("b")
   await new FencingFolder(cluster.dataDir("b")).endWatcher()
   for (const { pid } of cluster.machines().filter((one) => one.host === "b")) process.kill(pid, "SIGKILL")
-  await cluster.start("b", { fencing: false })
+  await cluster.start("b", { fencing: "off" })
   await until(
     "b has none",
     () => host("b"),

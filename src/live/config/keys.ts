@@ -176,9 +176,10 @@ export const keys = {
     "30s",
     "A host out of reach for so long fails what it was asked to do; a migration is then rolled back or finished."
   ),
-  "cluster.fencing": boolean(
-    true,
-    "Hold a lease for this host: its machines that may be restarted elsewhere end when it runs out, and start elsewhere then."
+  "cluster.fencing": choice(
+    ["auto", "on", "off"],
+    "auto",
+    "Hold a lease for this host: its machines that may be restarted elsewhere end when it runs out, and start elsewhere then; auto: where several nodes have a kernel."
   ),
   "cluster.host_lease": duration(
     [second, hour],

@@ -36,8 +36,8 @@ const enforceEveryMs = 250
 
 export interface HostLeaseOptions {
   readonly dataDir: string
-  /** Of the leases that it asks for; null where it asks for none. */
-  readonly lengthMs: number | null
+  /** Of the leases that it asks for by now; null where it asks for none. */
+  readonly lengthMs: () => number | null
 }
 
 /** What the hypervisor needs at once: the lease as the process before this one left it. */
@@ -57,7 +57,7 @@ export const hostLease = Effect.fn("hostLease")(function* (
 ) {
   files.storeNode()
   const supervise = Effect.suspend(() =>
-    lengthMs === null || files.watcher().runs
+    lengthMs() === null || files.watcher().runs
       ? Effect.void
       : Effect.tryPromise(() => startWatcher(dataDir, files)).pipe(
           Effect.catch((error) => Effect.logError("the watcher of this host's lease does not start", error)),
@@ -68,7 +68,7 @@ export const hostLease = Effect.fn("hostLease")(function* (
   yield* Effect.forkScoped(Effect.repeat(supervise, Schedule.spaced(superviseEveryMs)))
   const keeping: LeaseKeeping = {
     lease,
-    lengthMs: Effect.sync(() => (files.watcher().looks ? lengthMs : null)),
+    lengthMs: Effect.sync(() => (files.watcher().looks ? lengthMs() : null)),
     ask,
     store: (untilMs) =>
       Effect.try(() => files.storeLease(untilMs)).pipe(
