@@ -75,7 +75,7 @@ export class GroupMember {
   #isLeading = false
   #due: Array<RaftRequest> = []
   #isPerforming = false
-  /** Up to here what was decided was handed over, or came with a snapshot: what is applied may still wait for the disk. */
+  /** Up to here what was decided was handed over; what is applied beyond it waits for the disk. */
   #handed = 0
   /** The snapshot that is being installed, so that its parts are not begun again. */
   #installing: number | null = null

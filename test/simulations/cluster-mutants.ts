@@ -4,7 +4,7 @@ import type { Mutant } from "./mutants.ts"
 export const clusterMutants: ReadonlyArray<Mutant> = [
   {
     name: "said-by-whoever-led",
-    seed: null,
+    seed: 201,
     story:
       "what the actors of a leader of before said is placed after the next one has been answered in its place",
     edits: [
@@ -17,7 +17,7 @@ export const clusterMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "leads-before-it-was-handed-over",
-    seed: null,
+    seed: 193,
     story: "a new leader performs while what was decided before still waits for its own disk",
     edits: [
       {
@@ -58,7 +58,7 @@ export const clusterMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "reconciled-with-the-past",
-    seed: null,
+    seed: 108,
     story: "what a host tells of its machines is held against what a node that is behind knows",
     edits: [{ file: "src/kernel/membership.ts", find: "  yield* kernel.fresh\n", put: "" }]
   },
