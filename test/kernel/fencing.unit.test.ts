@@ -1,8 +1,9 @@
 /** When a lost host is fenced, whom that is told, and when a lease holds: by clocks of the test. */
 import assert from "node:assert/strict"
 import { test } from "node:test"
+import { Effect } from "effect"
 import { Fencer, fencingWaitMs } from "../../src/kernel/fencing.ts"
-import { HeldLease } from "../../src/kernel/lease.ts"
+import { afterRegistering, HeldLease } from "../../src/kernel/lease.ts"
 import type { ActorState } from "../../src/kernel/turn.ts"
 import { emptyActor } from "../../src/kernel/turn.ts"
 import { hostFacts, spec } from "../actors/messages.ts"
@@ -194,4 +195,22 @@ test("a lease ends where it was asked for, and nothing of before its end is done
   lease.shortened(200)
   assert.equal(lease.untilMs, 1200)
   assert.ok(!new HeldLease(() => nowMs, 0).mayRun()(), "of before the machine was started")
+})
+
+test("however late the answer is, the lease is counted from when it was asked for, and the watcher is told so", async () => {
+  let nowMs = 100
+  const stored: Array<number | null> = []
+  const lease = new HeldLease(() => nowMs, null)
+  const ask = Effect.sync(() => {
+    nowMs += 700
+    return { isGiven: true as const, lengthMs: 1000 }
+  })
+  const store = (untilMs: number | null) => Effect.sync(() => void stored.push(untilMs))
+  const keeping = { lease, ask, store, lengthMs: Effect.succeed(1000) }
+  const rest = { ended: Effect.succeed([]), told: () => Effect.void }
+  await Effect.runPromise(afterRegistering({ ...keeping, ...rest }, 1000))
+  assert.equal(lease.untilMs, 1100)
+  assert.deepEqual(stored, [1100])
+  await Effect.runPromise(afterRegistering({ ...keeping, ...rest }, null))
+  assert.deepEqual([lease.untilMs, stored.at(-1)], [null, null])
 })
