@@ -5,6 +5,7 @@ import type { ActorKind } from "./actor.ts"
 import type { StreamAppend } from "./ports/event-store.ts"
 import { CommandRefused, UnknownKind } from "./refusals.ts"
 import type { Accepted, SubmitError } from "./refusals.ts"
+import type { Residents } from "./residents.ts"
 import { emptyActor } from "./turn.ts"
 import type { takeTurn, ActorState, Input, Outstanding, Turn } from "./turn.ts"
 
@@ -139,7 +140,7 @@ export function failBatch(staged: Staged, error: SubmitError): void {
 export function settle(
   staged: Staged,
   recorded: ReadonlyArray<Recorded>,
-  residents: Map<string, ActorState>,
+  residents: Residents,
   onRequests: RequestsTaker
 ): void {
   const given = [...staged.appends.values()].reduce((facts, append) => facts + append.facts.length, 0)
@@ -154,7 +155,7 @@ export function settle(
     if (state !== undefined && last?.revision === state.revision)
       residents.set(stream, at(state, last.position))
     // The store had these facts already, older than the actor remembers: its own state stands, and is loaded again.
-    else residents.delete(stream)
+    else residents.forget(stream)
   }
   answerRefused(staged)
   for (const entry of staged.taken) {

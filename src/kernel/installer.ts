@@ -12,7 +12,7 @@ import { Unavailable } from "./ports/consensus.ts"
 import { StoreDamaged } from "./ports/event-store.ts"
 import type { EventStore, RevisionConflict, StoreFailure } from "./ports/event-store.ts"
 import { fold } from "./replay.ts"
-import type { ActorState } from "./turn.ts"
+import type { Residents } from "./residents.ts"
 
 export type InstallError = Unavailable | StoreFailure | RevisionConflict | StoreDamaged
 
@@ -26,7 +26,7 @@ export class Installer {
   readonly #store: EventStore["Service"]
   readonly #order: Consensus["Service"]
   readonly #kinds: ReadonlyMap<string, ActorKind>
-  readonly #residents: Map<string, ActorState>
+  readonly #residents: Residents
   /** Of the last fact that was added. */
   lastMs = 0
 
@@ -34,7 +34,7 @@ export class Installer {
     store: EventStore["Service"],
     order: Consensus["Service"],
     kinds: ReadonlyArray<ActorKind>,
-    residents: Map<string, ActorState>
+    residents: Residents
   ) {
     this.#store = store
     this.#order = order
@@ -127,6 +127,7 @@ export class Installer {
     // An actor that is not in memory is loaded when it is asked for.
     const known = new Set(recorded.filter(({ revision }) => revision === 0).map(({ stream }) => stream))
     const isKnown = ({ stream }: Recorded) => known.has(stream) || this.#residents.has(stream)
+    for (const fact of recorded) if (!isKnown(fact)) this.#residents.forget(fact.stream)
     fold(this.#kinds, this.#residents, recorded.filter(isKnown))
     this.lastMs = recorded.at(-1)?.timeMs ?? this.lastMs
   })

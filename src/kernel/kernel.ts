@@ -3,7 +3,7 @@ import { Context, Effect, Layer, Ref, Schedule } from "effect"
 import type { Message, Principal } from "../events/envelope.ts"
 import type { ActorKind } from "./actor.ts"
 import type { Answered, Caller } from "./batch.ts"
-import type { ActorState, takeTurn } from "./turn.ts"
+import type { takeTurn } from "./turn.ts"
 import { makeMailbox } from "./mailbox.ts"
 import type { Mailbox } from "./mailbox.ts"
 import { makeOrderedMailbox } from "./ordered-mailbox.ts"
@@ -11,7 +11,8 @@ import { makePerformer } from "./perform.ts"
 import { Consensus } from "./ports/consensus.ts"
 import type { Unavailable } from "./ports/consensus.ts"
 import { EventStore } from "./ports/event-store.ts"
-import { resume, saveCheckpoint } from "./replay.ts"
+import { recall, resume, saveCheckpoint } from "./replay.ts"
+import type { Residents } from "./residents.ts"
 
 export interface KernelOptions {
   readonly kinds: ReadonlyArray<ActorKind>
@@ -77,7 +78,10 @@ const makeKernel = Effect.fn("Kernel.make")(function* (options: KernelOptions) {
   // What is in snapshots already is not saved again; when one of them is lost all are, which mends it.
   const saved = yield* Ref.make(savedTo)
   const checkpoint = Effect.gen(function* () {
+    yield* recall(store, options.kinds, actors)
     const since = yield* Ref.get(saved)
+    // Whose state is not known can't be covered: the next checkpoint does it.
+    if (actors.forgotten.size > 0) return
     const changed = [...mailbox.resident().values()].filter((actor) => actor.position > since)
     const position = changed.reduce((most, actor) => Math.max(most, actor.position), since)
     if (changed.length === 0) return
@@ -109,7 +113,7 @@ const makeKernel = Effect.fn("Kernel.make")(function* (options: KernelOptions) {
 
 /** One kernel decides at once; of a group each applies what all have ordered. */
 const doorOf = Effect.fnUntraced(function* (
-  options: KernelOptions & { readonly residents: Map<string, ActorState> },
+  options: KernelOptions & { readonly residents: Residents },
   leads: (isLeading: boolean) => void
 ) {
   const { kinds, node, residents, waiting_max, takeTurn } = options

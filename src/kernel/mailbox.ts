@@ -14,6 +14,7 @@ import type { StoreFailure } from "./ports/event-store.ts"
 import { Overloaded } from "./refusals.ts"
 import type { Accepted, CommandRefused, SubmitError, UnknownKind } from "./refusals.ts"
 import { load } from "./replay.ts"
+import { Residents } from "./residents.ts"
 import { takeTurn } from "./turn.ts"
 import type { ActorState, Input, Outstanding, Turn } from "./turn.ts"
 
@@ -50,7 +51,7 @@ export interface MailboxOptions {
   /** How a turn is taken: a node measures it. */
   readonly takeTurn?: typeof takeTurn
   /** Actors recovered at start; the mailbox owns the map from then on. */
-  readonly residents?: Map<string, ActorState>
+  readonly residents?: Residents
 }
 
 const conflictRetries_max = 5
@@ -72,7 +73,7 @@ class Line {
   readonly store: Store
   readonly options: MailboxOptions
   readonly kinds: Kinds
-  readonly residents: Map<string, ActorState>
+  readonly residents: Residents
   /** Open when `run` has something to do. */
   readonly due = Latch.makeUnsafe(false)
   waiting: Array<Waiting> = []
@@ -98,7 +99,7 @@ class Line {
   constructor(store: Store, options: MailboxOptions) {
     this.store = store
     this.options = options
-    this.residents = options.residents ?? new Map<string, ActorState>()
+    this.residents = options.residents ?? new Residents()
     this.kinds = options.kinds
   }
 
@@ -261,7 +262,7 @@ class Line {
         const error = result.failure
         if (error._tag !== "RevisionConflict" || attempt >= conflictRetries_max)
           return failBatch(staged, error)
-        this.residents.delete(error.stream)
+        this.residents.forget(error.stream)
         // One by one, so that an input the store already holds does not hold up the others.
         if (batch.length > 1)
           return yield* Effect.forEach(batch, (one) => this.runAlone(one), { discard: true })

@@ -13,10 +13,11 @@ import type { Consensus, Proposed } from "./ports/consensus.ts"
 import type { EventStore, Head, StoreFailure } from "./ports/event-store.ts"
 import { CommandRefused, Overloaded } from "./refusals.ts"
 import type { Accepted, SubmitError } from "./refusals.ts"
-import type { ActorState, Input } from "./turn.ts"
+import type { Residents } from "./residents.ts"
+import type { Input } from "./turn.ts"
 
 export interface OrderedOptions extends MailboxOptions {
-  readonly residents: Map<string, ActorState>
+  readonly residents: Residents
   /** Who waits is told after so long that it is not known what became of the command; 10 s unless told. */
   readonly patienceMs?: number
   /** Entries that are applied before the log is told again what it may forget; 5,000 unless told. */

@@ -3,6 +3,7 @@ import { Effect } from "effect"
 import type { Recorded } from "../events/envelope.ts"
 import type { ActorKind } from "./actor.ts"
 import type { EventStore, StoreFailure } from "./ports/event-store.ts"
+import { Residents } from "./residents.ts"
 import { apply, deserialize, emptyActor, serialize } from "./turn.ts"
 import type { ActorState } from "./turn.ts"
 
@@ -106,11 +107,11 @@ const replayAfter = Effect.fn("replay")(function* (
 export const resume = Effect.fn("resume")(function* (
   store: Store,
   kinds: ReadonlyArray<ActorKind>
-): Effect.fn.Return<{ readonly actors: Map<string, ActorState>; readonly savedTo: number }, StoreFailure> {
+): Effect.fn.Return<{ readonly actors: Residents; readonly savedTo: number }, StoreFailure> {
   const known = byKind(kinds)
   const checkpoint = yield* store.loadSnapshot(checkpointStream, checkpointVersion(kinds))
   const position = checkpoint?.position ?? 0
-  const actors = new Map<string, ActorState>()
+  const actors = new Residents()
   let isWhole = true
   for (const stream of position === 0 ? [] : yield* store.streams("")) {
     const kind = known.get(stream.slice(0, stream.indexOf("/")))
@@ -128,6 +129,27 @@ export const resume = Effect.fn("resume")(function* (
   }
   yield* replayAfter(store, known, { actors, position })
   return { actors, savedTo: isWhole ? position : 0 }
+})
+
+/** Those that were forgotten are in memory again, as the store has them. */
+export const recall = Effect.fn("recall")(function* (
+  store: Store,
+  kinds: ReadonlyArray<ActorKind>,
+  residents: Residents
+): Effect.fn.Return<void, StoreFailure> {
+  const known = byKind(kinds)
+  const { forgotten } = residents
+  for (let [stream] = forgotten; stream !== undefined; [stream] = forgotten) {
+    forgotten.delete(stream)
+    const kind = known.get(stream.slice(0, stream.indexOf("/")))
+    if (kind === undefined || residents.has(stream)) continue
+    const actor = yield* load(store, kind, stream).pipe(
+      Effect.onError(() => Effect.sync(() => forgotten.add(stream)))
+    )
+    // It may be there meanwhile, with more; or it was forgotten anew, and is loaded again.
+    const isLatest = !forgotten.has(stream) && !residents.has(stream)
+    if (isLatest && actor.revision >= 0) residents.set(stream, actor)
+  }
 })
 
 /**

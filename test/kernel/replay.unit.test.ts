@@ -47,6 +47,24 @@ test("a checkpoint and what came after it give what all facts give, byte for byt
   await fc.assert(property, { seed, numRuns: 60 })
 })
 
+test("an actor that was forgotten, as the store had what it was told again, is in the next checkpoint all the same", async () => {
+  const world = await World.open()
+  const told = (id: string) => world.run(world.command("lamp/a", light(50), id))
+  await told("first")
+  await world.run(world.kernel.checkpoint)
+  // More than an actor remembers the ids of.
+  for (let n = 0; n < 80; n++) await told(`c${n}`)
+  await told("first")
+  assert.equal(world.kernel.resident().has("lamp/a"), false)
+  await world.run(world.command("lamp/b", light(50), "other"))
+  await world.run(world.kernel.checkpoint)
+  await world.restart()
+  const all = await world.run(replay(world.store, [lamp], { snapshots: false }))
+  const texts = (actors: Iterable<Parameters<typeof serialize>[0]>) => [...actors].map(serialize).toSorted()
+  assert.deepEqual(texts(world.kernel.resident().values()), texts(all.values()))
+  await world.close()
+})
+
 test("what is in a checkpoint is not saved again after a start", async () => {
   const world = await World.open({ checkpointEvery: 2 })
   let saves = 0
