@@ -38,26 +38,31 @@ export class Cluster {
   readonly #ports = new Map<string, number>()
   readonly #consensus: Readonly<Record<string, unknown>>
   readonly #gossip: Readonly<Record<string, unknown>>
+  readonly #settings: Readonly<Record<string, unknown>>
   #founder = ""
 
   private constructor(
     folder: string,
     consensus: Readonly<Record<string, unknown>>,
-    gossip: Readonly<Record<string, unknown>>
+    gossip: Readonly<Record<string, unknown>>,
+    settings: Readonly<Record<string, unknown>>
   ) {
     this.folder = folder
     this.#gossip = gossip
+    this.#settings = settings
     this.#consensus = consensus
   }
 
+  /** `settings` are more of the section `cluster`. */
   static async start(
     names: ReadonlyArray<string>,
     consensus: Readonly<Record<string, unknown>>,
-    gossip: Readonly<Record<string, unknown>> = {}
+    gossip: Readonly<Record<string, unknown>> = {},
+    settings: Readonly<Record<string, unknown>> = {}
   ): Promise<Cluster> {
     const folder = await mkdtemp(join(tmpdir(), "novacron-cluster-"))
     await mkdir(join(folder, "images"))
-    const cluster = new Cluster(folder, consensus, gossip)
+    const cluster = new Cluster(folder, consensus, gossip, settings)
     for (const name of names) {
       await cluster.add(name)
       await cluster.settled(cluster.nodes.size)
@@ -80,7 +85,7 @@ export class Cluster {
       name,
       folder: this.folder,
       imageDir: join(this.folder, "images"),
-      cluster: { voter: votes },
+      cluster: { ...this.#settings, voter: votes },
       consensus: this.#consensus,
       gossip: this.#gossip,
       port,
