@@ -29,3 +29,14 @@ export class Violation extends Error {
     this.promised = promised
   }
 }
+
+/** Runs a life to its end: what it found, or what it died of; null when every promise was kept. */
+export function violationOf(run: () => void): Violation | null {
+  try {
+    run()
+    return null
+  } catch (error) {
+    if (error instanceof Violation) return error
+    return new Violation("crash", error instanceof Error ? (error.stack ?? error.message) : String(error))
+  }
+}

@@ -21,7 +21,7 @@ import type { Seen } from "../checkers/fleet.ts"
 import { endedOnce } from "../checkers/migrations.ts"
 import { isWhereItBelongs, runsOnce } from "../checkers/owner.ts"
 import { isSameAfterReplay } from "../checkers/replay.ts"
-import { Violation } from "../checkers/violation.ts"
+import { Violation, violationOf } from "../checkers/violation.ts"
 import { isOver } from "../fleet/operators.ts"
 import { Atlas } from "../raft/atlas.ts"
 import { Clock } from "../world/clock.ts"
@@ -404,15 +404,7 @@ export const run = (seed: number): ClusterVerdict =>
 
 export function runPlan(plan: ClusterPlan): ClusterVerdict {
   const world = new World(plan)
-  let violation: Violation | null = null
-  try {
-    world.run()
-  } catch (error) {
-    violation =
-      error instanceof Violation
-        ? error
-        : new Violation("crash", error instanceof Error ? (error.stack ?? error.message) : String(error))
-  }
+  const violation = violationOf(() => world.run())
   const { schedule, options, checker, journals, faults } = world
   return {
     seed: plan.seed,

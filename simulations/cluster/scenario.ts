@@ -1,13 +1,11 @@
 /** A cluster as a scenario: how its runs are drawn, written down and made simpler. */
-import { Option, Schema } from "effect"
-import type { Plan, Scenario } from "../verdict.ts"
+import { scriptOf } from "../script.ts"
+import type { Scenario } from "../verdict.ts"
 import { Fault } from "./fault.ts"
-import type { TimedFault } from "./fault.ts"
 import { drawOptions } from "./options.ts"
 import type { RunOptions } from "./options.ts"
 import { run, runPlan } from "./run.ts"
 
-const decodeFault = Schema.decodeUnknownOption(Fault)
 const never = Number.POSITIVE_INFINITY
 
 /** Each leaves something out, or makes it less. */
@@ -35,21 +33,5 @@ export const cluster: Scenario = {
   about:
     "nodes that vote, with their kernels, journals and hosts: crashes, cuts, disks, clocks, and changes of who votes",
   run,
-  script: {
-    options: drawOptions,
-    plan: (seed) => {
-      const verdict = run(seed)
-      return { plan: { seed, options: verdict.options, faults: verdict.faults }, verdict }
-    },
-    run: ({ seed, options, faults }: Plan) =>
-      runPlan({ seed, options: options as RunOptions, faults: faults as ReadonlyArray<TimedFault> }),
-    decode: (fault) => Option.getOrNull(decodeFault(fault)),
-    simpler: (options) => {
-      const it = options as RunOptions
-      const before = JSON.stringify(it)
-      return changes
-        .map((change) => change(it))
-        .filter((one) => one.voters > 0 && one.safetyMs > 0 && JSON.stringify(one) !== before)
-    }
-  }
+  script: scriptOf({ draw: drawOptions, runPlan, fault: Fault, changes })
 }

@@ -16,7 +16,7 @@ import type { Seen } from "../checkers/fleet.ts"
 import { endedOnce } from "../checkers/migrations.ts"
 import { isWhereItBelongs, runsOnce } from "../checkers/owner.ts"
 import { isSameAfterReplay } from "../checkers/replay.ts"
-import { Violation } from "../checkers/violation.ts"
+import { Violation, violationOf } from "../checkers/violation.ts"
 import { makeFleet } from "../world/hypervisor.ts"
 import type { Fleet } from "../world/hypervisor.ts"
 import { Line } from "../world/line.ts"
@@ -222,15 +222,7 @@ const calm = (options: RunOptions): RunOptions => ({
 export const run = (seed: number): Verdict => verdictOf(new World(seed))
 
 export function verdictOf(world: World): Verdict {
-  let violation: Violation | null = null
-  try {
-    world.run()
-  } catch (error) {
-    violation =
-      error instanceof Violation
-        ? error
-        : new Violation("crash", error instanceof Error ? (error.stack ?? error.message) : String(error))
-  }
+  const violation = violationOf(() => world.run())
   const { seed, schedule, node, operators, faults, fleet, options } = world
   const facts = node.disk.facts
   return {

@@ -9,7 +9,7 @@ import { noMembers } from "../../src/actors/raft/quorum.ts"
 import { isLinearizable } from "../checkers/linearizability.ts"
 import type { Call } from "../checkers/linearizability.ts"
 import { RaftChecker } from "../checkers/raft.ts"
-import { Violation } from "../checkers/violation.ts"
+import { Violation, violationOf } from "../checkers/violation.ts"
 import { Clock } from "../world/clock.ts"
 import { Network } from "../world/network.ts"
 import { makeRandom } from "../world/random.ts"
@@ -216,15 +216,7 @@ export const run = (seed: number): RaftVerdict => runPlan({ seed, options: drawn
 
 export function runPlan(plan: RaftPlan): RaftVerdict {
   const world = new World(plan)
-  let violation: Violation | null = null
-  try {
-    world.run()
-  } catch (error) {
-    violation =
-      error instanceof Violation
-        ? error
-        : new Violation("crash", error instanceof Error ? (error.stack ?? error.message) : String(error))
-  }
+  const violation = violationOf(() => world.run())
   const { schedule, clients, checker, options } = world
   const disks = [...world.members.values()].map(({ disk }) => disk.counts)
   const sum = (of: "syncs" | "stalls" | "lostFacts" | "tornWrites") =>

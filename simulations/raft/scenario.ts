@@ -1,13 +1,10 @@
 /** The group that agrees, as a scenario: how its runs are drawn, written down and made simpler. */
-import { Option, Schema } from "effect"
-import type { Plan, Scenario } from "../verdict.ts"
+import { scriptOf } from "../script.ts"
+import type { Scenario } from "../verdict.ts"
 import { Fault } from "./fault.ts"
-import type { TimedFault } from "./fault.ts"
 import { drawnOptions } from "./options.ts"
 import type { RunOptions } from "./options.ts"
 import { run, runPlan } from "./run.ts"
-
-const decodeFault = Schema.decodeUnknownOption(Fault)
 
 /** Each leaves something out, or makes it less. */
 const changes: ReadonlyArray<(options: RunOptions) => RunOptions> = [
@@ -33,21 +30,5 @@ export const raft: Scenario = {
   name: "raft",
   about: "a group that agrees, with crashes, partitions, bad disks and clocks, and changes of its members",
   run,
-  script: {
-    options: drawnOptions,
-    plan: (seed) => {
-      const verdict = run(seed)
-      return { plan: { seed, options: verdict.options, faults: verdict.faults }, verdict }
-    },
-    run: ({ seed, options, faults }: Plan) =>
-      runPlan({ seed, options: options as RunOptions, faults: faults as ReadonlyArray<TimedFault> }),
-    decode: (fault) => Option.getOrNull(decodeFault(fault)),
-    simpler: (options) => {
-      const it = options as RunOptions
-      const before = JSON.stringify(it)
-      return changes
-        .map((change) => change(it))
-        .filter((one) => one.voters > 0 && one.safetyMs > 0 && JSON.stringify(one) !== before)
-    }
-  }
+  script: scriptOf({ draw: drawnOptions, runPlan, fault: Fault, changes })
 }

@@ -20,7 +20,7 @@ import { decisionsOf, placement } from "../../src/projections/placement.ts"
 import { holdsWhatIsUsed, isNotOvercommitted } from "../checkers/capacity.ts"
 import type { Seen } from "../checkers/fleet.ts"
 import { migrationsOf, vmsOf } from "../checkers/fleet.ts"
-import { Violation } from "../checkers/violation.ts"
+import { Violation, violationOf } from "../checkers/violation.ts"
 import { ChainStore } from "../world/chain-store.ts"
 import { makeFleet } from "../world/hypervisor.ts"
 import { makeRandom } from "../world/random.ts"
@@ -274,16 +274,8 @@ const empty: Utilisation = { ofUsedHosts: 0, ofAllHosts: 0, usedHosts: 0 }
 
 export function run(seed: number, options: ScaleOptions, instruments = noInstruments): ScaleVerdict {
   const world = new World(seed, options, instruments)
-  let violation: Violation | null = null
   let packed = empty
-  try {
-    live(world, (utilisation) => (packed = utilisation))
-  } catch (error) {
-    violation =
-      error instanceof Violation
-        ? error
-        : new Violation("crash", error instanceof Error ? (error.stack ?? error.message) : String(error))
-  }
+  const violation = violationOf(() => live(world, (utilisation) => (packed = utilisation)))
   const { store, schedule, light } = world
   const ended = migrationsOf(world.seen)
   const count = (end: string) => ended.filter(({ state }) => state === end).length

@@ -12,7 +12,7 @@ import { noticedWithinMs, unaware } from "../checkers/swim/completeness.ts"
 import { disagreement } from "../checkers/swim/convergence.ts"
 import { Dissemination } from "../checkers/swim/dissemination.ts"
 import { Precedence } from "../checkers/swim/precedence.ts"
-import { Violation } from "../checkers/violation.ts"
+import { Violation, violationOf } from "../checkers/violation.ts"
 import { Clock } from "../world/clock.ts"
 import { Network } from "../world/network.ts"
 import { makeRandom } from "../world/random.ts"
@@ -201,15 +201,7 @@ const events_max = 5_000_000
 
 export function run(seed: number): Verdict {
   const world = new World(seed)
-  let violation: Violation | null = null
-  try {
-    world.run()
-  } catch (error) {
-    violation =
-      error instanceof Violation
-        ? error
-        : new Violation("crash", error instanceof Error ? (error.stack ?? error.message) : String(error))
-  }
+  const violation = violationOf(() => world.run())
   const { schedule, options, accuracy } = world
   const disks = [...world.members.values()].map(({ disk }) => disk.counts)
   const sum = (of: "syncs" | "stalls" | "lostFacts") => disks.reduce((all, one) => all + one[of], 0)

@@ -5,12 +5,11 @@ import { join } from "node:path"
 import { after, before, test } from "node:test"
 import { setTimeout as sleep } from "node:timers/promises"
 import { buildLabGuest } from "../../src/live/lab-guest.ts"
-import { machineSpec } from "../live/cluster.ts"
+import { machineSpec, until } from "../live/cluster.ts"
 import { LAB_CACHE } from "../live/qemu-hosts.ts"
 import { Cluster } from "./cluster-processes.ts"
 
 const names = ["n1", "n2", "n3"]
-const patienceMs = 120_000
 let cluster: Cluster
 
 before(async () => {
@@ -21,16 +20,6 @@ before(async () => {
     symlinkSync(join(LAB_CACHE, name), join(cluster.folder, "images", name))
 })
 after(() => cluster.end())
-
-async function until<A>(what: string, look: () => Promise<A> | A, isSo: (found: A) => boolean): Promise<A> {
-  const untilMs = performance.now() + patienceMs
-  for (;;) {
-    const found = await Promise.resolve(look()).catch(() => null)
-    if (found !== null && isSo(found)) return found
-    assert.ok(performance.now() < untilMs, `${what}: it stays ${JSON.stringify(found).slice(0, 1000)}`)
-    await sleep(50)
-  }
-}
 
 /** Where a QEMU of this machine runs, by the processes there are. */
 function hostsOf(vm: string): ReadonlyArray<string> {

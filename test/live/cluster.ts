@@ -373,6 +373,23 @@ export async function endAndReplay(dataDir: string): Promise<number> {
   return assertReplays(dataDir)
 }
 
+const untilPatienceMs = 120_000
+
+/** What is not there yet is looked for again. */
+export async function until<A>(
+  what: string,
+  look: () => Promise<A> | A,
+  isSo: (found: A) => boolean
+): Promise<A> {
+  const untilMs = performance.now() + untilPatienceMs
+  for (;;) {
+    const found = await Promise.resolve(look()).catch(() => null)
+    if (found !== null && isSo(found)) return found
+    assert.ok(performance.now() < untilMs, `${what}: it stays ${JSON.stringify(found).slice(0, 1000)}`)
+    await sleep(50)
+  }
+}
+
 export const machineSpec = {
   cpus: 1,
   memoryMib: 96,

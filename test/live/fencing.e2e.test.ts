@@ -8,11 +8,10 @@ import { join } from "node:path"
 import { after, before, test } from "node:test"
 import { setTimeout as sleep } from "node:timers/promises"
 import { FencingFolder } from "../../src/live/fencing/folder.ts"
-import { Cluster, machineSpec } from "./cluster.ts"
+import { Cluster, machineSpec, until } from "./cluster.ts"
 import type { HostName } from "./cluster.ts"
 
 const settings = { lost_after: "1s", unreachable_timeout: "4s", host_lease: "3s", fencing: "on" }
-const patienceMs = 120_000
 
 let cluster: Cluster
 before(async () => {
@@ -31,17 +30,6 @@ interface Row {
 }
 const vm = (name: string) => cluster.call<Row>("GET", `/v1/vms/${name}`)
 const host = (name: string) => cluster.call<Row>("GET", `/v1/hosts/${name}`)
-
-/** What is not there yet is looked for again. */
-async function until<A>(what: string, look: () => Promise<A> | A, isSo: (found: A) => boolean): Promise<A> {
-  const untilMs = performance.now() + patienceMs
-  for (;;) {
-    const found = await Promise.resolve(look()).catch(() => null)
-    if (found !== null && isSo(found)) return found
-    assert.ok(performance.now() < untilMs, `${what}: it stays ${JSON.stringify(found).slice(0, 1000)}`)
-    await sleep(50)
-  }
-}
 
 const spec = (more: Record<string, unknown>) => ({ ...machineSpec, memoryMib: 96, ...more })
 const start = (name: string, at: HostName, more: Record<string, unknown>) =>
