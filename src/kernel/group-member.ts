@@ -52,6 +52,8 @@ export interface GroupPorts {
   readonly decided: (entries: ReadonlyArray<Entry>) => void
   readonly snapshot: () => SnapshotPlace | null
   readonly install: (from: string, place: SnapshotPlace, done: (problem: string | null) => void) => void
+  /** While one is installed. */
+  readonly offers: (from: string) => void
   readonly leads: (isLeading: boolean) => void
 }
 
@@ -261,7 +263,7 @@ export class GroupMember {
     readonly message: RaftMessageOf<"snapshot">
   }): void {
     const { index, indexTerm, members, data, round } = message
-    if (this.#installing !== null) return
+    if (this.#installing !== null) return this.#ports.offers(from)
     this.#installing = index
     this.#ports.install(from, { index, term: indexTerm, state: data }, (problem) => {
       this.#installing = null

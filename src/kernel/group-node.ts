@@ -100,6 +100,7 @@ export class GroupNode {
       decided: (entries) => this.#followed.decided(entries),
       snapshot: () => this.#followed.snapshot(),
       install: (from, place, done) => this.#followed.install(from, place, done),
+      offers: (from) => this.#followed.offers(from),
       leads: (isLeading) => this.#followed.leads(isLeading)
     })
   }

@@ -54,6 +54,8 @@ class Applying {
   readonly #installer: Installer
   readonly #work = Latch.makeUnsafe(false)
   #queue: Array<Work> = []
+  /** Members that offer their journal, each by its name. */
+  readonly #heard = new Set<string>()
   #readers: Array<{ readonly index: number; readonly resume: () => void }> = []
   /** Everything up to here was applied, and made a journal that ends so. */
   #place: { readonly index: number; readonly term: number; readonly head: Head }
@@ -76,6 +78,16 @@ class Applying {
   take(work: Work): void {
     this.#queue.push(work)
     this.#work.openUnsafe()
+  }
+
+  /** Who has a journal to fetch is remembered until one is whole: whoever began to give it may be gone by then. */
+  offers(from: string): void {
+    this.#heard.add(from)
+  }
+
+  offered(install: Install): void {
+    this.offers(install.from)
+    this.take(install)
   }
 
   /** All of them before any is applied: whoever opens the latch runs what waits behind it. */
@@ -246,12 +258,12 @@ class Applying {
   })
 
   readonly #finish = Effect.fnUntraced(function* (this: Applying, target: InstallTarget) {
-    const heard = () => this.#queue.flatMap((work) => (work.what === "install" ? [work.from] : []))
-    yield* this.#installed(yield* this.#installer.finish(target, heard))
+    yield* this.#installed(yield* this.#installer.finish(target, () => [...this.#heard]))
   })
 
   readonly #installed = Effect.fnUntraced(function* (this: Applying, { index, term }: Mark) {
     this.#installing = null
+    this.#heard.clear()
     this.#place = { index, term, head: yield* this.#orStop(this.#parts.store.head) }
     this.#lastMs = Math.max(this.#lastMs, this.#installer.lastMs)
     this.#compacted = index
@@ -337,7 +349,8 @@ export const makeOrderedMailbox = Effect.fn("OrderedMailbox.make")(function* (op
   order.follow({
     decided: (entries) => applying.decided(entries),
     snapshot: () => applying.snapshot(),
-    install: (from, place, done) => applying.take({ what: "install", from, place, done }),
+    install: (from, place, done) => applying.offered({ what: "install", from, place, done }),
+    offers: (from) => applying.offers(from),
     leads: (isLeading) => applying.take({ what: "leads", isLeading })
   })
   const mailbox = Mailbox.of({

@@ -32,6 +32,7 @@ test("who leads performs only when its first entry was handed over, which may wa
     decided: (entries) => void happened.push(`handed ${entries.map(({ index }) => index).join()}`),
     snapshot: () => null,
     install: () => {},
+    offers: () => {},
     leads: (isLeading) => void happened.push(isLeading ? "leads" : "follows")
   })
   const stored = () => {

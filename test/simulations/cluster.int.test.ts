@@ -27,6 +27,10 @@ else {
     console.log(`  ${JSON.stringify(counts)}`)
   })
 
+  test("seed 10359: who gave its journal is gone before it was whole, and others that offer theirs give the rest", () => {
+    assert.equal(run(10_359).violation, null)
+  })
+
   test("a seed is the same life, again, after others, and in another process", () => {
     const first = verdicts[2]?.hash
     assert.equal(run(3).hash, first)

@@ -55,6 +55,8 @@ export interface Follower {
   readonly snapshot: () => SnapshotPlace | null
   /** Become the state that `place` says, with the help of `from`; `done` is told when it is on the disk, or why not. */
   readonly install: (from: string, place: SnapshotPlace, done: (problem: string | null) => void) => void
+  /** While something is installed `from` offers its own: it could help, too, where who began it is gone. */
+  readonly offers: (from: string) => void
   /** This node leads from now on and has applied all that was decided before, or does not lead any more. */
   readonly leads: (isLeading: boolean) => void
 }
