@@ -156,6 +156,9 @@ export class World implements Watcher {
   }
 
   /** To the first of the nodes that it knows of which takes it. */
+  /** What hosts are saying, and nobody has answered yet. */
+  #saying = 0
+
   #sayFrom(host: ClusterHost): Say {
     return (said) =>
       Effect.suspend(() => {
@@ -174,7 +177,10 @@ export class World implements Watcher {
             )
         )
         const none: ReturnType<Say> = Effect.fail({ message: "there is no line to any node" })
-        return tries.reduce<ReturnType<Say>>((before, next) => before.pipe(Effect.catch(() => next)), none)
+        this.#saying++
+        return tries
+          .reduce<ReturnType<Say>>((before, next) => before.pipe(Effect.catch(() => next)), none)
+          .pipe(Effect.ensuring(Effect.sync(() => this.#saying--)))
       })
   }
 
@@ -320,7 +326,8 @@ export class World implements Watcher {
 
   get isSettled(): boolean {
     const { leader, clients } = this
-    if (leader?.kernel == null || clients.waiting > 0) return false
+    // A host that is not heard yet may have lost machines: a node that hears no leader has its whole patience first.
+    if (leader?.kernel == null || clients.waiting > 0 || this.#saying > 0) return false
     const { commit, log } = leader.context
     if (commit !== log.last) return false
     const { position } = last(leader)

@@ -27,6 +27,10 @@ else {
     console.log(`  ${JSON.stringify(counts)}`)
   })
 
+  test("seed 10253: a host is not heard before the nodes that hear no leader have lost their patience", () => {
+    assert.equal(run(10_253).violation, null)
+  })
+
   test("seed 10359: who gave its journal is gone before it was whole, and others that offer theirs give the rest", () => {
     assert.equal(run(10_359).violation, null)
   })
