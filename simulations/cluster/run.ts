@@ -8,7 +8,7 @@ import { Effect } from "effect"
 import { actorKinds } from "../../src/actors/kinds.ts"
 import { clusterStream } from "../../src/events/cluster.ts"
 import type { GroupMessage } from "../../src/kernel/group-node.ts"
-import { commandOf, reconcile } from "../../src/kernel/membership.ts"
+import { hear, sayToAny } from "../../src/kernel/membership.ts"
 import type { Say } from "../../src/kernel/membership.ts"
 import { replay } from "../../src/kernel/replay.ts"
 import { describe } from "../../src/kernel/statechart.ts"
@@ -155,32 +155,22 @@ export class World implements Watcher {
     return this.#isCalm ? { ...line, answersLost: 0 } : line
   }
 
-  /** To the first of the nodes that it knows of which takes it. */
   /** What hosts are saying, and nobody has answered yet. */
   #saying = 0
 
   #sayFrom(host: ClusterHost): Say {
+    const known = () =>
+      [...this.nodes.values()]
+        .filter(({ id, members }) => host.lineTo(id).isUp && members.includes(id))
+        .map(({ id }) => id)
+    const say = sayToAny(known, (id, said) => {
+      const node = this.nodes.get(id) as ClusterNode
+      return host.lineTo(id).ask(node.serve((kernel) => hear(kernel, host.name, said)))
+    })
     return (said) =>
       Effect.suspend(() => {
-        const there = [...this.nodes.values()].filter(
-          ({ id, members }) => host.lineTo(id).isUp && members.includes(id)
-        )
-        const tries = there.map((node) =>
-          host
-            .lineTo(node.id)
-            .ask(
-              node.serve((kernel) =>
-                "machines" in said
-                  ? reconcile(kernel, host.name, said)
-                  : Effect.asVoid(kernel.submit(commandOf(host.name, said)))
-              )
-            )
-        )
-        const none: ReturnType<Say> = Effect.fail({ message: "there is no line to any node" })
         this.#saying++
-        return tries
-          .reduce<ReturnType<Say>>((before, next) => before.pipe(Effect.catch(() => next)), none)
-          .pipe(Effect.ensuring(Effect.sync(() => this.#saying--)))
+        return say(said).pipe(Effect.ensuring(Effect.sync(() => this.#saying--)))
       })
   }
 

@@ -75,7 +75,7 @@ export const RaftMessage = Schema.Union([
     last: Schema.Boolean,
     round: Index
   }),
-  /** The next part of the snapshot of `index` that is wanted begins at `offset`. */
+  /** The next part of the snapshot of `index` that is wanted begins at `offset`; with index 0 none yet, because a part is being written. */
   Schema.Struct({
     type: Schema.tag("snapshotReceived"),
     term: Term,

@@ -54,6 +54,8 @@ export class Kernel extends Context.Service<
     readonly isPerforming: () => boolean
     /** Ends when what is read here is not older than the moment of asking; at once where there is one kernel. */
     readonly fresh: Effect.Effect<void, Unavailable>
+    /** Whether this node knows who would decide what is submitted now; always where there is one kernel. */
+    readonly knowsLeader: () => boolean
   }
 >()("novacron/kernel/Kernel") {
   static readonly layer = (options: KernelOptions) => Layer.effect(Kernel, makeKernel(options))
@@ -63,8 +65,9 @@ const makeKernel = Effect.fn("Kernel.make")(function* (options: KernelOptions) {
   const store = yield* EventStore
   const { actors, savedTo } = yield* resume(store, options.kinds)
   let perform = (_isPerforming: boolean): void => {}
-  const { mailbox, fresh, isAlone } = yield* doorOf({ ...options, residents: actors }, (isLeading) =>
-    perform(isLeading)
+  const { mailbox, fresh, isAlone, knowsLeader } = yield* doorOf(
+    { ...options, residents: actors },
+    (isLeading) => perform(isLeading)
   )
   const performer = yield* makePerformer(mailbox, {
     ...(options.unreachableMs === undefined ? {} : { unreachableMs: options.unreachableMs })
@@ -107,7 +110,8 @@ const makeKernel = Effect.fn("Kernel.make")(function* (options: KernelOptions) {
     kinds: options.kinds,
     checkpoint,
     isPerforming: () => performer.isPerforming(),
-    fresh
+    fresh,
+    knowsLeader
   })
 })
 
@@ -125,7 +129,8 @@ const doorOf = Effect.fnUntraced(function* (
     ...(takeTurn === undefined ? {} : { takeTurn })
   }
   const order = yield* Effect.serviceOption(Consensus)
-  if (order._tag === "None") return { mailbox: yield* makeMailbox(own), fresh: Effect.void, isAlone: true }
+  if (order._tag === "None")
+    return { mailbox: yield* makeMailbox(own), fresh: Effect.void, isAlone: true, knowsLeader: () => true }
   const { patienceMs, compactEvery } = options
   const ordered = makeOrderedMailbox({
     ...own,
@@ -133,5 +138,6 @@ const doorOf = Effect.fnUntraced(function* (
     ...(compactEvery === undefined ? {} : { compactEvery }),
     leads
   })
-  return { ...(yield* Effect.provideService(ordered, Consensus, order.value)), isAlone: false }
+  const door = yield* Effect.provideService(ordered, Consensus, order.value)
+  return { ...door, isAlone: false, knowsLeader: () => order.value.status().leader !== null }
 })

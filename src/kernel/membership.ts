@@ -106,6 +106,47 @@ export const reconcile = Effect.fnUntraced(function* (
 
 export type Say = (said: Said | Machines) => Effect.Effect<void, { readonly message: string }>
 
+/**
+ * Take what a host says. A caller with a command is kept waiting while a group finds a leader; a host has other nodes to ask, of
+ * which one may be on the side of the majority, and is told at once.
+ */
+export const hear = (
+  kernel: Kernel["Service"],
+  node: string,
+  said: Said | Machines
+): Effect.Effect<void, { readonly message: string }> =>
+  Effect.suspend((): Effect.Effect<void, { readonly message: string }> => {
+    if (!kernel.knowsLeader()) return Effect.fail({ message: "this node hears no leader: ask another one" })
+    if ("machines" in said) return reconcile(kernel, node, said)
+    return Effect.asVoid(kernel.submit(commandOf(node, said)))
+  })
+
+/** Say it to one after the other until one takes it, first to the one that did so last. */
+export const sayToAny = (
+  nodes: () => ReadonlyArray<string>,
+  sayTo: (node: string, said: Said | Machines) => ReturnType<Say>
+): Say => {
+  let last = ""
+  return (said) =>
+    Effect.suspend(() => {
+      const known = nodes()
+      const inTurn = [...known.filter((node) => node === last), ...known.filter((node) => node !== last)]
+      const none: ReturnType<Say> = Effect.fail({ message: "no node with a kernel is known" })
+      return inTurn.reduce(
+        (tried, node) =>
+          tried.pipe(
+            Effect.catch(() =>
+              Effect.tap(
+                sayTo(node, said),
+                Effect.sync(() => (last = node))
+              )
+            )
+          ),
+        none
+      )
+    })
+}
+
 /** Say it to the kernel in this process. */
 export const sayHere = Effect.fn("sayHere")(function* (node: string) {
   const kernel = yield* Kernel

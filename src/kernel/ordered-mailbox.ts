@@ -14,12 +14,12 @@ import { Mailbox } from "./mailbox.ts"
 import type { Considered } from "./mailbox.ts"
 import { decidedOf, loadMark, markSnapshot } from "./ordered.ts"
 import type { Decided, InstallTarget, Mark } from "./ordered.ts"
-import { Consensus } from "./ports/consensus.ts"
-import type { SnapshotPlace, Unavailable } from "./ports/consensus.ts"
+import { Consensus, Unavailable } from "./ports/consensus.ts"
+import type { SnapshotPlace } from "./ports/consensus.ts"
 import { EventStore, StoreFailure } from "./ports/event-store.ts"
 import type { Head } from "./ports/event-store.ts"
 import type { CommandRefused, UnknownKind } from "./refusals.ts"
-import { Proposals, sweepEveryMs } from "./proposals.ts"
+import { patienceDefaultMs, Proposals, sweepEveryMs } from "./proposals.ts"
 import type { OrderedOptions, Parts } from "./proposals.ts"
 import { load } from "./replay.ts"
 import { takeTurn } from "./turn.ts"
@@ -270,17 +270,27 @@ class Applying {
     this.#reached(false)
   })
 
+  /** One that was removed after it asked, and one that fetches a journal, may be behind for ever: within the patience of a caller. */
   readonly fresh = Effect.fnUntraced(function* (this: Applying): Effect.fn.Return<void, Unavailable> {
     const index = yield* this.#parts.order.readIndex
-    yield* Effect.callback<void>((resume) => {
-      if (index <= this.#place.index) return resume(Effect.void)
+    if (index <= this.#place.index) return
+    const { node, patienceMs = patienceDefaultMs } = this.#parts.options
+    const orElse = () => {
+      const reason = `it has applied ${this.#place.index}, and ${index} is needed, for ${patienceMs} ms`
+      return Effect.fail(new Unavailable({ node, mayHappen: false, reason }))
+    }
+    yield* this.#reaches(index).pipe(Effect.timeoutOrElse({ duration: patienceMs, orElse }))
+  })
+
+  #reaches(index: number): Effect.Effect<void> {
+    return Effect.callback<void>((resume) => {
       const reader = { index, resume: () => resume(Effect.void) }
       this.#readers.push(reader)
       return Effect.sync(() => {
         this.#readers = this.#readers.filter((one) => one !== reader)
       })
     })
-  })
+  }
 }
 
 /** What the actors are now, as far as this node has applied. */

@@ -26,7 +26,7 @@ export interface OrderedOptions extends MailboxOptions {
   readonly leads: (isLeading: boolean) => void
 }
 
-const patienceDefaultMs = 10_000
+export const patienceDefaultMs = 10_000
 export const sweepEveryMs = 100
 const waitingDefault_max = 10_000
 /** Inputs of one proposal, and so many characters of them; one that is longer goes alone. */

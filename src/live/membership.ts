@@ -5,8 +5,7 @@
 import { Clock, Effect, Option, Schema, Stream } from "effect"
 import type { Fencer } from "../kernel/fencing.ts"
 import { Kernel } from "../kernel/kernel.ts"
-import { commandOf, Machines, reconcile, Said, watchMs } from "../kernel/membership.ts"
-import type { Say } from "../kernel/membership.ts"
+import { commandOf, hear, Machines, Said, sayToAny, watchMs } from "../kernel/membership.ts"
 import { Consensus } from "../kernel/ports/consensus.ts"
 import { HandlerFailed, Link } from "../kernel/ports/link.ts"
 
@@ -33,14 +32,14 @@ export const serveMembership = Effect.fn("serveMembership")(function* () {
         const said = yield* decode(payload)
         const refusal = mayNotSay(peer, said)
         if (refusal !== null) return yield* new HandlerFailed({ reason: refusal })
-        yield* "machines" in said ? reconcile(kernel, peer, said) : kernel.submit(commandOf(peer, said))
+        yield* hear(kernel, peer, said)
         return { accepted: true }
       }).pipe(Effect.mapError((error) => new HandlerFailed({ reason: error.message.slice(0, 2000) })))
     )
   )
 })
 
-/** Say it over the link to a node with a kernel: to the first of them that takes it. */
+/** Say it over the links to nodes with a kernel. */
 export const sayOver = Effect.fn("sayOver")(function* (kernels: () => ReadonlyArray<string>) {
   const link = yield* Link
   const sayTo = (node: string, said: Said | Machines) =>
@@ -48,15 +47,7 @@ export const sayOver = Effect.fn("sayOver")(function* (kernels: () => ReadonlyAr
       Stream.runDrain,
       Effect.mapError((error) => ({ message: `${error.code}: ${error.reason}` }))
     )
-  const say: Say = (said) =>
-    Effect.suspend(() => {
-      const [first = "", ...others] = kernels()
-      return others.reduce(
-        (tried, node) => tried.pipe(Effect.catch(() => sayTo(node, said))),
-        sayTo(first, said)
-      )
-    })
-  return say
+  return sayToAny(kernels, sayTo)
 })
 
 const saidAtOnce = 16

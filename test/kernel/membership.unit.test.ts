@@ -10,7 +10,7 @@ import { simTransport } from "../../simulations/world/transport.ts"
 import { VmSpec } from "../../src/events/vm.ts"
 import { HostAgent } from "../../src/kernel/agent.ts"
 import type { Kernel } from "../../src/kernel/kernel.ts"
-import { reconcile, takePart } from "../../src/kernel/membership.ts"
+import { hear, reconcile, sayToAny, takePart } from "../../src/kernel/membership.ts"
 import type { Say } from "../../src/kernel/membership.ts"
 import { Hypervisor } from "../../src/kernel/ports/hypervisor.ts"
 import { Unavailable } from "../../src/kernel/ports/consensus.ts"
@@ -25,7 +25,11 @@ const world = () => {
 const actor = (stream: string, context: object) => [stream, { stream, chart: { context } }] as const
 
 /** A kernel whose machine `web` is on host `a`, and which refuses with each of these before it accepts. */
-function kernelOf(refusals: ReadonlyArray<SubmitError>, fresh: Kernel["Service"]["fresh"] = Effect.void) {
+function kernelOf(
+  refusals: ReadonlyArray<SubmitError>,
+  fresh: Kernel["Service"]["fresh"] = Effect.void,
+  isLed = true
+) {
   const told: Array<string> = []
   const left = [...refusals]
   const residents = new Map<string, unknown>([
@@ -35,6 +39,7 @@ function kernelOf(refusals: ReadonlyArray<SubmitError>, fresh: Kernel["Service"]
   ])
   const kernel = {
     fresh,
+    knowsLeader: () => isLed,
     resident: () => residents,
     submit: ({ stream, message }: { stream: string; message: { type: string; state?: string } }) =>
       Effect.suspend(() => {
@@ -62,6 +67,36 @@ test("a node of a group that can't know whether it is behind compares nothing, s
   const said = reconcile(kernel, "a", { host: "a", machines: [{ vm: "web", state: "defined" }] })
   assert.equal(world().run(Effect.flip(said), 1000), behind)
   assert.deepEqual(told, [])
+})
+
+test("a node that hears no leader says so at once, and the host asks another one, and that one first from then on", () => {
+  const asked: Array<string> = []
+  const kernels = new Map([
+    ["n0", kernelOf([], Effect.never, false).kernel],
+    ["n1", kernelOf([overloaded]).kernel],
+    ["n2", kernelOf([]).kernel]
+  ])
+  let known = [...kernels.keys()]
+  const say = sayToAny(
+    () => known,
+    (node, said) =>
+      Effect.suspend(() => {
+        asked.push(node)
+        return hear(kernels.get(node) as Kernel["Service"], "a", said)
+      })
+  )
+  const runtime = world()
+  const machines = { host: "a", machines: [{ vm: "web", state: "defined" as const }] }
+  const ended = { type: "vm.reportEnded" as const, host: "a", reason: "it crashed" }
+  runtime.run(say({ stream: "vm/web", id: "1", message: ended as never }), 1)
+  assert.deepEqual(asked.splice(0), ["n0", "n1", "n2"])
+  runtime.run(say(machines), 1)
+  assert.deepEqual(asked.splice(0), ["n2"])
+  known = ["n0"]
+  const { message } = runtime.run(Effect.flip(say(machines)), 1) as { readonly message: string }
+  assert.match(message, /hears no leader/)
+  known = []
+  assert.match(runtime.run(Effect.flip(say(machines)), 1).message, /no node with a kernel is known/)
 })
 
 test("a machine that is busy when its host is back hears of it later, as one that was not heard (seeds 94 and 358)", () => {

@@ -40,6 +40,8 @@ class Node {
   readonly proposed: Array<{ readonly data: string; readonly told: (proposed: Proposed) => void }> = []
   term = 1
   role: GroupStatus["role"] = "follower"
+  /** What the leader says that a read has to have seen. */
+  readable = 0
   waiting_max = 1000
   /** By whom its facts are given. */
   others = new Map<string, Node>()
@@ -63,7 +65,7 @@ class Node {
         this.proposed.push({ data, told })
         return this.term
       },
-      readIndex: Effect.succeed(0),
+      readIndex: Effect.sync(() => this.readable),
       status: () => {
         const { term, role } = this
         return { node: "n0", role, term, leader: null, commit: 0, last: 0, base: 0, members: nobody }
@@ -296,6 +298,22 @@ test("a refusal is not the last word while a copy is under way again", async () 
   await sleep(60)
   assert.equal(node.proposed.length, 3)
   await node.stop()
+})
+
+test("a read waits until what was decided before it is applied, and not for ever where that never comes (seed 500044)", async () => {
+  const node = new Node()
+  await node.start()
+  node.readable = 1
+  const read = () => Effect.runPromise(Effect.result(node.ordered.fresh))
+  const early = read()
+  await node.decide(entry(1, 1, 1000, input("a", "1", "lamp.switch")))
+  assert.equal((await early)._tag, "Success")
+  // It was removed after it had asked: what was decided later reaches it no more.
+  node.readable = 5
+  const never = await read()
+  assert.ok(never._tag === "Failure" && never.failure._tag === "Unavailable")
+  assert.match(never.failure.reason, /it has applied 1, and 5 is needed, for 200 ms/)
+  assert.equal(never.failure.mayHappen, false)
 })
 
 test("what actors say is placed by the node that leads, and forwarded by none", async () => {

@@ -42,6 +42,7 @@ export function messageText(message: RaftMessage): string {
       return `snapshot ${term} of ${place(index, indexTerm)} at ${offset} "${data}"${last ? " end" : ""} round ${round}`
     }
     case "snapshotReceived":
+      if (message.index === 0) return `snapshotReceived ${term} writes round ${message.round}`
       return `snapshotReceived ${term} of ${message.index} wants ${message.offset} round ${message.round}`
     case "timeoutNow":
       return `timeoutNow ${term}`

@@ -113,6 +113,8 @@ export function onSnapshot(step: Step, from: string, message: RaftMessageOf<"sna
   const { index, indexTerm, round } = message
   if (index > step.now.commit && step.log.termAt(index) === indexTerm) commitTo(step, index)
   if (index <= step.now.commit) return accept(step, from, step.now.commit, round)
+  // It may take long: meanwhile the leader must not think that nobody hears it.
+  step.send(from, { type: "snapshotReceived", term: step.term, index: 0, offset: 0, round })
   step.ask({ port: "snapshots", op: "write", from, message })
 }
 
