@@ -35,6 +35,10 @@ else {
     assert.equal(run(10_359).violation, null)
   })
 
+  test("seed 500044: a read at a node that was removed after it had asked ends", () => {
+    assert.equal(run(500_044).violation, null)
+  })
+
   test("a seed is the same life, again, after others, and in another process", () => {
     const first = verdicts[2]?.hash
     assert.equal(run(3).hash, first)
