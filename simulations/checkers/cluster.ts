@@ -10,7 +10,7 @@ import { durability } from "./durability.ts"
 import { ElectionSafety } from "./election-safety.ts"
 import { Group } from "./group.ts"
 import type { GroupMember } from "./group.ts"
-import { leaderCompleteness } from "./leader-completeness.ts"
+import { LeaderCompleteness } from "./leader-completeness.ts"
 import { logMatching, membersOfLog, termsOfLog } from "./log-matching.ts"
 import { Monotone } from "./monotone.ts"
 import { Violation } from "./violation.ts"
@@ -22,6 +22,7 @@ export class ClusterChecker {
   readonly group: Group
   readonly #monotone: Monotone
   readonly #elections: ElectionSafety
+  readonly #completeness = new LeaderCompleteness()
   readonly #seen = new Map<string, { life: number; term: number; role: string }>()
   /** By index, as the first who was told of it was. */
   readonly #decided = new Map<number, Entry>()
@@ -39,11 +40,10 @@ export class ClusterChecker {
     return this.#last
   }
 
-  readonly #entries = { decided: 0, at: (index: number) => this.#decided.get(index) }
-
   stepped(member: GroupMember & { readonly held: number }): void {
     const { id, role, context, life, held } = member
     this.#monotone.stepped(member)
+    this.#completeness.stepped(member)
     termsOfLog(member)
     if (held > held_max) throw new Violation("bounded", `${id} holds ${held} requests`)
     const seen = this.#seen.get(id) ?? { life: 0, term: 0, role: "follower" }
@@ -55,7 +55,7 @@ export class ClusterChecker {
     this.elections++
     membersOfLog(member)
     this.#elections.elected(member)
-    leaderCompleteness(member, { ...this.#entries, decided: this.#last })
+    this.#completeness.elected(member)
   }
 
   sent(member: GroupMember, message: RaftMessage): void {

@@ -9,7 +9,7 @@ import { durability } from "./durability.ts"
 import { ElectionSafety } from "./election-safety.ts"
 import { ExactlyOnce } from "./exactly-once.ts"
 import { Group } from "./group.ts"
-import { leaderCompleteness } from "./leader-completeness.ts"
+import { LeaderCompleteness } from "./leader-completeness.ts"
 import { logMatching, matched, membersOfLog, termsOfLog } from "./log-matching.ts"
 import { Monotone } from "./monotone.ts"
 import { promised, readable } from "./reads.ts"
@@ -27,6 +27,7 @@ export class RaftChecker implements Watcher {
   readonly #journal = new Journal()
   readonly #monotone: Monotone
   readonly #elections: ElectionSafety
+  readonly #completeness = new LeaderCompleteness()
   readonly #effects = new ExactlyOnce()
   readonly #seen = new Map<string, Seen>()
   /** What the member that steps was given. */
@@ -66,6 +67,7 @@ export class RaftChecker implements Watcher {
   stepped(member: Member): void {
     const { id, role, context, life } = member
     this.#monotone.stepped(member)
+    this.#completeness.stepped(member)
     bounded(member)
     termsOfLog(member)
     if (this.#input !== null) matched(this.group, member, this.#input)
@@ -82,7 +84,7 @@ export class RaftChecker implements Watcher {
     this.elections++
     membersOfLog(member)
     this.#elections.elected(member)
-    leaderCompleteness(member, this.#journal)
+    this.#completeness.elected(member)
     this.#onElected(id)
   }
 

@@ -93,6 +93,10 @@ function wantedPairs(): ReadonlyArray<string> {
   return [...anyone.filter((pair) => pair !== "leader append"), ...some]
 }
 
+test("seed 2409: who was elected in an old term, and hears of it late, need not have what a later term decided", () => {
+  assert.equal(run(2409).violation, null)
+})
+
 test("a seed is the same life, again, after others, and in another thread", async () => {
   const first = run(3)
   for (let seed = 100; seed < 110; seed++) run(seed)
