@@ -31,6 +31,7 @@ import { joinGroup, linkMembers, serveJoining, serveKernelNodes } from "../live/
 import { consolesLayer, serveConsoles } from "../live/consoles.ts"
 import * as digest from "../live/digest.ts"
 import * as eventStore from "../live/event-store.ts"
+import { addressesIn } from "../live/link/address.ts"
 import { Endpoint } from "../live/link/endpoint.ts"
 import { askForLease, serveLeases } from "../live/leases.ts"
 import { serveMembership, serveRegistering, watchHosts } from "../live/membership.ts"
@@ -155,7 +156,7 @@ const consensus = (parts: Parts) =>
         node: parts.resolved.nodeId,
         folder: join(parts.resolved.dataDir, "consensus"),
         address: advertised(parts, endpoint.address),
-        seeds: parts.config.cluster.join === "" ? [] : [parts.config.cluster.join],
+        seeds: addressesIn(parts.config.cluster.join),
         settings: raftSettings(parts),
         protocol: raftProtocol
       })
@@ -243,9 +244,9 @@ const joinAt = Effect.fnUntraced(function* (parts: Parts) {
   const link = yield* Link
   // What the log has is known at once, what the others have decided meanwhile is not.
   if (order.status().members.voters.length > 0) return
-  const { name } = yield* seedOf(parts)
+  const { name, address } = yield* seedOf(parts)
   // For the time before it is known as a member.
-  yield* Effect.ignore(link.connect(name, parts.config.cluster.join))
+  yield* Effect.ignore(link.connect(name, address))
   yield* joinGroup(name)
 })
 

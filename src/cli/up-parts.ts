@@ -1,11 +1,12 @@
 /** What the parts of `up` share: how a component is said, and who the node is. */
 import { Context, Effect, Layer } from "effect"
 import type { Phase } from "../events/node.ts"
+import type { LinkError } from "../kernel/ports/link.ts"
 import type { NodeIdentity } from "../live/ca.ts"
 import type { HeldKey } from "../live/ca/held-key.ts"
 import type { Component } from "../live/components.ts"
 import type { Loaded } from "../live/config.ts"
-import { parseAddress } from "../live/link/address.ts"
+import { addressesIn, parseAddress } from "../live/link/address.ts"
 import { Endpoint, protocols } from "../live/link/endpoint.ts"
 
 /** Who this node is to others, and the authority's key, which a voter has or gets. */
@@ -15,7 +16,7 @@ export class Identity extends Context.Service<
 >()("novacron/cli/Identity") {}
 
 /** The node with the kernel, and where its link is; null where that is this node. */
-export class KernelNode extends Context.Service<KernelNode, { readonly name: string } | null>()(
+export class KernelNode extends Context.Service<KernelNode, KernelNodeAt | null>()(
   "novacron/cli/KernelNode"
 ) {}
 
@@ -45,12 +46,40 @@ export const registration = Effect.fnUntraced(function* (parts: Parts) {
   }
 })
 
-/** The name of the node at this address: told by the address itself, or by the certificate that it shows. */
-export const kernelNodeAt = Effect.fnUntraced(function* (address: string) {
-  const named = parseAddress(address)?.node
-  if (named) return { name: named }
+/** A node with a kernel, at one of the addresses of `cluster.join`. */
+export interface KernelNodeAt {
+  readonly name: string
+  readonly address: string
+}
+
+const namedIn = (addresses: ReadonlyArray<string>): KernelNodeAt | null => {
+  for (const address of addresses) {
+    const name = parseAddress(address)?.node
+    if (name) return { name, address }
+  }
+  return null
+}
+
+/**
+ * The first of these that answers, by the name in the certificate that it shows; where none does, the first whose address tells its
+ * name. One that is alone and tells it is not asked.
+ */
+export const kernelNodeAt = Effect.fnUntraced(function* (
+  join: string
+): Effect.fn.Return<KernelNodeAt, LinkError, Endpoint> {
+  const addresses = addressesIn(join)
+  const named = namedIn(addresses)
+  if (named !== null && addresses.length === 1) return named
   const endpoint = yield* Endpoint
-  const { socket, peer } = yield* endpoint.dial(address, protocols.link, null)
-  socket.destroy()
-  return { name: peer }
+  const at = (address: string) =>
+    Effect.map(
+      endpoint.dial(address, protocols.link, parseAddress(address)?.node ?? null),
+      ({ socket, peer }): KernelNodeAt => {
+        socket.destroy()
+        return { name: peer, address }
+      }
+    )
+  const [first = "", ...others] = addresses
+  const found = others.reduce((tried, address) => tried.pipe(Effect.catch(() => at(address))), at(first))
+  return yield* named === null ? found : Effect.orElseSucceed(found, () => named)
 })

@@ -30,6 +30,7 @@ import { serveConsoles } from "../live/consoles.ts"
 import { qemuLayer } from "../live/hypervisor/qemu.ts"
 import { followKernels, rememberedKernels } from "../live/kernel-nodes.ts"
 import { linkLayer } from "../live/link.ts"
+import { addressesIn } from "../live/link/address.ts"
 import { Endpoint } from "../live/link/endpoint.ts"
 import { askForLease } from "../live/leases.ts"
 import { sayOver, serveRegistering } from "../live/membership.ts"
@@ -220,14 +221,15 @@ function simulated(fleet: Fleet, count: number): ReadonlyArray<Component> {
 
 /** The node without a kernel: it dials the one that has it, and does what that one asks. */
 function joined({ config, resolved }: Loaded): ReadonlyArray<Component> {
-  const address = config.cluster.join
   const kernelsPath = join(resolved.dataDir, "kernel-nodes.json")
   // Whom it joined may be gone for good; the others are remembered.
-  const found = kernelNodeAt(address).pipe(
+  const found = kernelNodeAt(config.cluster.join).pipe(
     Effect.catch((error) =>
       Effect.suspend(() => {
         const [known] = rememberedKernels(kernelsPath)
-        return known === undefined ? Effect.fail(error) : Effect.succeed({ name: known.node })
+        return known === undefined
+          ? Effect.fail(error)
+          : Effect.succeed({ name: known.node, address: known.address })
       })
     )
   )
@@ -241,7 +243,7 @@ function joined({ config, resolved }: Loaded): ReadonlyArray<Component> {
         Effect.gen(function* () {
           const kernelNode = yield* KernelNode
           if (kernelNode === null) return
-          const first = { node: kernelNode.name, address }
+          const first = { node: kernelNode.name, address: kernelNode.address }
           const kernels = yield* followKernels(first, kernelsPath)
           yield* serveAgent(resolved.nodeId, kernels.names)
           yield* serveConsoles(kernels.names)
@@ -282,7 +284,7 @@ const identityOf = Effect.fnUntraced(function* (
   if (cluster.join !== "") {
     if (known._tag === "Success") return { node: known.success, key }
     const identity = yield* readJoinToken(cluster.join_token_file).pipe(
-      Effect.flatMap((token) => joinCluster(cluster.join, token.trim(), node)),
+      Effect.flatMap((token) => joinCluster(addressesIn(cluster.join), token.trim(), node)),
       Effect.mapError((error) => damageOf(known.failure) ?? error)
     )
     yield* saveIdentity(folder, identity)

@@ -117,7 +117,7 @@ test("a token that is used at two voters at once lets one node in", async () => 
     const token = await joinToken(cluster.node("n3"), `any-${round}`)
     const open = await tokenForAny("n2")
     const join = (node: string, name: string, text: string) =>
-      Effect.runPromise(Effect.result(joinCluster(cluster.node(node).linkAddress, text, name)))
+      Effect.runPromise(Effect.result(joinCluster([cluster.node(node).linkAddress], text, name)))
     const both = await Promise.all([join("n2", `a-${round}`, open), join("n4", `b-${round}`, open)])
     const reasons = both.map((one) => (one._tag === "Success" ? "in" : one.failure.reason)).sort()
     assert.equal(reasons[0], "in", reasons.join("; "))
@@ -289,7 +289,7 @@ test("the folder of an earlier release: its tokens and names are taken over when
     await writeFile(join(old, "nodes", "taken.json"), JSON.stringify(held))
     const node = await startNode({ name: "old", folder, imageDir: join(folder, "images") })
     const enter = (secret: string, name: string) =>
-      Effect.runPromise(Effect.result(joinCluster(node.linkAddress, tokenText(secret, ca.hash), name)))
+      Effect.runPromise(Effect.result(joinCluster([node.linkAddress], tokenText(secret, ca.hash), name)))
     const used = await enter(secrets[1] ?? "", "fresh")
     assert.match(used._tag === "Failure" ? used.failure.reason : "", /used already/)
     const taken = await enter(secrets[0] ?? "", "taken")

@@ -80,7 +80,10 @@ export class Cluster {
     // Whoever is up makes the token and lets it in.
     const seed = this.nodes.has(this.#founder) ? this.#founder : ([...this.nodes.keys()][0] ?? this.#founder)
     const token = isFounder || isKnown ? "used" : (given ?? (await joinToken(this.node(seed), name, votes)))
-    const address = `${seed}@127.0.0.1:${this.#ports.get(seed)}`
+    // As an operator leaves it: the founder is named first, also when it is gone.
+    const address = [...new Set([this.#founder, seed])]
+      .map((node) => `${node}@127.0.0.1:${this.#ports.get(node)}`)
+      .join()
     const node = await startNode({
       name,
       folder: this.folder,

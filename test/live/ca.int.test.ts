@@ -287,14 +287,42 @@ test(
     Effect.gen(function* () {
       const { ca, endpoint, makeToken } = yield* startAuthorityNode
       const token = (yield* makeToken()).text
-      const identity = yield* joinCluster(endpoint.address, token, "node-a")
+      const identity = yield* joinCluster([endpoint.address], token, "node-a")
       assert.equal(identity.node, "node-a")
       assert.equal(identity.ca, ca.certificate)
-      const again = yield* Effect.flip(joinCluster(endpoint.address, token, "node-b"))
+      const again = yield* Effect.flip(joinCluster([endpoint.address], token, "node-b"))
       assert.equal(again.code, "token-refused")
-      assert.equal((yield* Effect.flip(joinCluster("127.0.0.1:1", token, "node-b"))).code, "unreachable")
-      assert.equal((yield* Effect.flip(joinCluster(endpoint.address, "nct1.x.y", "node-b"))).code, "invalid")
-      assert.equal((yield* Effect.flip(joinCluster(endpoint.address, token, "Node B"))).code, "invalid")
+      assert.equal((yield* Effect.flip(joinCluster(["127.0.0.1:1"], token, "node-b"))).code, "unreachable")
+      assert.equal(
+        (yield* Effect.flip(joinCluster([endpoint.address], "nct1.x.y", "node-b"))).code,
+        "invalid"
+      )
+      assert.equal((yield* Effect.flip(joinCluster([endpoint.address], token, "Node B"))).code, "invalid")
+    })
+  )
+)
+
+test(
+  "of several addresses the first is joined that has the authority's key; what was wrong at each is told",
+  { timeout: 20_000 },
+  run(
+    Effect.gen(function* () {
+      const { ca, endpoint, makeToken } = yield* startAuthorityNode
+      // A host of the cluster that has no key, and nobody.
+      const { endpoint: keyless, context } = yield* startEndpoint(ca, "node-keyless")
+      const { register } = yield* startRegister(ca)
+      yield* Effect.provide(serveJoins({ key: { authority: null }, register }), context)
+      const before = ["127.0.0.1:1", keyless.address]
+      const token = (yield* makeToken()).text
+      const nowhere = yield* Effect.flip(joinCluster(before, token, "node-a"))
+      assert.equal(nowhere.path, before.join())
+      assert.match(nowhere.reason, /^127\.0\.0\.1:1: .*ECONNREFUSED.*; 127\.0\.0\.1:\d+: .*ask another voter/)
+      const identity = yield* joinCluster([...before, endpoint.address], token, "node-a")
+      assert.equal(identity.node, "node-a")
+      // A token that is refused is shown to nobody else.
+      const again = yield* Effect.flip(joinCluster([endpoint.address, "127.0.0.1:1"], token, "node-b"))
+      assert.equal(again.code, "token-refused")
+      assert.equal(again.path, endpoint.address)
     })
   )
 )
@@ -318,7 +346,7 @@ test(
         const { endpoint, context } = yield* startEndpoint(other, name)
         yield* Effect.provide(serveJoins({ key: { authority }, register: watching }), context)
         const { text } = yield* makeToken()
-        const error = yield* Effect.flip(joinCluster(endpoint.address, text, "node-a"))
+        const error = yield* Effect.flip(joinCluster([endpoint.address], text, "node-a"))
         assert.equal(error.code, "token-refused")
       }
       assert.equal(shown, 0)

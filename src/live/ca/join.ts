@@ -18,6 +18,7 @@ import { X509Certificate } from "node:crypto"
 import { connect as tlsConnect } from "node:tls"
 import type { TLSSocket } from "node:tls"
 import { Effect, FiberSet, Schema, Stream } from "effect"
+import type { Scope } from "effect"
 import { Name } from "../../events/fields.ts"
 import { JoinAnswer, JoinHello, JoinRequest, Refusal } from "../../events/link.ts"
 import { HandlerFailed, Link } from "../../kernel/ports/link.ts"
@@ -90,9 +91,12 @@ const serveJoin = Effect.fn("ca.serveJoin")(function* (socket: TLSSocket, { key,
   )
 })
 
-/** Join the cluster at `address` (`host:port`) as `node`, once, with a token's text. Nothing is stored yet. */
+/**
+ * Join the cluster as `node`, once, with a token's text: at the first of these addresses (`host:port`) where somebody shows that it has the
+ * authority's key. The token is shown to that one only. Nothing is stored yet.
+ */
 export const joinCluster = Effect.fn("ca.joinCluster")(function* (
-  address: string,
+  addresses: ReadonlyArray<string>,
   token: string,
   node: string
 ) {
@@ -106,37 +110,66 @@ export const joinCluster = Effect.fn("ca.joinCluster")(function* (
     return yield* new CaError({ code: "invalid", path: "node", reason })
   }
   return yield* Effect.scoped(
-    Effect.flatMap(dialForJoin(address), (socket) => join(socket, address, parsed, node))
-  ).pipe(
-    Effect.mapError((error) =>
-      error instanceof CaError ? error : new CaError({ code: "failed", path: address, reason: error.reason })
-    )
+    Effect.flatMap(dialAuthority(addresses, parsed), (reached) => join(reached, parsed, node))
   )
 })
 
-const join = Effect.fn("ca.joinSession")(function* (
-  socket: TLSSocket,
-  address: string,
-  token: { readonly secret: string; readonly caHash: string },
-  node: string
-) {
-  const hello = yield* receiveHello(socket, address)
-  if (!isPinned(hello.ca, token.caHash) || !provesSession(hello, socket)) {
+type Token = NonNullable<ReturnType<typeof parseToken>>
+
+/** Who has shown that it has the authority's key. */
+interface Reached {
+  readonly address: string
+  readonly socket: TLSSocket
+  readonly hello: typeof JoinHello.Type
+}
+
+const caErrorAt =
+  (address: string) =>
+  <A, R>(work: Effect.Effect<A, { readonly reason: string }, R>): Effect.Effect<A, CaError, R> =>
+    Effect.mapError(work, (error) =>
+      error instanceof CaError ? error : new CaError({ code: "failed", path: address, reason: error.reason })
+    )
+
+/** At the first of these addresses where it is. */
+const dialAuthority = Effect.fnUntraced(function* (
+  addresses: ReadonlyArray<string>,
+  { caHash }: Token
+): Effect.fn.Return<Reached, CaError, Scope.Scope> {
+  const dial = Effect.fnUntraced(function* (address: string) {
+    const socket = yield* dialForJoin(address)
+    const hello = yield* receiveHello(socket, address)
+    if (isPinned(hello.ca, caHash) && provesSession(hello, socket)) return { address, socket, hello }
     const reason = "the other side is not the authority that made the token; the token was not shown to it"
     return yield* new CaError({ code: "token-refused", path: address, reason })
+  })
+  const failures: Array<CaError> = []
+  for (const address of addresses) {
+    const reached = yield* Effect.result(dial(address).pipe(caErrorAt(address)))
+    if (reached._tag === "Success") return reached.success
+    failures.push(reached.failure)
   }
-  const keys = generateKeys()
-  const request = signingRequest(keys, node).toString("base64")
-  const message: typeof JoinRequest.Type = { secret: token.secret, node, request }
-  socket.write(encodeJson(frameType.open, 0, message))
-  const frame = yield* receiveFrame(socket, decisionTimeoutMs)
-  if (frame.type === frameType.refuse) {
-    const refusal = yield* decode(Refusal, frameType.refuse, frame)
-    return yield* new CaError({ code: "token-refused", path: address, reason: refusal.reason })
-  }
-  const answer = yield* decode(JoinAnswer, frameType.opened, frame)
-  return yield* acceptCertificate(node, keys, answer.certificate, hello.ca)
+  const [only] = failures
+  if (only !== undefined && failures.length === 1) return yield* only
+  const reason = failures.map((failure) => `${failure.path}: ${failure.reason}`).join("; ")
+  return yield* new CaError({ code: failures.at(-1)?.code ?? "failed", path: addresses.join(), reason })
 })
+
+const join = Effect.fn("ca.joinSession")(
+  function* ({ address, socket, hello }: Reached, token: Token, node: string) {
+    const keys = generateKeys()
+    const request = signingRequest(keys, node).toString("base64")
+    const message: typeof JoinRequest.Type = { secret: token.secret, node, request }
+    socket.write(encodeJson(frameType.open, 0, message))
+    const frame = yield* receiveFrame(socket, decisionTimeoutMs)
+    if (frame.type === frameType.refuse) {
+      const refusal = yield* decode(Refusal, frameType.refuse, frame)
+      return yield* new CaError({ code: "token-refused", path: address, reason: refusal.reason })
+    }
+    const answer = yield* decode(JoinAnswer, frameType.opened, frame)
+    return yield* acceptCertificate(node, keys, answer.certificate, hello.ca)
+  },
+  (work, { address }) => caErrorAt(address)(work)
+)
 
 const receiveHello = Effect.fnUntraced(function* (socket: TLSSocket, address: string) {
   const frame = yield* receiveFrame(socket, answerTimeoutMs)

@@ -156,7 +156,9 @@ export const keys = {
   "api.tls_certificate": path("", 'PEM file with the certificate chain of the API; "" for none.'),
   "api.tls_key": path("", 'PEM file with the key of that certificate; "" for none.'),
 
-  "cluster.join": endpoint('Node to join, by its link\'s address; "" starts a cluster of its own.'),
+  "cluster.join": endpoints(
+    'Nodes with a kernel by their links\' addresses, of which one that answers is joined; "" starts a cluster of its own.'
+  ),
   "cluster.join_token_file": path("", "File with the join token that the other node gave out."),
   "cluster.voter": boolean(
     false,

@@ -5,6 +5,9 @@ export interface AgentAddress {
   readonly port: number
 }
 
+/** Of a text with commas between, as `cluster.join` has it. */
+export const addressesIn = (text: string): ReadonlyArray<string> => (text === "" ? [] : text.split(","))
+
 /** The parts of an address; null when the text is none. */
 export function parseAddress(text: string): AgentAddress | null {
   const parts = /^(?:([a-z0-9-]{1,63})@)?(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]{1,253})):(\d{1,5})$/.exec(
