@@ -1,13 +1,13 @@
 /** What a node with a kernel does for the certificates of the cluster: it lets nodes in, renews, and has the key or gets it. */
 import { join } from "node:path"
 import { Effect } from "effect"
-import { authorityStream } from "../events/authority.ts"
 import type { AuthorityState } from "../events/authority.ts"
 import { Kernel } from "../kernel/kernel.ts"
 import { Consensus } from "../kernel/ports/consensus.ts"
 import { Link } from "../kernel/ports/link.ts"
 import { authorityHash } from "../live/ca/held-key.ts"
 import { renewHandler, renewIdentity, renewKind, serveJoins } from "../live/ca/join.ts"
+import { revokedBy, serveRevoked } from "../live/ca/revoked.ts"
 import { fetchKey, giveUpKey, serveKey } from "../live/ca/key-handover.ts"
 import { readLegacy, setLegacyAside } from "../live/ca/legacy.ts"
 import { Register } from "../live/ca/register.ts"
@@ -60,8 +60,7 @@ const refuseRevoked = Effect.gen(function* () {
   const endpoint = yield* Endpoint
   let seen: AuthorityState["revoked"] = {}
   for (;;) {
-    const actor = kernel.resident().get(authorityStream)
-    const revoked = (actor?.chart.context as AuthorityState | undefined)?.revoked ?? seen
+    const revoked = revokedBy(kernel) ?? seen
     if (revoked !== seen) {
       seen = revoked
       yield* endpoint.refuse(new Set(Object.keys(revoked)))
@@ -99,6 +98,7 @@ export const serveAuthority = Effect.fnUntraced(function* ({ config, resolved }:
   yield* link.serve(renewKind, renewHandler({ register }))
   yield* Effect.forkScoped(prepare(register))
   yield* Effect.forkScoped(refuseRevoked)
+  yield* serveRevoked(kernel)
   const directory = config.cluster.voter ? yield* shareKey(register) : null
   const others = () => (directory?.members() ?? []).filter((one) => one !== resolved.nodeId)
   const renewed = keepCertificate(join(resolved.dataDir, "identity"), node, (identity) =>

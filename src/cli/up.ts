@@ -23,6 +23,7 @@ import {
 import type { CaError } from "../live/ca/files.ts"
 import { HeldKey } from "../live/ca/held-key.ts"
 import { joinCluster } from "../live/ca/join.ts"
+import { followRevoked } from "../live/ca/revoked.ts"
 import type { Component } from "../live/components.ts"
 import type { Loaded } from "../live/config.ts"
 import { Directory } from "../live/consensus/directory.ts"
@@ -245,6 +246,7 @@ function joined({ config, resolved }: Loaded): ReadonlyArray<Component> {
           if (kernelNode === null) return
           const first = { node: kernelNode.name, address: kernelNode.address }
           const kernels = yield* followKernels(first, kernelsPath)
+          yield* followRevoked(kernels.names, join(resolved.dataDir, "revoked.json"))
           yield* serveAgent(resolved.nodeId, kernels.names)
           yield* serveConsoles(kernels.names)
           const asked = yield* serveRegistering(kernels.names)

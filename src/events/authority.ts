@@ -15,7 +15,7 @@ export const openTokens_max = 1000
 const tokens_max = 10_000
 /** Names that have a certificate, and certificates that were taken back and have not ended. */
 const names_max = 20_000
-const revoked_max = 20_000
+export const revoked_max = 20_000
 /** Certificates of one name that may still be shown: a renewal whose answer was lost leaves the one before in use. */
 const serials_max = 8
 const lists_max = 500

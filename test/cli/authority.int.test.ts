@@ -234,8 +234,9 @@ test("a voter that was removed learns of it, says so, decides nothing, and gives
   assert.equal(existsSync(keyFile("n3")), false)
 })
 
-test("a certificate that is taken back is cut off by every voter", async () => {
+test("a certificate that is taken back is cut off by every voter, and hosts hear of it", async () => {
   const url = cluster.node("n2").url ?? ""
+  await cluster.add("h2", false)
   const said = await cli(url, tokenFileOf("n2"), "ca", "revoke", "h1", "--reason", "it was stolen", "--wait")
   assert.equal(said.code, 0, said.err)
   const names = await cli(url, tokenFileOf("n2"), "ca", "names", "--plain")
@@ -243,6 +244,13 @@ test("a certificate that is taken back is cut off by every voter", async () => {
   const hosts = () => cluster.call("n2", "GET", "/v1/hosts").then(({ body }) => body)
   await eventually("the loss of h1", hosts, (all) =>
     all.some(({ name, state }: { name: string; state: string }) => name === "h1" && state === "lost")
+  )
+  const { certificate } = await Effect.runPromise(loadIdentity(join(cluster.folder, "h1", "identity")))
+  const { serialNumber } = new X509Certificate(certificate)
+  await eventually(
+    "word of it at h2",
+    () => readFile(join(cluster.folder, "h2", "revoked.json"), "utf8").catch(() => ""),
+    (told) => told.includes(serialNumber)
   )
 })
 
