@@ -54,7 +54,7 @@ export const mutants: ReadonlyArray<Mutant> = [
     edits: [
       edit(
         "elections.ts",
-        "step.kept.vote === from || (step.kept.vote === null && step.now.leader === null)",
+        "(step.kept.vote === null && step.now.leader === null && !isBound(step, message))",
         "true"
       )
     ]
@@ -277,6 +277,27 @@ export const mutants: ReadonlyArray<Mutant> = [
     seed: 23,
     story: "the lease begins with the answer and not with the question",
     edits: [edit("reads.ts", "now.leaseMs = last.sentMs +", "now.leaseMs = step.nowMs +")]
+  },
+  {
+    name: "lease-forgotten-with-the-term",
+    seed: 5671,
+    story:
+      "who has promised a leader to wait votes all the same, once a refusal has told it of the later term (etcd, 3.6, looks at the promise only where the term is new)",
+    edits: [
+      edit("elections.ts", "step.now.leader === null && !isBound(step, message)", "step.now.leader === null")
+    ]
+  },
+  {
+    name: "sent-anew-for-each-refusal",
+    seed: 2802,
+    story: "each of many messages that overtook another has everything sent anew, which makes more of them",
+    edits: [
+      edit(
+        "leading.ts",
+        "message.index <= to.match || message.round <= to.partedRound",
+        "message.index <= to.match"
+      )
+    ]
   },
   {
     name: "lease-in-transfer",

@@ -106,11 +106,19 @@ export function campaign(step: Step, forced: boolean): void {
 export const isIgnored = (step: Step, message: RaftMessageOf<"requestVote">): boolean =>
   !message.forced && isPromised(step)
 
+/**
+ * The term of who asks may be known already, from a refusal, say, and with it no leader. But one of an earlier term that was heard may
+ * still rely on a lease, which a later term does not end.
+ */
+const isBound = (step: Step, message: RaftMessageOf<"requestVote">): boolean =>
+  step.settings.leaseDriftPercent > 0 && isIgnored(step, message)
+
 export function onRequestVote(step: Step, from: string, message: RaftMessageOf<"requestVote">): void {
   const { poll, term } = message
   const isFree = poll
     ? term > step.term
-    : step.kept.vote === from || (step.kept.vote === null && step.now.leader === null)
+    : step.kept.vote === from ||
+      (step.kept.vote === null && step.now.leader === null && !isBound(step, message))
   const isNew = step.log.isUpToDate(message.lastIndex, message.lastTerm)
   const isGranted = isFree && isNew
   if (isGranted && !poll) {

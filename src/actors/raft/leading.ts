@@ -129,14 +129,20 @@ function inflightAfter({ log }: Step, before: Progress, index: number, next: num
     : before.inflightBytes - log.bytes(before.match + 1, index)
 }
 
-/** The logs part before this: look further back. False when the answer is to a message of long ago. */
+/**
+ * The logs part before this: look further back. False when the answer is to a message of before the last time; a loss of what was sent
+ * since then is noticed by the next heartbeat's answer, whose round is later.
+ */
 function partAt(step: Step, id: string, to: Progress, message: RaftMessageOf<"appended">): boolean {
   if (to.state === "snapshot") return false
-  const isStale = to.state === "replicate" ? message.index <= to.match : message.index !== to.next - 1
+  // Of many that are under way each that overtakes another is refused: everything is sent anew once, not once for each of them.
+  const isKnown = message.index <= to.match || message.round <= to.partedRound
+  const isStale = to.state === "replicate" ? isKnown : message.index !== to.next - 1
   if (isStale) return false
   const agreed = step.log.agreeing(message.hintIndex, message.hintTerm).index
   const next = Math.max(to.match, Math.min(message.index - 1, agreed)) + 1
-  update(step, id, { state: "probe", waits: false, next, inflightBytes: 0 })
+  const partedRound = to.state === "replicate" ? step.now.round : to.partedRound
+  update(step, id, { state: "probe", waits: false, next, inflightBytes: 0, partedRound })
   return true
 }
 

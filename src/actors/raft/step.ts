@@ -26,6 +26,8 @@ export interface Progress {
   readonly round: number
   /** The commit index that it was last told. */
   readonly toldCommit: number
+  /** The round in which everything was last sent anew, because something of it had not come. */
+  readonly partedRound: number
   readonly snapshot: { readonly index: number; readonly offset: number } | null
 }
 
@@ -122,6 +124,7 @@ export const fresh = (next: number): Progress => ({
   active: false,
   round: 0,
   toldCommit: 0,
+  partedRound: 0,
   snapshot: null
 })
 
