@@ -6,6 +6,9 @@ import { Schema } from "effect"
 
 const id = Schema.String
 const Ms = Schema.Number
+/** Less, and a run would do nothing else. */
+export const flapMs_min = 1
+const FlapMs = Schema.Number.check(Schema.isGreaterThanOrEqualTo(flapMs_min))
 const lasting = { id, forMs: Ms }
 const Ids = Schema.Array(id)
 /** `from>to`, one way each. */
@@ -17,7 +20,7 @@ export const Fault = Schema.Union([
   /** The process stands still; its clock does not. */
   Schema.Struct({ kind: Schema.tag("pause"), ...lasting }),
   /** `flapMs` is how long the paths are cut, and then open, and then cut; null when they stay cut. */
-  Schema.Struct({ kind: Schema.tag("partition"), paths: Paths, forMs: Ms, flapMs: Schema.NullOr(Ms) }),
+  Schema.Struct({ kind: Schema.tag("partition"), paths: Paths, forMs: Ms, flapMs: Schema.NullOr(FlapMs) }),
   Schema.Struct({ kind: Schema.tag("clog"), paths: Paths, forMs: Ms }),
   /** These take their connection with that one for ended, though it is there. */
   Schema.Struct({ kind: Schema.tag("hangUp"), peer: id, ids: Ids }),

@@ -6,7 +6,7 @@ import type { Network } from "../world/network.ts"
 import { between, partition } from "../world/network.ts"
 import type { Random } from "../world/random.ts"
 import type { Schedule } from "../world/schedule.ts"
-import { rounded } from "./fault.ts"
+import { flapMs_min, rounded } from "./fault.ts"
 import type { Faults } from "./faults.ts"
 import { leaderAmong } from "./member.ts"
 import type { Member } from "./member.ts"
@@ -191,7 +191,9 @@ export class Nemesis {
     if (partitions.length === 0 || this.#network.isCut) return
     const paths = partition(this.#pick(partitions), [...this.#members.keys()], loner, this.#random)
     const forMs = this.#exponential(partitionMeanMs)
-    const flapMs = this.#random.chance(flapping) ? rounded(forMs / this.#random.int(2, 20)) : null
+    const flapMs = this.#random.chance(flapping)
+      ? rounded(Math.max(flapMs_min, forMs / this.#random.int(2, 20)))
+      : null
     this.#faults.inject({ kind: "partition", paths, forMs, flapMs })
   }
 

@@ -234,13 +234,11 @@ export const mutants: ReadonlyArray<Mutant> = [
     ]
   },
   {
-    name: "removed-member-gives-up",
-    seed: 198,
+    name: "asked-and-never-asks",
+    seed: 20_002,
     story:
-      "a member that its own last entry removes never campaigns, though only it has that entry (thesis, 4.2.2)",
-    edits: [
-      edit("elections.ts", "kept.history.slice(Math.max(0, decided)).some", "kept.history.slice(-1).some")
-    ]
+      "a learner, or a member that its own last entry removes, never campaigns, though it is asked for its vote and alone has that entry (thesis, 4.2.2)",
+    edits: [edit("elections.ts", "isVoter(members, now.id) || now.isAsked", "isVoter(members, now.id)")]
   },
   {
     name: "read-without-round",
@@ -298,6 +296,12 @@ export const mutants: ReadonlyArray<Mutant> = [
         "message.index <= to.match"
       )
     ]
+  },
+  {
+    name: "part-anew-for-each-answer",
+    seed: 22_241,
+    story: "each answer of before has earlier parts of a snapshot sent again, which makes more of them",
+    edits: [edit("leading.ts", "    if (round <= to.partedRound) return\n", "")]
   },
   {
     name: "lease-in-transfer",

@@ -97,6 +97,10 @@ test("seed 2409: who was elected in an old term, and hears of it late, need not 
   assert.equal(run(2409).violation, null)
 })
 
+test("seed 16773: a partition that flaps does not do so at one moment for ever", () => {
+  assert.equal(run(16_773).violation, null)
+})
+
 test("a seed is the same life, again, after others, and in another thread", async () => {
   const first = run(3)
   for (let seed = 100; seed < 110; seed++) run(seed)

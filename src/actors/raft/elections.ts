@@ -9,13 +9,10 @@ import { lead } from "./leading.ts"
 import type { Step } from "./step.ts"
 
 /**
- * Learners, and members that were removed, wait to be asked. But while it is not known that their removal was decided,
- * they may be the only ones who have it, and have to see it through (thesis, 4.2.2).
+ * Learners, and members that were removed, wait to be asked. Who is asked counts for somebody: with a newer log it may be the only one
+ * who can be elected, by those who vote by that log, and has to see through what it says (thesis, 4.2.2).
  */
-function mayLead({ kept, now }: Step): boolean {
-  const decided = kept.history.findLastIndex(({ index }) => index <= now.commit)
-  return kept.history.slice(Math.max(0, decided)).some(({ members }) => isVoter(members, now.id))
-}
+const mayLead = ({ members, now }: Step): boolean => isVoter(members, now.id) || now.isAsked
 
 /** The time to campaign has come. */
 export function timeOut(step: Step): void {
@@ -126,7 +123,10 @@ export function onRequestVote(step: Step, from: string, message: RaftMessageOf<"
     step.postpone()
   }
   // This one has what the other lacks: it asks for itself, and at once where it is the only one.
-  if (isFree && !isNew && !isPromised(step) && mayLead(step)) hasten(step, parts.older * rank(step, from))
+  if (isFree && !isNew && !isPromised(step)) {
+    step.now.isAsked = true
+    hasten(step, parts.older * rank(step, from))
+  }
   // Who is granted a poll is answered in the term that it asked about, who is refused learns of ours.
   step.send(from, { type: "vote", term: isGranted ? term : step.term, poll, granted: isGranted })
 }

@@ -9,7 +9,10 @@ export function follow(step: Step, leader: string | null): void {
   if (step.role === "leader") resign(step)
   if (step.role !== "follower") step.become("follower")
   now.leader = leader
-  if (leader !== null) now.lost = null
+  if (leader !== null) {
+    now.lost = null
+    now.isAsked = false
+  }
   now.votes = {}
   step.postpone()
 }

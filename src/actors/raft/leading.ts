@@ -220,8 +220,13 @@ export function onSnapshotReceived(
   if (step.role !== "leader" || to === undefined) return
   update(step, from, { active: true })
   takeRound(step, from, message.round)
-  const { index, offset } = message
+  const { index, offset, round } = message
   if (to.state !== "snapshot" || to.snapshot?.index !== index || to.snapshot.offset === offset) return
+  // One that has lost what came wants earlier parts again; answers of before say the same, and are many where each is followed.
+  if (offset < to.snapshot.offset) {
+    if (round <= to.partedRound) return
+    update(step, from, { partedRound: step.now.round })
+  }
   askForSnapshot(step, from, { ...to, snapshot: { index, offset } })
 }
 

@@ -64,6 +64,8 @@ export interface Volatile {
   /** No vote before: a leader may still rely on a promise of before now. */
   readonly promisedMs: number
   readonly votes: Readonly<Record<string, boolean>>
+  /** Somebody whose log is older asked for this one's vote, and no leader was heard since. */
+  readonly isAsked: boolean
   readonly progress: Readonly<Record<string, Progress>>
   /** Its term and vote are known to be on its disk, so that what a leader sends may overtake its entries. */
   readonly isSure: boolean
@@ -100,6 +102,7 @@ export const initialContext: RaftContext = {
   deadlineMs: Number.POSITIVE_INFINITY,
   promisedMs: 0,
   votes: {},
+  isAsked: false,
   progress: {},
   isSure: false,
   began: 0,
@@ -198,6 +201,7 @@ const volatileOf = (context: Volatile): Draft<Volatile> => ({
   deadlineMs: context.deadlineMs,
   promisedMs: context.promisedMs,
   votes: context.votes,
+  isAsked: context.isAsked,
   progress: context.progress,
   isSure: context.isSure,
   began: context.began,
@@ -228,6 +232,7 @@ export const contextOf = (kept: Durable, now: Volatile): RaftContext => ({
   deadlineMs: now.deadlineMs,
   promisedMs: now.promisedMs,
   votes: now.votes,
+  isAsked: now.isAsked,
   progress: now.progress,
   isSure: now.isSure,
   began: now.began,
