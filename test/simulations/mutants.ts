@@ -286,20 +286,8 @@ export const mutants: ReadonlyArray<Mutant> = [
     ]
   },
   {
-    name: "sent-anew-for-each-refusal",
-    seed: 2802,
-    story: "each of many messages that overtook another has everything sent anew, which makes more of them",
-    edits: [
-      edit(
-        "leading.ts",
-        "message.index <= to.match || message.round <= to.partedRound",
-        "message.index <= to.match"
-      )
-    ]
-  },
-  {
     name: "part-anew-for-each-answer",
-    seed: 22_241,
+    seed: 32_940,
     story: "each answer of before has earlier parts of a snapshot sent again, which makes more of them",
     edits: [edit("leading.ts", "    if (round <= to.partedRound) return\n", "")]
   },

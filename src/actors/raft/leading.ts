@@ -110,6 +110,7 @@ export function onAppended(step: Step, from: string, message: RaftMessageOf<"app
   const isKnown = before.state === "replicate"
   const next = isKnown ? Math.max(before.next, index + 1) : index + 1
   own.inflightBytes = isKnown ? inflightAfter(step, before, index, next) : 0
+  own.window = Math.min(before.window + Math.max(0, index - before.match), Number.MAX_SAFE_INTEGER)
   own.match = index
   own.next = next
   own.state = "replicate"
@@ -129,20 +130,24 @@ function inflightAfter({ log }: Step, before: Progress, index: number, next: num
     : before.inflightBytes - log.bytes(before.match + 1, index)
 }
 
+/** Entries under way after a loss, at first. */
+const windowAfterLoss = 16
+
 /**
- * The logs part before this: look further back. False when the answer is to a message of before the last time; a loss of what was sent
- * since then is noticed by the next heartbeat's answer, whose round is later.
+ * The logs part before this: look further back. Of many messages that are under way each that overtakes another, or follows one that
+ * was lost, is refused: what is missing is sent anew once for all of them, and again when the member has come on since, or a later
+ * round is refused; and a little of it at first, so that messages do not make more messages. False when the answer says nothing new.
  */
 function partAt(step: Step, id: string, to: Progress, message: RaftMessageOf<"appended">): boolean {
   if (to.state === "snapshot") return false
-  // Of many that are under way each that overtakes another is refused: everything is sent anew once, not once for each of them.
-  const isKnown = message.index <= to.match || message.round <= to.partedRound
+  const agreed = step.log.agreeing(message.hintIndex, message.hintTerm).index
+  const isKnown = message.index <= to.match || (message.round <= to.partedRound && agreed <= to.partedAt)
   const isStale = to.state === "replicate" ? isKnown : message.index !== to.next - 1
   if (isStale) return false
-  const agreed = step.log.agreeing(message.hintIndex, message.hintTerm).index
   const next = Math.max(to.match, Math.min(message.index - 1, agreed)) + 1
-  const partedRound = to.state === "replicate" ? step.now.round : to.partedRound
-  update(step, id, { state: "probe", waits: false, next, inflightBytes: 0, partedRound })
+  update(step, id, { state: "probe", waits: false, next, inflightBytes: 0 })
+  if (to.state === "replicate")
+    update(step, id, { partedRound: step.now.round, partedAt: next - 1, window: windowAfterLoss })
   return true
 }
 

@@ -46,7 +46,8 @@ function sendNext(step: Step, id: string, isHeartbeat: boolean): boolean {
   const isProbe = to.state === "probe"
   const isFull = isProbe
     ? to.waits && !isHeartbeat
-    : to.inflightBytes >= settings.inflightBytesMax || to.next - 1 - to.match >= settings.inflightEntriesMax
+    : to.inflightBytes >= settings.inflightBytesMax ||
+      to.next - 1 - to.match >= Math.min(settings.inflightEntriesMax, to.window)
   const previousIndex = to.next - 1
   const previousTerm = log.termAt(previousIndex)
   if (previousTerm === null) {

@@ -26,8 +26,11 @@ export interface Progress {
   readonly round: number
   /** The commit index that it was last told. */
   readonly toldCommit: number
-  /** The round in which everything was last sent anew, because something of it had not come. */
+  /** The round in which it was last sent anew what had not come, and the entry after which it was. */
   readonly partedRound: number
+  readonly partedAt: number
+  /** Entries that may be under way, beside the limit of all: few after something was lost, and more with each that comes. */
+  readonly window: number
   readonly snapshot: { readonly index: number; readonly offset: number } | null
 }
 
@@ -128,6 +131,8 @@ export const fresh = (next: number): Progress => ({
   round: 0,
   toldCommit: 0,
   partedRound: 0,
+  partedAt: 0,
+  window: Number.MAX_SAFE_INTEGER,
   snapshot: null
 })
 
