@@ -76,7 +76,9 @@ const upCommand = Command.make(
   "up",
   {
     join: Flag.String("join").pipe(
-      Flag.withDescription("Node to join, [node@]host:port, instead of cluster.join"),
+      Flag.withDescription(
+        "Node to join, [node@]host:port, or several with commas between, instead of cluster.join"
+      ),
       Flag.withMetavar("ADDRESS"),
       Flag.optional
     ),

@@ -1,6 +1,7 @@
 /** What the parts of `up` share: how a component is said, and who the node is. */
 import { Context, Effect, Layer } from "effect"
 import type { Phase } from "../events/node.ts"
+import type { Say } from "../kernel/membership.ts"
 import type { LinkError } from "../kernel/ports/link.ts"
 import type { NodeIdentity } from "../live/ca.ts"
 import type { HeldKey } from "../live/ca/held-key.ts"
@@ -15,10 +16,8 @@ export class Identity extends Context.Service<
   { readonly node: NodeIdentity; readonly key: HeldKey }
 >()("novacron/cli/Identity") {}
 
-/** The node with the kernel, and where its link is; null where that is this node. */
-export class KernelNode extends Context.Service<KernelNode, KernelNodeAt | null>()(
-  "novacron/cli/KernelNode"
-) {}
+/** The node with the kernel, and where its link is. */
+export class KernelNode extends Context.Service<KernelNode, KernelNodeAt>()("novacron/cli/KernelNode") {}
 
 export const component = (
   name: string,
@@ -45,6 +44,9 @@ export const registration = Effect.fnUntraced(function* (parts: Parts) {
     labels: parts.config.hypervisor.labels
   }
 })
+
+/** How a node without a kernel speaks to those that have one. */
+export class Saying extends Context.Service<Saying, Say>()("novacron/cli/Saying") {}
 
 /** A node with a kernel, at one of the addresses of `cluster.join`. */
 export interface KernelNodeAt {

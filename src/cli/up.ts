@@ -9,8 +9,11 @@ import { simulatedHosts } from "../../simulations/world/agents.ts"
 import { makeFleet } from "../../simulations/world/hypervisor.ts"
 import type { Fleet } from "../../simulations/world/hypervisor.ts"
 import { nodeActor } from "../actors/node/chart.ts"
+import type { PhaseTime } from "../events/node.ts"
 import { HostAgent } from "../kernel/agent.ts"
-import { takePart } from "../kernel/membership.ts"
+import { Kernel } from "../kernel/kernel.ts"
+import { sayHere, takePart } from "../kernel/membership.ts"
+import type { Say } from "../kernel/membership.ts"
 import { serveAgent } from "../live/agents.ts"
 import {
   caInit,
@@ -37,12 +40,13 @@ import { askForLease } from "../live/leases.ts"
 import { sayOver, serveRegistering } from "../live/membership.ts"
 import { Metrics } from "../live/metrics.ts"
 import { keepCertificate, renewOver } from "../live/renewal.ts"
+import { tellStart, tellStop } from "../live/start-report.ts"
 import { startUp } from "../live/start-up.ts"
 import { transportLayer } from "../live/transport.ts"
 import { takePartInGossip } from "./up-gossip.ts"
 import { keepOwnLease, ownLease, OwnLease } from "./up-fencing.ts"
 import { kernelComponents } from "./up-kernel.ts"
-import { component, Identity, KernelNode, kernelNodeAt, layerOf, registration } from "./up-parts.ts"
+import { component, Identity, KernelNode, kernelNodeAt, layerOf, registration, Saying } from "./up-parts.ts"
 import { makeFolders, readJoinToken, requireQemu, standingOn } from "./up-settings.ts"
 
 /** The configuration asks for what can't be. */
@@ -94,7 +98,9 @@ export const up = Effect.fn("up")(function* (loaded: Loaded, version: string) {
     ? [...base(loaded, ["database"], fleet), ...kernelComponents(loaded, version, metrics, fleet)]
     : [...base(loaded, [], fleet), ...joined(loaded)]
   let readySeconds = 0
-  const { offered, stop } = yield* startUp(components, {
+  let phases: ReadonlyArray<PhaseTime> = []
+  const leftOut = new Set<string>()
+  const { start, offered, stop } = yield* startUp(components, {
     node: resolved.nodeId,
     version,
     kind: nodeActor,
@@ -102,12 +108,15 @@ export const up = Effect.fn("up")(function* (loaded: Loaded, version: string) {
     observer: {
       component: (one, state, seconds) => {
         metrics.componentStatus(one.name, state === "up" ? "running" : state)
+        if (state === "failed") leftOut.add(one.name)
+        else leftOut.delete(one.name)
         if (state === "up") metrics.componentStarted(one.name, seconds)
       },
       error: (one) => metrics.initializationError(one.name, one.phase),
-      announce: (phases) =>
+      announce: (took) =>
         Effect.sync(() => {
-          for (const { phase, durationMs } of phases) metrics.phase(phase, durationMs / 1000)
+          phases = took
+          for (const { phase, durationMs } of took) metrics.phase(phase, durationMs / 1000)
           readySeconds = process.uptime()
           metrics.bootTime(readySeconds)
           return readySeconds * 1000
@@ -118,19 +127,39 @@ export const up = Effect.fn("up")(function* (loaded: Loaded, version: string) {
     ? Context.get(offered as Context.Context<HttpServer.HttpServer>, HttpServer.HttpServer)
     : null
   const endpoint = Context.get(offered as Context.Context<Endpoint>, Endpoint)
+  const say = yield* sayingOf(offered, resolved.nodeId, { hasKernel, voter })
+  if (say !== null) {
+    const bootMs = Math.round(readySeconds * 1000)
+    const report = { start, version, phases, bootMs, leftOut: [...leftOut] }
+    yield* Effect.forkScoped(tellStart(say, resolved.nodeId, report))
+  }
   const result: Up = {
     node: resolved.nodeId,
     url: address === null ? null : HttpServer.formatAddress(address.address),
     tokenFile: hasKernel ? resolved.tokenFile : null,
     linkAddress: endpoint.address,
     readySeconds,
-    stop,
+    stop: (reason) =>
+      say === null
+        ? stop(reason)
+        : Effect.andThen(tellStop(say, resolved.nodeId, start, reason), stop(reason)),
     broken: voter ? brokenOf(Context.get(offered as Context.Context<Directory>, Directory)) : Effect.never
   }
   const { stop: _, broken: _broken, ...said } = result
   yield* Effect.logInfo("ready", { ...said, driver: config.hypervisor.driver })
   return result
 })
+
+/** How the start of this node is told to the cluster; null where it is in the node's own journal. */
+const sayingOf = (
+  offered: Context.Context<any>,
+  node: string,
+  { hasKernel, voter }: { readonly hasKernel: boolean; readonly voter: boolean }
+): Effect.Effect<Say | null> => {
+  if (!hasKernel) return Effect.succeed(Context.get(offered as Context.Context<Saying>, Saying))
+  if (!voter) return Effect.succeed(null)
+  return Effect.provideService(sayHere(node), Kernel, Context.get(offered as Context.Context<Kernel>, Kernel))
+}
 
 const brokenOf = ({ broken }: Directory["Service"]) =>
   Effect.flatMap(broken, (reason) => new UpBroken({ reason }))
@@ -221,7 +250,8 @@ function simulated(fleet: Fleet, count: number): ReadonlyArray<Component> {
 }
 
 /** The node without a kernel: it dials the one that has it, and does what that one asks. */
-function joined({ config, resolved }: Loaded): ReadonlyArray<Component> {
+function joined(parts: Loaded): ReadonlyArray<Component> {
+  const { config, resolved } = parts
   const kernelsPath = join(resolved.dataDir, "kernel-nodes.json")
   // Whom it joined may be gone for good; the others are remembered.
   const found = kernelNodeAt(config.cluster.join).pipe(
@@ -240,40 +270,38 @@ function joined({ config, resolved }: Loaded): ReadonlyArray<Component> {
       "discovery",
       "post-init",
       ["kernel-link", "agent"],
-      layerOf(
-        Effect.gen(function* () {
-          const kernelNode = yield* KernelNode
-          if (kernelNode === null) return
-          const first = { node: kernelNode.name, address: kernelNode.address }
-          const kernels = yield* followKernels(first, kernelsPath)
-          yield* followRevoked(kernels.names, join(resolved.dataDir, "revoked.json"))
-          yield* serveAgent(resolved.nodeId, kernels.names)
-          yield* serveConsoles(kernels.names)
-          const asked = yield* serveRegistering(kernels.names)
-          const { node } = yield* Identity
-          yield* Effect.forkScoped(
-            keepCertificate(join(resolved.dataDir, "identity"), node, renewOver(kernels.names))
-          )
-          const linkedSince = Effect.zipWith(kernels.linkedSince, asked, (since, count) =>
-            since === null ? null : `${since}.${count}`
-          )
-          yield* takePartInGossip(
-            { config, resolved },
-            { kernels: kernels.names, founds: false, isAlone: false }
-          )
-          const say = yield* sayOver(kernels.names)
-          const askLease = yield* askForLease(kernels.names)
-          const registering = { ...(yield* registration({ config, resolved })), linkedSince }
-          yield* Effect.forkScoped(
-            Effect.flatMap(keepOwnLease({ config, resolved }, kernels.names, askLease), (lease) =>
-              takePart(say, { ...registering, lease })
-            )
-          )
-        })
-      )
+      Layer.effect(Saying, discovered(parts, kernelsPath))
     )
   ]
 }
+
+/** Linked with those that have a kernel, and heard by them. */
+const discovered = Effect.fnUntraced(function* (parts: Loaded, kernelsPath: string) {
+  const { resolved } = parts
+  const { name, address } = yield* KernelNode
+  const kernels = yield* followKernels({ node: name, address }, kernelsPath)
+  yield* followRevoked(kernels.names, join(resolved.dataDir, "revoked.json"))
+  yield* serveAgent(resolved.nodeId, kernels.names)
+  yield* serveConsoles(kernels.names)
+  const asked = yield* serveRegistering(kernels.names)
+  const { node } = yield* Identity
+  yield* Effect.forkScoped(
+    keepCertificate(join(resolved.dataDir, "identity"), node, renewOver(kernels.names))
+  )
+  const linkedSince = Effect.zipWith(kernels.linkedSince, asked, (since, count) =>
+    since === null ? null : `${since}.${count}`
+  )
+  yield* takePartInGossip(parts, { kernels: kernels.names, founds: false, isAlone: false })
+  const say = yield* sayOver(kernels.names)
+  const askLease = yield* askForLease(kernels.names)
+  const registering = { ...(yield* registration(parts)), linkedSince }
+  yield* Effect.forkScoped(
+    Effect.flatMap(keepOwnLease(parts, kernels.names, askLease), (lease) =>
+      takePart(say, { ...registering, lease })
+    )
+  )
+  return say
+})
 
 const identityOf = Effect.fnUntraced(function* (
   cluster: Loaded["config"]["cluster"],

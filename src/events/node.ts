@@ -34,14 +34,34 @@ const plan = {
   components: Schema.Array(Plan).check(Schema.isMinLength(1), Schema.isMaxLength(64))
 }
 
-export const NodeCommand = Schema.Union([
-  Schema.Struct({ type: Schema.tag("node.begin"), ...plan }),
-  Schema.Struct({ type: Schema.tag("node.stop"), reason: text(256) })
-])
-export type NodeCommand = typeof NodeCommand.Type
-
 const PhaseTime = Schema.Struct({ phase: Phase, durationMs: Milliseconds })
 export type PhaseTime = typeof PhaseTime.Type
+
+/** How a start went, told when it was over. */
+const report = {
+  ...ofStart,
+  version: text(64),
+  phases: Schema.Array(PhaseTime).check(Schema.isMaxLength(4)),
+  /** Since the process began. */
+  bootMs: Milliseconds,
+  leftOut: names
+}
+const end = { ...ofStart, reason: text(256) }
+
+/** What a node tells whose start is in no journal of its own: a voter's has only what was ordered, and a host without a kernel has none. */
+export const NodeReport = Schema.Union([
+  Schema.Struct({ type: Schema.tag("node.report"), ...report }),
+  /** It is about to end, in good order. */
+  Schema.Struct({ type: Schema.tag("node.reportStop"), ...end })
+])
+export type NodeReport = typeof NodeReport.Type
+
+export const NodeCommand = Schema.Union([
+  Schema.Struct({ type: Schema.tag("node.begin"), ...plan }),
+  Schema.Struct({ type: Schema.tag("node.stop"), reason: text(256) }),
+  ...NodeReport.members
+])
+export type NodeCommand = typeof NodeCommand.Type
 
 const inComponents = { port: Schema.tag("component"), ...ofStart }
 
@@ -104,6 +124,8 @@ export const NodeFact = Schema.Union([
     phase: Schema.NullOr(Phase),
     reason: text(2048)
   }),
+  Schema.Struct({ type: Schema.tag("node.reported"), ...report }),
+  Schema.Struct({ type: Schema.tag("node.stopReported"), ...end }),
   Schema.Struct({ type: Schema.tag("node.stopping"), reason: text(256) }),
   Schema.Struct({ type: Schema.tag("node.stopped"), durationMs: Milliseconds })
 ])

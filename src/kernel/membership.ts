@@ -6,6 +6,7 @@ import { Clock, Effect, Random, Schedule, Schema, Stream } from "effect"
 import { Name, Stream as StreamName, text } from "../events/fields.ts"
 import { HostCommand } from "../events/host.ts"
 import type { Message } from "../events/envelope.ts"
+import { NodeReport } from "../events/node.ts"
 import { VmCommand, VmState } from "../events/vm.ts"
 import { HostAgent } from "./agent.ts"
 import { Kernel } from "./kernel.ts"
@@ -17,7 +18,7 @@ import type { SubmitError } from "./refusals.ts"
 export const Said = Schema.Struct({
   stream: StreamName,
   id: text(256),
-  message: Schema.Union([HostCommand, VmCommand])
+  message: Schema.Union([HostCommand, VmCommand, NodeReport])
 })
 export type Said = typeof Said.Type
 /** All machines that lie on a host, as its hypervisor has them. */

@@ -12,12 +12,14 @@ import { HandlerFailed, Link } from "../kernel/ports/link.ts"
 const kind = "node.say"
 const decode = Schema.decodeUnknownEffect(Schema.Union([Said, Machines]), { onExcessProperty: "error" })
 
-/** A node may register the host of its own name, and say what became of machines there; nothing else. */
+/** A node may register the host of its own name, and say what became of machines there and of itself; nothing else. */
 function mayNotSay(peer: string, said: Said | Machines): string | null {
   if ("machines" in said) return said.host === peer ? null : `${peer} may not say what lies on ${said.host}`
   const { stream, message } = said
   const isOfHost = message.type === "host.register" || message.type === "host.reportLeaseEnd"
   if (isOfHost && stream === `host/${peer}`) return null
+  const isOfNode = message.type === "node.report" || message.type === "node.reportStop"
+  if (isOfNode && stream === `node/${peer}`) return null
   if (message.type === "vm.reportEnded" && message.host === peer && stream.startsWith("vm/")) return null
   return `${peer} may not say ${message.type} to ${stream}`
 }

@@ -50,6 +50,8 @@ export interface StartUpOptions {
 }
 
 export interface Started {
+  /** Names this start, in its facts. */
+  readonly start: string
   /** What the components offer. */
   readonly offered: Context.Context<any>
   /** Record that the node is about to stop, and why; closing the scope then stops it. */
@@ -224,6 +226,7 @@ export const startUp = Effect.fn("startUp")(function* (
     Effect.onError(() => Effect.andThen(Scope.close(working, Exit.void), Scope.close(holding, Exit.void)))
   )
   const started: Started = {
+    start,
     offered: live.offered(),
     stop: (reason) =>
       isRecorded

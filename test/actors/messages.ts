@@ -132,6 +132,15 @@ export const begin = (more: Record<string, unknown> = {}) => ({
   components: nodePlan,
   ...more
 })
+/** By one whose start is in no journal of its own. */
+export const reportOf = (start: string) => ({
+  type: "node.report",
+  start,
+  version: "1",
+  phases: [{ phase: "core", durationMs: 5 }],
+  bootMs: 600,
+  leftOut: ["mdns"]
+})
 export const initialised = (component: string, attempt = 1, start = "s1") => ({
   type: "component.initialised",
   start,
@@ -213,7 +222,9 @@ export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
     ...[
       begin(),
       begin({ components: [{ ...nodePlan[0], needs: ["nothing"] }] }),
-      { type: "node.stop", reason: "SIGTERM" }
+      { type: "node.stop", reason: "SIGTERM" },
+      reportOf("s2"),
+      { type: "node.reportStop", start: "s2", reason: "SIGTERM" }
     ].map(decode(NodeCommand)),
     ...[
       ...nodePlan.flatMap(({ name, level }) =>

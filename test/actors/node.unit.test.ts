@@ -9,7 +9,7 @@ import type { Plan } from "../../src/events/node.ts"
 import { emptyActor } from "../../src/kernel/turn.ts"
 import type { ActorState, Outstanding } from "../../src/kernel/turn.ts"
 import { lintChart } from "../tidy/charts.ts"
-import { begin, componentFailed, initialised, nodePlan } from "./messages.ts"
+import { begin, componentFailed, initialised, nodePlan, reportOf } from "./messages.ts"
 import { given, input } from "./specification.ts"
 
 const stream = "node/n1"
@@ -193,7 +193,39 @@ for (const [during, facts, phase, underWay] of [
       )
       .thenState("starting")
   })
+
+  test(`and by the next start that is told of afterwards, when it ended while ${during}`, () => {
+    given(stream, facts)
+      .when(reportOf("s2"))
+      .thenRecords(
+        { type: "node.crashed", start: "s1", during, phase, underWay },
+        { ...reportOf("s2"), type: "node.reported" }
+      )
+      .thenState("ready")
+  })
 }
+
+test("a start that is told of afterwards is recorded once, and its end with it", () => {
+  const reported = { ...reportOf("s1"), type: "node.reported" }
+  const reportStop = { type: "node.reportStop", start: "s1", reason: "SIGTERM" }
+  const stopReported = { ...reportStop, type: "node.stopReported" }
+  given(stream, []).when(reportOf("s1")).thenRecords(reported).thenState("ready")
+  given(stream, [reported]).when(reportOf("s1")).thenRefused()
+  given(stream, [reported]).when(reportStop).thenRecords(stopReported).thenState("off")
+  given(stream, [reported])
+    .when({ ...reportStop, start: "s0" })
+    .thenRefused()
+  // Its next one is no crash; without that word it is.
+  given(stream, [reported, stopReported])
+    .when(reportOf("s2"))
+    .thenRecords({ ...reportOf("s2"), type: "node.reported" })
+  given(stream, [reported])
+    .when(reportOf("s2"))
+    .thenRecords(
+      { type: "node.crashed", start: "s1", during: "ready", phase: null, underWay: [] },
+      { ...reportOf("s2"), type: "node.reported" }
+    )
+})
 
 test("a start after a stop, or after a failed start that was undone, is no crash", () => {
   const stopped = { type: "node.stopped", durationMs: 1 }

@@ -43,11 +43,13 @@ test("every node takes commands, and a read at any of them sees what was answere
   assert.equal(stale.headers.get("novacron-consistency"), "stale")
   const wrong = await cluster.call("n2", "GET", "/v1/vms?consistency=some")
   assert.equal(wrong.status, 400)
-  const hosts = await cluster.call("n3", "GET", "/v1/hosts")
-  assert.deepEqual(
-    hosts.body.map(({ name, state }: { name: string; state: string }) => `${name} ${state}`),
-    ["n1 up", "n2 up", "n3 up"]
-  )
+  // Each registers its host when it finds a leader.
+  const hostsAt = async (node: string) =>
+    (await cluster.call(node, "GET", "/v1/hosts")).body.map(
+      ({ name, state }: { name: string; state: string }) => `${name} ${state}`
+    )
+  for (let tries = 0; tries < 200 && (await hostsAt("n3")).length < 3; tries++) await sleep(50)
+  assert.deepEqual(await hostsAt("n3"), ["n1 up", "n2 up", "n3 up"])
   const history = await cluster.call("n1", "GET", "/v1/streams/cluster/voters/facts")
   const types = history.body.facts.map(({ type, data }: any) => `${type} ${data.op ?? data.node}`)
   assert.deepEqual(types, [
@@ -143,7 +145,7 @@ test("a minority refuses to decide and to read, says so, and reads what it has w
   await cluster.heads()
 })
 
-test("a voter is replaced: a new one is taken in, the old one removed; a host without a kernel follows them", async () => {
+test("a voter is replaced: a new one is taken in, the old one removed", async () => {
   await cluster.add("n4")
   await cluster.settled(4)
   // Not the founder, which has the authority that lets nodes join.
@@ -159,6 +161,35 @@ test("a voter is replaced: a new one is taken in, the old one removed; a host wi
   const never = await cluster.change("nobody", "lead")
   assert.equal(never.body.state, "failed")
   assert.match(never.body.reason, /nobody is no voter/)
+})
+
+test("each start of a node is in the journal, how it ended, and when it ended without a word", async () => {
+  const told = async (node: string) => {
+    const { body } = await cluster.call("n4", "GET", `/v1/streams/node/${node}/facts`)
+    return (body.facts ?? []).map(({ type }: { type: string }) => type.slice("novacron.node.".length))
+  }
+  // Each was stopped once in good order; some were killed as well, and came back.
+  const all: Array<string> = []
+  for (const node of ["n1", "n2", "n3"]) {
+    const facts = await told(node)
+    all.push(...facts)
+    assert.match(facts.join(" "), /^reported( (stopReported|crashed) reported)*$/)
+    assert.ok(facts.includes("stopReported"), facts.join(" "))
+  }
+  assert.ok(all.includes("crashed"), all.join(" "))
+  const { body } = await cluster.call("n4", "GET", "/v1/streams/node/n4/facts")
+  const [{ data, principal }] = body.facts
+  assert.deepEqual(principal, { kind: "node", name: "n4" })
+  assert.ok(data.bootMs > 0 && data.version !== "" && data.leftOut.length === 0, JSON.stringify(data))
+  assert.deepEqual(
+    data.phases.map(({ phase }: { phase: string }) => phase),
+    ["pre-init", "core", "service", "post-init"]
+  )
+  // A host without a kernel tells of itself, too.
+  await cluster.add("h1", false)
+  for (let tries = 0; tries < 200 && (await told("h1")).length === 0; tries++) await sleep(50)
+  await cluster.stop("h1")
+  assert.deepEqual(await told("h1"), ["reported", "stopReported"])
 })
 
 test("in the end all have the same journal", async () => {

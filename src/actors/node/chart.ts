@@ -9,6 +9,9 @@
  *    ├─────────── failing ──stopped──▶ failed
  *    └──────────────────────────────────────┘
  *
+ * A node whose start is in no journal of its own tells of it afterwards: `node.report` leads from anywhere to ready, and
+ * `node.reportStop` from there to off.
+ *
  * A process that died says nothing. The next start finds the state it left, and records that as `node.crashed`
  * before its own `node.startBegan`; that no other process runs on this journal is what its lock is for.
  */
@@ -80,8 +83,8 @@ const notOrdered = record("node.begin", ({ event }) => ({
 type Alive = Of<NodeFact, "node.crashed">["during"]
 
 /** Begin, after the last start ended as it should have, or did not (`during` is the state it was left in). */
-function begin(during: Alive | null) {
-  const crashed = record("node.begin", ({ context }) => ({
+const crashed = (type: "node.begin" | "node.report", during: Alive | null) => {
+  const fact = record(type, ({ context }) => ({
     type: "node.crashed",
     start: context.start,
     during: during ?? "starting",
@@ -90,15 +93,26 @@ function begin(during: Alive | null) {
       standing === "starting" || standing === "retrying" ? [name] : []
     )
   }))
-  const before = during === null ? [] : [crashed]
+  return during === null ? [] : [fact]
+}
+
+function begin(during: Alive | null) {
+  const before = crashed("node.begin", during)
   return [
     { guard: "isOrdered" as const, actions: [...before, began, firstPhaseBegan] },
     { actions: [...before, began, notOrdered] }
   ]
 }
 
+const reported = record("node.report", ({ event }) => {
+  const { start, version, phases, bootMs, leftOut } = event
+  return { type: "node.reported", start, version, phases, bootMs, leftOut }
+})
+
 const beginning = (during: Alive | null) => ({
   "node.begin": begin(during),
+  "node.report": { guard: "isAnotherStart" as const, actions: [...crashed("node.report", during), reported] },
+  "node.reported": { target: "ready" as const, actions: ["noteReported", ask(stopLimit)] as never },
   "node.crashed": {},
   "node.startBegan": {
     target: "starting" as const,
@@ -168,6 +182,10 @@ const retried = record("timer.fired", ({ event }) => ({
   components: [retriedBy(event.name) ?? ""]
 }))
 const ready = record("component.announced", ({ event }) => ({ type: "node.ready", bootMs: event.bootMs }))
+const stopReported = record("node.reportStop", ({ event }) => {
+  const { start, reason } = event
+  return { type: "node.stopReported", start, reason }
+})
 const stopped = {
   guard: "isThisStart" as const,
   actions: record("component.stopped", ({ event }) => ({
@@ -206,6 +224,10 @@ const chart = setup({
       const { start, limitMs, components, stamp } = event as Of<Event, "node.startBegan">
       return { ...none, start, limitMs, parts: partsOf(components), beganMs: stamp.timeMs }
     }),
+    noteReported: assign(({ event }) => {
+      const { start, phases, stamp } = event as Of<Event, "node.reported">
+      return { ...none, start, phaseTimes: phases, beganMs: stamp.timeMs }
+    }),
     beginPhase: assign(({ context, event }) => {
       const { phase, components, stamp } = event as Of<Event, "node.phaseBegan">
       return { phase, phaseBeganMs: stamp.timeMs, parts: begun(context.parts, components) }
@@ -229,7 +251,10 @@ const chart = setup({
   guards: {
     isOrdered: ({ event }) => orderProblem((event as Of<Event, "node.begin">).components) === null,
     isThisStart: ({ context, event }) =>
-      (event as Of<Event, "component.stopped" | "component.announced">).start === context.start,
+      (event as Of<Event, "component.stopped" | "component.announced" | "node.reportStop">).start ===
+      context.start,
+    /** One that is told of again, longer ago than the key is remembered, is no other. */
+    isAnotherStart: ({ context, event }) => (event as Of<Event, "node.report">).start !== context.start,
     isAwaited: ({ context, event }) => isAwaited(context, event as Settles),
     failsStart: ({ context, event }) =>
       isAwaited(context, event as Settles) &&
@@ -304,7 +329,14 @@ const chart = setup({
         "node.ready": { target: "ready" }
       }
     },
-    ready: { on: { ...beginning("ready"), ...stops } },
+    ready: {
+      on: {
+        ...beginning("ready"),
+        ...stops,
+        "node.reportStop": { guard: "isThisStart", actions: stopReported },
+        "node.stopReported": { target: "off" }
+      }
+    },
     stopping: {
       on: { ...beginning("stopping"), "component.stopped": stopped, "node.stopped": { target: "off" } }
     },
