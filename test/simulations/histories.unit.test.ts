@@ -46,18 +46,20 @@ test("for porcupine", () => {
 test("for Knossos", () => {
   assert.equal(
     knossos(calls),
-    `{:index 0, :process 0, :type :invoke, :f :write, :value ["k" "a"], :time 1000000}
-{:index 1, :process 1, :type :invoke, :f :read, :value ["k" nil], :time 2000000}
-{:index 2, :process 1, :type :ok, :f :read, :value ["k" nil], :time 3000000}
-{:index 3, :process 0, :type :ok, :f :write, :value ["k" "a"], :time 4000000}
-{:index 4, :process 0, :type :invoke, :f :write, :value ["k" "b"], :time 5000000}
-{:index 5, :process 1, :type :invoke, :f :cas, :value ["k" ["b" "c"]], :time 6000000}
-{:index 6, :process 2, :type :invoke, :f :cas, :value ["k" [nil "d"]], :time 8000000}
-{:index 7, :process 1, :type :ok, :f :cas, :value ["k" ["b" "c"]], :time 8000000}
-{:index 8, :process 2, :type :fail, :f :cas, :value ["k" [nil "d"]], :time 9000000}
-{:index 9, :process 1, :type :invoke, :f :read, :value ["k" nil], :time 10000000}
-{:index 10, :process 1, :type :ok, :f :read, :value ["k" "c"], :time 11500000}
-{:index 11, :process 0, :type :info, :f :write, :value ["k" "b"], :time 11500000}
+    `{:index 0, :process 0, :type :invoke, :f :write, :value ["k" ""], :time 0}
+{:index 1, :process 0, :type :ok, :f :write, :value ["k" ""], :time 0}
+{:index 2, :process 0, :type :invoke, :f :write, :value ["k" "a"], :time 1000000}
+{:index 3, :process 1, :type :invoke, :f :read, :value ["k" nil], :time 2000000}
+{:index 4, :process 1, :type :ok, :f :read, :value ["k" ""], :time 3000000}
+{:index 5, :process 0, :type :ok, :f :write, :value ["k" "a"], :time 4000000}
+{:index 6, :process 0, :type :invoke, :f :write, :value ["k" "b"], :time 5000000}
+{:index 7, :process 1, :type :invoke, :f :cas, :value ["k" ["b" "c"]], :time 6000000}
+{:index 8, :process 2, :type :invoke, :f :cas, :value ["k" ["" "d"]], :time 8000000}
+{:index 9, :process 1, :type :ok, :f :cas, :value ["k" ["b" "c"]], :time 8000000}
+{:index 10, :process 2, :type :fail, :f :cas, :value ["k" ["" "d"]], :time 9000000}
+{:index 11, :process 1, :type :invoke, :f :read, :value ["k" nil], :time 10000000}
+{:index 12, :process 1, :type :ok, :f :read, :value ["k" "c"], :time 11500000}
+{:index 13, :process 0, :type :info, :f :write, :value ["k" "b"], :time 11500000}
 `
   )
 })
