@@ -95,9 +95,12 @@ test(`lives with a planted mistake: ${planted.mutant}`, { skip }, async () => {
 function drawn(random: Random, key: string, beginMs: number): ReadonlyArray<Call> {
   let register: string | null = null
   const calls: Array<Call> = []
+  const aroundMs = 0.5 + random.next() * 2.5
   for (let at = 0; at < 14; at++) {
-    const calledMs = beginMs + 10 + at - random.next() * 3
-    const answeredMs = random.chance(0.1) ? Number.POSITIVE_INFINITY : beginMs + 10 + at + random.next() * 3
+    const calledMs = beginMs + 10 + at - random.next() * aroundMs
+    const answeredMs = random.chance(0.1)
+      ? Number.POSITIVE_INFINITY
+      : beginMs + 10 + at + random.next() * aroundMs
     const draw = random.next()
     const expected = random.chance(0.5) ? register : at < 2 ? null : `v${at - 2}`
     const [value, before]: [string, string | null] = [`v${at}`, register]
@@ -126,6 +129,8 @@ function drawn(random: Random, key: string, beginMs: number): ReadonlyArray<Call
   return calls.with(at, { operation, ...rest, result: other })
 }
 
+const isNoFailure = ({ operation, result }: Call) => operation.op !== "swap" || result !== false
+
 test("drawn histories, each of a key of its own", { skip }, async () => {
   const seed = 20_261_129
   const random = makeRandom(seed)
@@ -134,9 +139,16 @@ test("drawn histories, each of a key of its own", { skip }, async () => {
   )
   const [said] = await askPorcupine(program, [write("drawn", history)])
   const illegal = Object.values(said?.keys ?? {}).filter((verdict) => verdict === "Illegal").length
-  console.log(`  seed ${seed}: ${illegal} of ${history.size} are in no order`)
-  assert.ok(illegal > 300 && illegal < history.size - 300, String(illegal))
   assert.deepEqual({ ...said?.keys }, ours(history))
+  // Both look at what a swap that failed saw.
+  const bySwaps = [...history.values()].filter(
+    (calls) => isLinearizable(calls) === false && isLinearizable(calls.filter(isNoFailure)) === true
+  ).length
+  console.log(
+    `  seed ${seed}: ${illegal} of ${history.size} are in no order, ${bySwaps} by a failed swap alone`
+  )
+  assert.ok(illegal > 300 && illegal < history.size - 300, String(illegal))
+  assert.ok(bySwaps > 10, String(bySwaps))
 })
 
 test("a history that can't be read is said to be, and never passed over", { skip }, async () => {
