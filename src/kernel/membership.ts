@@ -53,7 +53,9 @@ interface Promised {
 
 /** Refused for what is under way and not because the machine is as it should be, or not heard at all. */
 const isHeardLater = (error: SubmitError): boolean =>
-  error._tag === "CommandRefused" ? !error.allowed.includes("vm.observe") : error._tag !== "UnknownKind"
+  error._tag === "CommandRefused"
+    ? !error.allowed.includes("vm.observe")
+    : error._tag === "Overloaded" || error._tag === "StoreFailure"
 
 /**
  * Hold what lies on a host against the journal. Each machine that is said to be there, or has its room there, is told how
@@ -93,7 +95,8 @@ export const reconcile = Effect.fnUntraced(function* (
         while: isHeardLater,
         schedule: Schedule.max([Schedule.spaced(observePauseMs), Schedule.recurs(observeTries)])
       }),
-      Effect.ignore
+      // Who has it decided by nobody, perhaps for good because it was removed meanwhile, keeps no host: that asks another node.
+      Effect.catch((error) => (error._tag === "Unavailable" ? Effect.fail(error) : Effect.void))
     )
   yield* Effect.forEach(observed, told, { concurrency: reconciledAtOnce, discard: true })
   const unknown = [...found.keys()].filter((vm) => leftovers[vm] === undefined)

@@ -168,18 +168,21 @@ export class Proposals {
       return this.#look()
     }
     // Who waits is answered by the proposal of now: an earlier one can't be decided after it.
-    if (proposed.outcome === "unknown") for (const one of underWay.offered) one.mayHappen = true
-    this.#again(underWay.offered, proposed.reason)
+    this.#again(underWay.offered, proposed.reason, proposed.outcome === "unknown")
     this.#look()
   }
 
-  #again(offered: ReadonlyArray<Offered>, reason: string): void {
+  /** `isOpen` where what was proposed may have been decided all the same, or may be yet. */
+  #again(offered: ReadonlyArray<Offered>, reason: string, isOpen: boolean): void {
     const now = this.#nowMs
     this.#declined = reason
     this.#pausedMs = now + declinedPauseMs
     this.#lostUntilMs = now + this.#patienceMs + sweepEveryMs
     for (const one of offered) {
       one.wasLost = true
+      one.mayHappen ||= isOpen
+      // That an earlier try was refused is not the last word while this one may be accepted: the next one tells.
+      if (isOpen && one.known !== null && isRefused(one.known)) one.known = null
       if (one.known !== null) one.answered(one.known)
     }
     this.#offered.unshift(...offered.filter(({ known }) => known === null))
@@ -284,8 +287,7 @@ export class Proposals {
     for (const [number, underWay] of this.#underWay) {
       if (underWay.term >= term && isSeen) continue
       this.#underWay.delete(number)
-      if (!isSeen) for (const one of underWay.offered) one.mayHappen = true
-      this.#again(underWay.offered, "the leader that it was proposed to leads no more")
+      this.#again(underWay.offered, "the leader that it was proposed to leads no more", !isSeen)
     }
     this.#look()
   }

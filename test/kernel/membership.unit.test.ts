@@ -108,6 +108,14 @@ test("a machine that is busy when its host is back hears of it later, as one tha
   )
 })
 
+test("a node that was removed while it told its machines sends the host to another one (seeds 102 and 133)", () => {
+  const removed = new Unavailable({ node: "n1", mayHappen: false, reason: "no leader is known" })
+  const { kernel, told } = kernelOf([refused(["vm.reportEnded"]), removed])
+  const said = reconcile(kernel, "a", { host: "a", machines: [{ vm: "web", state: "defined" }] })
+  assert.equal(world().run(Effect.flip(said), 10_000), removed)
+  assert.equal(told.length, 2)
+})
+
 test("one that is as its host has it is told once, and one that is not there is told of as absent", () => {
   const { kernel, told } = kernelOf([refused(["vm.observe"])])
   world().run(reconcile(kernel, "a", { host: "a", machines: [] }), 10_000)

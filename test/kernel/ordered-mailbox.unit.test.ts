@@ -300,6 +300,23 @@ test("a refusal is not the last word while a copy is under way again", async () 
   await node.stop()
 })
 
+test("a refusal is not the last word while nobody knows what became of a later try (seed 157)", async () => {
+  const node = new Node()
+  await node.start()
+  const first = node.submit(input("a", "1", "lamp.leave"))
+  await turns()
+  await losesItsPlace(node, 2)
+  await proposes(node, 2)
+  // An earlier try had a place all the same, and was refused there; whether the later one has is not known.
+  await node.decide(entry(3, node.term, 500, input("a", "1", "lamp.leave")))
+  node.proposed[1]?.told({ outcome: "unknown", reason: "the leader can't be heard any more" })
+  await proposes(node, 3)
+  const text = stampedText(1, node.proposed[2]?.data ?? "")
+  await node.decide({ index: 4, term: node.term, data: text, members: null })
+  assert.match(String(await first), /CommandRefused/)
+  await node.stop()
+})
+
 test("a read waits until what was decided before it is applied, and not for ever where that never comes (seed 500044)", async () => {
   const node = new Node()
   await node.start()
