@@ -26,6 +26,8 @@ export class ClusterChecker {
   readonly #seen = new Map<string, { life: number; term: number; role: string }>()
   /** By index, as the first who was told of it was. */
   readonly #decided = new Map<number, Entry>()
+  /** By node: the last that its kernel was told of, in this life. */
+  readonly #handed = new Map<string, { readonly life: number; readonly index: number }>()
   #last = 0
   elections = 0
   readonly coverage = new Set<string>()
@@ -65,7 +67,8 @@ export class ClusterChecker {
     this.#elections.sent(member, message)
   }
 
-  told({ id }: GroupMember, entries: ReadonlyArray<Entry>): void {
+  told({ id, life }: GroupMember, entries: ReadonlyArray<Entry>): void {
+    this.#handed.set(id, { life, index: entries.at(-1)?.index ?? 0 })
     for (const entry of entries) {
       const { index, term, data } = entry
       const before = this.#decided.get(index)
@@ -79,6 +82,19 @@ export class ClusterChecker {
           `${index} is of term ${before.term}, and of ${term} at ${id}`
         )
     }
+  }
+
+  /** Its kernel is told to perform: what others were told in the terms before, it was told too. */
+  leads({ id, life, context: { term } }: GroupMember): void {
+    let index = this.#last
+    while (index > 0 && !((this.#decided.get(index)?.term ?? term) < term)) index--
+    const handed = this.#handed.get(id)
+    const known = handed?.life === life ? handed.index : 0
+    if (known < index)
+      throw new Violation(
+        "leader-completeness",
+        `${id} performs in term ${term} and was told of what is decided up to ${known}: others of all up to ${index}`
+      )
   }
 
   finish(up: ReadonlyArray<GroupMember>): void {

@@ -40,3 +40,20 @@ export function violationOf(run: () => void): Violation | null {
     return new Violation("crash", error instanceof Error ? (error.stack ?? error.message) : String(error))
   }
 }
+
+/** What is looked at within a fiber, which would end of it, and the world go on: told by `look`, outside of it. */
+export class Noticed {
+  #first: { readonly error: unknown } | null = null
+
+  within(looked: () => void): void {
+    try {
+      looked()
+    } catch (error) {
+      this.#first ??= { error }
+    }
+  }
+
+  look(): void {
+    if (this.#first !== null) throw this.#first.error
+  }
+}

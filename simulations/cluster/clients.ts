@@ -5,6 +5,8 @@
 import { Cause, Effect, Exit } from "effect"
 import type { Revisions } from "../checkers/cluster.ts"
 import type { Command } from "../checkers/commands.ts"
+import type { Patience } from "../checkers/patience.ts"
+import type { Noticed } from "../checkers/violation.ts"
 import { clusterStream } from "../../src/events/cluster.ts"
 import type { GroupOp } from "../../src/events/cluster.ts"
 import type { Accepted, SubmitError } from "../../src/kernel/refusals.ts"
@@ -24,6 +26,8 @@ interface World {
   readonly hosts: ReadonlyMap<string, ClusterHost>
   readonly options: RunOptions
   readonly revisions: Revisions
+  readonly patience: Patience
+  readonly noticed: Noticed
   /** Who may be taken out without harm. */
   readonly mayRemove: (id: string) => boolean
 }
@@ -39,6 +43,8 @@ export class Clients implements Operated {
   readonly operators: Operators
   /** Commands of which a try was never answered, or may have taken effect: no later refusal is final. */
   readonly #uncertain = new Set<string>()
+  /** By command: when it was asked first. */
+  readonly #firstMs = new Map<string, number>()
   readonly #errands: Array<Issued> = []
   #errandsOpen = 0
   #isOpen = true
@@ -117,13 +123,21 @@ export class Clients implements Operated {
   readonly submit = (command: Issued): Effect.Effect<Accepted, Tried> =>
     Effect.suspend((): Effect.Effect<Accepted, Tried> => {
       const node = this.#any()
-      const calledMs = this.#nowMs
+      // Asked again, it is answered by what it did when it was asked before.
+      const calledMs = this.#firstMs.get(command.id) ?? this.#nowMs
+      this.#firstMs.set(command.id, calledMs)
       this.counts.tries++
       const { stream, message, id } = command
       const principal = { kind: "operator", name: "somebody" } as const
-      const work = node.serve((kernel) => kernel.submit({ stream, message, id, correlation: id, principal }))
+      const work = node.serve((kernel) => {
+        const answered = this.#world.patience.asked(node)
+        const submitted = kernel.submit({ stream, message, id, correlation: id, principal })
+        return Effect.ensuring(submitted, Effect.sync(answered))
+      })
       return (node.line.ask(work) as Effect.Effect<Accepted, Tried>).pipe(
-        Effect.onExit((exit) => Effect.sync(() => this.#ended(command, exit, calledMs))),
+        Effect.onExit((exit) =>
+          Effect.sync(() => this.#world.noticed.within(() => this.#ended(command, exit, calledMs)))
+        ),
         Effect.mapError((error): Tried => {
           const mayStop = error._tag === "Unavailable" && stream !== clusterStream
           if (!mayStop || this.#uncertain.has(id) || !this.#random.chance(givenUp)) return error

@@ -23,6 +23,8 @@ export const Fault = Schema.Union([
     moment: Schema.Literals(moments),
     steps: Schema.Number
   }),
+  /** When this host tells of its machines next: the node that it tells crashes. */
+  Schema.Struct({ kind: Schema.tag("snare"), ...lasting }),
   /** An operator ends it. */
   Schema.Struct({ kind: Schema.tag("stop"), ...lasting }),
   /** The process stands still; its clock does not. */
@@ -35,6 +37,8 @@ export const Fault = Schema.Union([
   Schema.Struct({ kind: Schema.tag("break"), one: Schema.String, other: Schema.String }),
   /** Nothing that is on its way to the log's disk gets there before. */
   Schema.Struct({ kind: Schema.tag("stall"), ...lasting }),
+  /** Nor to the journal's, of which it has applied less and less of what is decided. */
+  Schema.Struct({ kind: Schema.tag("lag"), ...lasting }),
   /** The next write, or sync, ends with an error. */
   Schema.Struct({
     kind: Schema.tag("error"),
@@ -63,6 +67,7 @@ export type FaultKind = Fault["kind"]
 export const faultKinds: ReadonlyArray<FaultKind> = [
   "crash",
   "ambush",
+  "snare",
   "stop",
   "pause",
   "suspend",
@@ -70,6 +75,7 @@ export const faultKinds: ReadonlyArray<FaultKind> = [
   "clog",
   "break",
   "stall",
+  "lag",
   "error",
   "full",
   "damage",

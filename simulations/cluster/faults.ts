@@ -35,6 +35,7 @@ export class Faults {
   readonly #world: World
   readonly list: Array<TimedFault> = []
   readonly #ambushes = new Map<string, Of<"ambush">>()
+  readonly #snares = new Map<string, Of<"snare">>()
   readonly #cutLines = new Map<string, number>()
   readonly #down = new Set<ClusterHost>()
   #isOver = false
@@ -59,7 +60,7 @@ export class Faults {
   /** Happens now, which is a whole microsecond when it is to happen again. */
   inject(fault: Fault): void {
     if (this.#isOver || !this.#happen(fault)) return
-    if (fault.kind !== "ambush") this.counts[fault.kind]++
+    if (fault.kind !== "ambush" && fault.kind !== "snare") this.counts[fault.kind]++
     this.list.push({ atMs: this.#world.schedule.nowMs, fault })
   }
 
@@ -70,6 +71,9 @@ export class Faults {
         return this.#crash(fault)
       case "ambush":
         this.#ambushes.set(fault.id, fault)
+        return true
+      case "snare":
+        this.#snares.set(fault.id, fault)
         return true
       case "stop":
         return this.#stop(fault)
@@ -88,6 +92,7 @@ export class Faults {
       case "break":
         return wires.break(fault.one, fault.other)
       case "stall":
+      case "lag":
       case "error":
       case "full":
       case "damage":
@@ -109,11 +114,12 @@ export class Faults {
     return this.#world.nodes.get(id)
   }
 
-  #disk(fault: Of<"stall" | "error" | "full" | "damage">): boolean {
+  #disk(fault: Of<"stall" | "lag" | "error" | "full" | "damage">): boolean {
     const node = this.#node(fault.id)
     const { nowMs } = this.#world.schedule
     if (node === undefined) return false
     if (fault.kind === "stall") node.disk.stall(nowMs + fault.forMs)
+    else if (fault.kind === "lag") node.journal.stall(nowMs + fault.forMs)
     else if (fault.kind === "full") node.disk.fill(nowMs + fault.forMs)
     else if (fault.kind === "error") {
       if (fault.operation === "journal") node.journal.fail()
@@ -160,10 +166,23 @@ export class Faults {
     })
   }
 
+  /** A host tells this node of its machines. */
+  told(host: string, node: ClusterNode): void {
+    const snare = this.#snares.get(host)
+    if (snare === undefined || this.#isOver) return
+    this.#snares.delete(host)
+    this.counts.snare++
+    this.#crash({ id: node.id, forMs: snare.forMs, isPower: false })
+  }
+
   #stop({ id, forMs }: Of<"stop">): boolean {
     const node = this.#node(id)
     if (node?.isAwake !== true || node.kernel === null) return false
-    node.stop()
+    const { schedule } = this.#world
+    const dueMs = schedule.nowMs + forMs
+    node.stop(() => {
+      if (schedule.nowMs >= dueMs || this.#isOver) node.start()
+    })
     this.#restart(node, forMs)
     return true
   }

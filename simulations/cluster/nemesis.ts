@@ -1,5 +1,7 @@
 /** Draws what befalls a simulated cluster; what it decides it has the faults do, one by one. */
 import type { GroupMessage } from "../../src/kernel/group-node.ts"
+import type { StoredFact } from "../world/event-store.ts"
+import type { Fleet } from "../world/hypervisor.ts"
 import { partition } from "../world/network.ts"
 import type { Random } from "../world/random.ts"
 import type { Schedule } from "../world/schedule.ts"
@@ -18,8 +20,12 @@ interface World {
   readonly hosts: ReadonlyMap<string, ClusterHost>
   readonly wires: Wires<GroupMessage>
   readonly faults: Faults
+  readonly fleet: Fleet
+  readonly journals: { readonly facts: ReadonlyArray<StoredFact> }
   readonly options: RunOptions
 }
+
+const comes: ReadonlySet<string> = new Set(["novacron.vm.placed", "novacron.vm.handedOver"])
 
 export class Nemesis {
   readonly #world: World
@@ -67,6 +73,42 @@ export class Nemesis {
     this.#repeat(it.rollEveryMs, () => this.#roll())
     this.#disks(down)
     this.#hosts(down)
+    this.#behind()
+  }
+
+  /** A node falls behind; then a host loses its machines, and whom it tells so is gone before something was done about it. */
+  #behind(): void {
+    const { faults, nodes } = this.#world
+    const { lagEveryMs, lagMeanMs, losses } = this.#options
+    const { electionMs } = this.#world.options.settings
+    const random = this.#world.random.split("behind")
+    const fall = () => {
+      const id = [...nodes.keys()][random.int(0, nodes.size - 1)] ?? ""
+      const forMs = this.#exponential(lagMeanMs, random)
+      faults.inject({ kind: "lag", id, forMs })
+      if (!random.chance(losses)) return
+      const lose = () => {
+        const host = this.#ranLast
+        if (host === null) return
+        faults.inject({ kind: "snare", id: host, forMs: this.#exponential(electionMs, random) })
+        faults.inject({ kind: "hostCrash", id: host, forMs: this.#exponential(electionMs / 4, random) })
+      }
+      this.#after(rounded(forMs * random.next()), lose, random)
+    }
+    this.#repeat(lagEveryMs, fall, random)
+  }
+
+  /** The host of the machine that came to where it runs last. */
+  get #ranLast(): string | null {
+    const { hosts, journals, fleet } = this.#world
+    for (const { type, stream } of journals.facts.toReversed()) {
+      if (!comes.has(type)) continue
+      const vm = stream.slice("vm/".length)
+      const runsAt = (name: string) => fleet.hosts.get(name)?.machines.get(vm)?.state === "running"
+      const host = [...hosts.keys()].find(runsAt)
+      if (host !== undefined) return host
+    }
+    return null
   }
 
   #disks(down: () => number): void {
@@ -111,27 +153,28 @@ export class Nemesis {
     )
   }
 
-  #exponential(meanMs: number): number {
-    return rounded(-Math.log(1 - this.#random.next()) * meanMs)
+  #exponential(meanMs: number, random = this.#random): number {
+    return rounded(-Math.log(1 - random.next()) * meanMs)
   }
 
-  #after(delayMs: number, happen: () => void): void {
+  #after(delayMs: number, happen: () => void, random = this.#random): void {
     const atMs = rounded(this.#world.schedule.nowMs + delayMs + 0.001)
     this.#world.schedule.at(
       atMs,
       () => {
         if (!this.#world.faults.isOver) happen()
       },
-      this.#random.next()
+      random.next()
     )
   }
 
-  #repeat(everyMs: number, happen: () => void): void {
+  #repeat(everyMs: number, happen: () => void, random = this.#random): void {
     if (everyMs === Number.POSITIVE_INFINITY) return
-    this.#after(this.#exponential(everyMs), () => {
+    const again = () => {
       happen()
-      this.#repeat(everyMs, happen)
-    })
+      this.#repeat(everyMs, happen, random)
+    }
+    this.#after(this.#exponential(everyMs, random), again, random)
   }
 
   #pick<A>(some: ReadonlyArray<A>): A {

@@ -10,10 +10,12 @@ import type { RaftContext } from "../../src/actors/raft/step.ts"
 import type { Entry, RaftMessage } from "../../src/events/raft.ts"
 import type { GroupMessage } from "../../src/kernel/group-node.ts"
 import { Kernel } from "../../src/kernel/kernel.ts"
+import type { Mark } from "../../src/kernel/ordered.ts"
 import { Agents, AgentUnreachable } from "../../src/kernel/ports/agents.ts"
 import { Consensus } from "../../src/kernel/ports/consensus.ts"
 import { Digest } from "../../src/kernel/ports/digest.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
+import type { Snapshot } from "../../src/kernel/ports/event-store.ts"
 import { Views } from "../../src/kernel/ports/views.ts"
 import { BehindDisk, behindStore } from "../world/behind-store.ts"
 import type { Clock } from "../world/clock.ts"
@@ -51,6 +53,10 @@ export interface Watcher {
   readonly sent: (node: ClusterNode, message: RaftMessage) => void
   readonly decided: (node: ClusterNode, entries: ReadonlyArray<Entry>) => void
   readonly moment: (node: ClusterNode, moment: Moment) => void
+  /** Its kernel is told to perform. */
+  readonly leads: (node: ClusterNode) => void
+  /** With this mark its journal was written. */
+  readonly marked: (node: ClusterNode, mark: Mark) => void
   readonly crashed: (node: ClusterNode) => void
 }
 
@@ -102,7 +108,8 @@ export class ClusterNode {
     this.disk = new Disk(world.schedule, this.#random.split("log"), disk, id)
     this.disk.onError = () => this.#halt()
     this.disk.onSync = () => this.#at("log synced")
-    this.journal = new BehindDisk(memoryDisk(`journal of ${id}`), this.#random.split("journal"), journal)
+    const memory = memoryDisk(`journal of ${id}`)
+    this.journal = new BehindDisk(memory, this.#random.split("journal"), journal, world.schedule)
     this.line = new Line(this.#random.split("line"), () => this.options().line)
     world.wires.add(id, this)
   }
@@ -195,6 +202,7 @@ export class ClusterNode {
         settings: options.settings,
         protocol: raftProtocol,
         keepEntries: options.keepEntries,
+        pageFacts_max: options.pageFacts_max,
         facts_max: options.logFacts_max,
         disk: this.disk,
         process: this.process,
@@ -248,16 +256,25 @@ export class ClusterNode {
       this.#at("decided")
     },
     leads: (isLeading: boolean) => {
-      if (isLeading) this.#at("leads")
+      if (!isLeading) return
+      this.#world.watcher.leads(this)
+      this.#at("leads")
     }
   }
 
   #watchedStore(store: EventStore["Service"]): EventStore["Service"] {
-    const at = (moment: Moment) => () => Effect.sync(() => this.#at(moment))
+    const appended = (mark: Snapshot | undefined) =>
+      Effect.sync(() => {
+        if (mark !== undefined) this.#world.watcher.marked(this, JSON.parse(mark.state) as Mark)
+        this.#at("journal appended")
+      })
     return EventStore.of({
       ...store,
-      append: (batch, mark) => Effect.tap(store.append(batch, mark), at("journal appended")),
-      sync: Effect.tap(store.sync, at("journal synced"))
+      append: (batch, mark) => Effect.tap(store.append(batch, mark), appended(mark)),
+      sync: Effect.tap(
+        store.sync,
+        Effect.sync(() => this.#at("journal synced"))
+      )
     })
   }
 
@@ -325,8 +342,9 @@ export class ClusterNode {
   receive(from: string, message: GroupMessage): void {
     const made = this.consensus
     this.process.run(() => {
-      if (made?.isStarted() === true && this.consensus === made && this.#listensTo(from))
-        made.node.receive(from, message)
+      if (made?.isStarted() !== true || this.consensus !== made || !this.#listensTo(from)) return
+      made.node.receive(from, message)
+      if (message.kind === "journal") this.#at("facts fetched")
     })
   }
 
@@ -354,12 +372,14 @@ export class ClusterNode {
     this.onHalt()
   }
 
-  /** As an operator ends it: it saves what it has, and goes. */
-  stop(): void {
+  /** As an operator ends it: it saves what it has, which may take long, and goes. */
+  stop(ended: () => void): void {
     const life = this.#life
     if (life === null) return
     life.runtime.start(Scope.close(life.scope, Exit.void), () => {
-      if (this.#life === life) this.crash(false)
+      if (this.#life !== life) return
+      this.crash(false)
+      ended()
     })
   }
 

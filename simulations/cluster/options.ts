@@ -46,6 +46,11 @@ export interface FaultOptions {
   readonly agentCrashEveryMs: number
   readonly lineBreakEveryMs: number
   readonly machineKillEveryMs: number
+  /** The journal's disk of a node answers nothing for long, and it falls behind what is decided. */
+  readonly lagEveryMs: number
+  readonly lagMeanMs: number
+  /** The share of these in which, meanwhile, the host to which a machine came last loses all, and whom it tells so is gone. */
+  readonly losses: number
   /** A host out of reach of who performs for so long is said to be lost. */
   readonly lostAfterMs: number
 }
@@ -74,6 +79,8 @@ export interface RunOptions {
   readonly wires: WiresOptions
   readonly disk: DiskOptions
   readonly journal: BehindOptions
+  /** Of a journal that another node fetches, facts that are given at once. */
+  readonly pageFacts_max: number
   /** Entries that the log keeps for those who are a little behind, and applied ones between two times that it forgets. */
   readonly keepEntries: number
   readonly compactEvery: number
@@ -155,7 +162,10 @@ function faultsOf(random: Random, electionMs: number): FaultOptions {
     agentCrashEveryMs: rare(10, 80),
     lineBreakEveryMs: often(2, 40),
     machineKillEveryMs: rare(10, 80),
-    lostAfterMs: pick(random, [2000, 10_000])
+    lostAfterMs: pick(random, [2000, 10_000]),
+    lagEveryMs: never,
+    lagMeanMs: 0,
+    losses: 0
   }
 }
 
@@ -180,6 +190,60 @@ const operatorsOf = (random: Random, electionMs: number): OperatorOptions => ({
 
 /** All that a seed decides. */
 export function drawOptions(seed: number): RunOptions {
+  const options = drawFirst(seed)
+  // Drawn for themselves: whoever adds to these leaves all that is drawn below as it is.
+  const random = makeRandom(seed).split("more options")
+  const { electionMs } = options.settings
+  const pageFacts_max = pick(random, [1, 3, 20, 1000])
+  const isNarrow = random.chance(0.25)
+  const wires = { ...options.wires, underWay_max: pick(random, [3, 10, 40]) }
+  const narrowed = { ...options, pageFacts_max, wires: isNarrow ? wires : options.wires }
+  if (random.chance(0.6)) return narrowed
+  const lags = {
+    lagEveryMs: electionMs * 10 ** random.next(),
+    lagMeanMs: electionMs * 2 * 10 ** random.next()
+  }
+  const losses = share(random, 1)
+  if (random.chance(0.3)) return { ...narrowed, faults: { ...options.faults, ...lags, losses } }
+  const faults = { ...fewer(random, options.faults), ...lags, losses }
+  return { ...narrowed, ...crowded(random, options), faults }
+}
+
+/** Many machines that come and run, and move, and hosts that each have few of them. */
+function crowded(random: Random, { operators }: RunOptions): Pick<RunOptions, "hosts" | "operators"> {
+  const { weights } = operators
+  const rarely = { stop: 0.02, pause: 0.02, delete: 0.05, drain: 0.02 }
+  return {
+    hosts: random.int(2, 5),
+    operators: {
+      ...operators,
+      operators: random.int(2, 6),
+      machines: random.int(3, 10),
+      weights: { ...weights, ...rarely, create: 1, start: 1, migrate: random.next() * 4 }
+    }
+  }
+}
+
+/** Half of what befalls nodes, so that machines come and go. */
+function fewer(random: Random, faults: FaultOptions): FaultOptions {
+  const names = [
+    "crash",
+    "blackout",
+    "pause",
+    "partition",
+    "clog",
+    "break",
+    "ambush",
+    "stall",
+    "error"
+  ] as const
+  const none = names.filter(() => random.chance(0.5)).map((name) => [`${name}EveryMs`, never] as const)
+  return { ...faults, ...Object.fromEntries(none) }
+}
+
+const never = Number.POSITIVE_INFINITY
+
+function drawFirst(seed: number): RunOptions {
   const random = makeRandom(seed).split("options")
   const settings = settingsOf(random)
   const { electionMs } = settings
@@ -214,6 +278,7 @@ export function drawOptions(seed: number): RunOptions {
       syncsByItself: share(random, 0.2),
       lostAtCrash: pick(random, [0, 0.05, 0.5, 1])
     },
+    pageFacts_max: 1000,
     keepEntries: isShort ? pick(random, [0, 2, 10]) : 10_000,
     compactEvery: isShort ? pick(random, [2, 10, 40]) : 5000,
     logFacts_max: isShort ? pick(random, [4, 30, 200]) : 100_000,

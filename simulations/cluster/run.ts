@@ -8,8 +8,6 @@ import { Effect } from "effect"
 import { actorKinds } from "../../src/actors/kinds.ts"
 import { clusterStream } from "../../src/events/cluster.ts"
 import type { GroupMessage } from "../../src/kernel/group-node.ts"
-import { hear, sayToAny } from "../../src/kernel/membership.ts"
-import type { Say } from "../../src/kernel/membership.ts"
 import { replay } from "../../src/kernel/replay.ts"
 import { describe } from "../../src/kernel/statechart.ts"
 import { isBounded } from "../checkers/bounds.ts"
@@ -19,9 +17,11 @@ import { happenedOnce } from "../checkers/commands.ts"
 import { vmsOf } from "../checkers/fleet.ts"
 import type { Seen } from "../checkers/fleet.ts"
 import { endedOnce } from "../checkers/migrations.ts"
+import { Marks } from "../checkers/marks.ts"
 import { isWhereItBelongs, runsOnce } from "../checkers/owner.ts"
+import { Patience } from "../checkers/patience.ts"
 import { isSameAfterReplay } from "../checkers/replay.ts"
-import { Violation, violationOf } from "../checkers/violation.ts"
+import { Noticed, Violation, violationOf } from "../checkers/violation.ts"
 import { isOver } from "../fleet/operators.ts"
 import { Atlas } from "../raft/atlas.ts"
 import { Clock } from "../world/clock.ts"
@@ -43,6 +43,7 @@ import { ClusterNode } from "./node.ts"
 import type { Watcher } from "./node.ts"
 import { drawOptions } from "./options.ts"
 import type { RunOptions } from "./options.ts"
+import { Saying } from "./saying.ts"
 import { Watch } from "./watch.ts"
 
 export interface ClusterVerdict extends Verdict {
@@ -63,6 +64,8 @@ const events_max = 20_000_000
 /** A group has to be founded within this, and a cluster that is left alone to come to rest. */
 const foundedMs = 60_000
 const patienceMs = 300_000
+/** A node whose disk is damaged takes no part: that it is to be admitted is given up after a quarter of an hour. */
+const admissionMs = 1_000_000
 const lookEveryMs = 20
 const left_max = 100
 
@@ -79,6 +82,10 @@ export class World implements Watcher {
   readonly journals = new Journals()
   readonly states = new States()
   readonly revisions = new Revisions()
+  readonly noticed = new Noticed()
+  readonly marks = new Marks()
+  readonly patience: Patience
+  readonly saying: Saying
   readonly clients: Clients
   readonly atlas: Atlas
   readonly faults: Faults
@@ -107,6 +114,8 @@ export class World implements Watcher {
     )
     this.checker = new ClusterChecker(this.nodes)
     this.atlas = new Atlas(this.checker.group)
+    this.patience = new Patience(options.patienceMs, 1000 + 40 * options.journal.writeMeanMs)
+    this.saying = new Saying(this)
     for (let index = 0; index < options.hosts; index++) this.#addHost(`h${index}`)
     for (let index = 0; index < options.voters + options.spares; index++) this.#addNode(index)
     this.clients = new Clients(this)
@@ -122,7 +131,7 @@ export class World implements Watcher {
       runtime: this.runtime,
       random: this.random,
       line: () => this.#line,
-      say: (host: ClusterHost) => this.#sayFrom(host)
+      say: (host: ClusterHost) => this.saying.from(host)
     }
     this.hosts.set(name, new ClusterHost(name, this.options.hostMemoryMib, world))
   }
@@ -155,39 +164,29 @@ export class World implements Watcher {
     return this.#isCalm ? { ...line, answersLost: 0 } : line
   }
 
-  /** What hosts are saying, and nobody has answered yet. */
-  #saying = 0
-
-  #sayFrom(host: ClusterHost): Say {
-    const known = () =>
-      [...this.nodes.values()]
-        .filter(({ id, members }) => host.lineTo(id).isUp && members.includes(id))
-        .map(({ id }) => id)
-    const say = sayToAny(known, (id, said) => {
-      const node = this.nodes.get(id) as ClusterNode
-      return host.lineTo(id).ask(node.serve((kernel) => hear(kernel, host.name, said)))
-    })
-    return (said) =>
-      Effect.suspend(() => {
-        this.#saying++
-        return say(said).pipe(Effect.ensuring(Effect.sync(() => this.#saying--)))
-      })
-  }
-
   stepped(node: ClusterNode): void {
-    this.checker.stepped(node)
+    this.noticed.within(() => this.checker.stepped(node))
   }
 
   sent(...[node, message]: Parameters<Watcher["sent"]>): void {
-    this.checker.sent(node, message)
+    this.noticed.within(() => this.checker.sent(node, message))
   }
 
   decided(...[node, entries]: Parameters<Watcher["decided"]>): void {
-    this.checker.told(node, entries)
+    this.noticed.within(() => this.checker.told(node, entries))
+  }
+
+  leads(node: ClusterNode): void {
+    this.noticed.within(() => this.checker.leads(node))
+  }
+
+  marked(...[node, mark]: Parameters<Watcher["marked"]>): void {
+    this.noticed.within(() => this.marks.look(node.id, mark, node.journal.memory.facts.length))
   }
 
   moment(...[node, moment]: Parameters<Watcher["moment"]>): void {
-    if (moment === "journal appended") this.journals.look(node.id, node.journal.memory.facts)
+    if (moment === "journal appended")
+      this.noticed.within(() => this.journals.look(node.id, node.journal.memory.facts))
     this.faults.moment(node, moment)
   }
 
@@ -289,10 +288,12 @@ export class World implements Watcher {
   }
 
   #look(): void {
+    this.noticed.look()
     for (const node of this.nodes.values()) {
       const { kernel, id, journal } = node
       const { facts } = journal.memory
       this.journals.look(id, facts)
+      this.patience.look(node, journal.isStalled)
       if (kernel === null) continue
       const actors = kernel.resident()
       // A kernel that performs no more leaves behind what it had said, until it is decided or its time is over.
@@ -317,7 +318,7 @@ export class World implements Watcher {
   get isSettled(): boolean {
     const { leader, clients } = this
     // A host that is not heard yet may have lost machines: a node that hears no leader has its whole patience first.
-    if (leader?.kernel == null || clients.waiting > 0 || this.#saying > 0) return false
+    if (leader?.kernel == null || clients.waiting > 0 || this.saying.open.size > 0) return false
     const { commit, log } = leader.context
     if (commit !== log.last) return false
     const { position } = last(leader)
@@ -339,11 +340,21 @@ export class World implements Watcher {
 
   /** Quiet twice in a row: what a host has told meanwhile is heard too. */
   #settle(): void {
-    const endMs = this.schedule.nowMs + patienceMs
+    const beganMs = this.schedule.nowMs
+    let limitMs = patienceMs
     for (let quiet = 0; quiet < 2; quiet = this.isSettled ? quiet + 1 : 0) {
-      if (this.schedule.nowMs > endMs) throw new Violation("liveness", this.describe())
+      if (this.#admitsTheDamaged) limitMs = admissionMs
+      if (this.schedule.nowMs - beganMs > limitMs) throw new Violation("liveness", this.describe())
       this.#pass(3000)
     }
+  }
+
+  get #admitsTheDamaged(): boolean {
+    const asked = this.seen.actors.get(clusterStream)?.outstanding ?? []
+    return asked.some(
+      ({ request }) =>
+        request.port === "group" && request.op === "admit" && this.nodes.get(request.node)?.isOut === true
+    )
   }
 
   #finish(): void {
@@ -379,6 +390,7 @@ export class World implements Watcher {
     return JSON.stringify({
       operators: this.clients.operators.waiting,
       errands: this.clients.isChanging,
+      saying: [...this.saying.open],
       nodes,
       performs: this.leader?.id ?? null,
       open: open.map(({ stream, chart, outstanding }) => [stream, describe(chart), outstanding[0]?.request]),
@@ -421,7 +433,20 @@ export function runPlan(plan: ClusterPlan): ClusterVerdict {
 }
 
 function countsOf(world: World): Record<string, number> {
-  const { nodes, wires, faults, nemesis, clients, checker, journals, revisions, watch } = world
+  const {
+    nodes,
+    wires,
+    faults,
+    nemesis,
+    clients,
+    checker,
+    journals,
+    revisions,
+    watch,
+    saying,
+    marks,
+    patience
+  } = world
   const all = [...nodes.values()]
   const sum = (of: (node: ClusterNode) => number) => all.reduce((total, node) => total + of(node), 0)
   return {
@@ -445,8 +470,11 @@ function countsOf(world: World): Record<string, number> {
     facts: journals.facts.length,
     commands: clients.operators.issued.length,
     ...clients.counts,
+    ...saying.counts,
     ...Object.fromEntries(Object.entries(clients.asked).map(([op, count]) => [`${op} asked`, count])),
-    answersLooked: revisions.looked
+    answersLooked: revisions.looked,
+    marksLooked: marks.looked,
+    askersLooked: patience.looked
   }
 }
 

@@ -46,10 +46,28 @@ export class BehindDisk {
     journalErrors: 0
   }
 
-  constructor(memory: MemoryDisk, random: Random, options: BehindOptions) {
+  readonly #schedule: { readonly nowMs: number }
+  #stalledMs = 0
+
+  constructor(
+    memory: MemoryDisk,
+    random: Random,
+    options: BehindOptions,
+    schedule: { readonly nowMs: number }
+  ) {
     this.memory = memory
     this.#random = random
     this.#options = options
+    this.#schedule = schedule
+  }
+
+  /** Nothing is written before. */
+  stall(untilMs: number): void {
+    this.#stalledMs = Math.max(this.#stalledMs, untilMs)
+  }
+
+  get isStalled(): boolean {
+    return this.#schedule.nowMs < this.#stalledMs
   }
 
   get options(): BehindOptions {
@@ -68,6 +86,7 @@ export class BehindDisk {
 
   mend(): void {
     this.#fails = false
+    this.#stalledMs = 0
   }
 
   /** Whether this one fails. */
@@ -124,6 +143,9 @@ export class BehindDisk {
 const failed = (operation: string) =>
   Effect.fail(new StoreFailure({ operation, reason: "simulated: the disk refused it" }))
 
+/** Who waits for a disk that stands still looks so often whether it goes on. */
+const stallLookMs = 20
+
 /** `inner` over the same disk. Writes stand in a line, as behind the lock of a database. */
 export function behindStore(inner: EventStore["Service"], disk: BehindDisk): EventStore["Service"] {
   const order = Semaphore.makeUnsafe(1)
@@ -140,9 +162,16 @@ export function behindStore(inner: EventStore["Service"], disk: BehindDisk): Eve
       const transaction = disk.begin(snapshots)
       return Effect.tap(work, () => Effect.sync(() => disk.wrote(transaction)))
     })
+  const stalled: Effect.Effect<void> = Effect.suspend(() =>
+    disk.isStalled ? Effect.andThen(Effect.sleep(stallLookMs), stalled) : Effect.void
+  )
   const placed = <A, E>(work: Effect.Effect<A, E>) =>
     order.withPermit(
-      pause(options.writeMeanMs).pipe(Effect.andThen(work), Effect.tap(pause(options.writeMeanMs)))
+      stalled.pipe(
+        Effect.andThen(pause(options.writeMeanMs)),
+        Effect.andThen(work),
+        Effect.tap(pause(options.writeMeanMs))
+      )
     )
   return EventStore.of({
     ...inner,

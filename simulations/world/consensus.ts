@@ -34,6 +34,8 @@ export interface SimulatedConsensus {
   readonly settings: RaftSettings
   readonly protocol: Protocol
   readonly keepEntries: number
+  /** Of its journal it gives others no more at once, whatever they ask for. */
+  readonly pageFacts_max: number
   /** Of the log: beyond so many it is begun anew. */
   readonly facts_max: number
   readonly disk: Disk
@@ -126,7 +128,7 @@ export const makeConsensus = Effect.fnUntraced(function* (options: SimulatedCons
     },
     readFacts: (after, limit, done) =>
       void runtime.fork(
-        Effect.match(store.readAll({ from: after + 1, limit }), {
+        Effect.match(store.readAll({ from: after + 1, limit: Math.min(limit, options.pageFacts_max) }), {
           onSuccess: (found) => done(found, null),
           onFailure: (error) => done(null, error.message)
         })

@@ -16,7 +16,7 @@ export interface WiresOptions {
   readonly duplication: number
   /** How often each looks whether it hears of the other, and makes a connection where there is none. */
   readonly tendEveryMs: number
-  /** On a path; what is beyond it ends the connection. */
+  /** On a path; what is beyond it is not sent, and who sends is told so, as by a connection whose buffer is full. */
   readonly underWay_max: number
 }
 
@@ -121,9 +121,8 @@ export class Wires<Message> {
     const isCrossing = path.random.chance(crossings)
     const isDoubled = path.random.chance(duplication) && !this.#isHealed && this.#mayRepeat(message)
     this.counts.sent++
-    if (path.underWay >= underWay_max) {
+    if (path.underWay >= underWay_max && !this.#isHealed) {
       this.counts.overflowed++
-      this.#end(connection, from, to)
       return false
     }
     this.#carry(connection, from, to, message, delays[0], isCrossing && !this.#isHealed)

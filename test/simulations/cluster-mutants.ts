@@ -17,7 +17,7 @@ export const clusterMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "leads-before-it-was-handed-over",
-    seed: 53,
+    seed: 2,
     story: "a new leader performs while what was decided before still waits for its own disk",
     edits: [
       {
@@ -29,7 +29,7 @@ export const clusterMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "performs-at-once",
-    seed: null,
+    seed: 1,
     story: "a leader performs before its own first entry was applied",
     edits: [
       {
@@ -58,9 +58,22 @@ export const clusterMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "reconciled-with-the-past",
-    seed: null,
+    seed: 3,
     story: "what a host tells of its machines is held against what a node that is behind knows",
     edits: [{ file: "src/kernel/membership.ts", find: "  yield* kernel.fresh\n", put: "" }]
+  },
+  {
+    name: "told-to-the-removed",
+    seed: 133,
+    story:
+      "a node that nobody has in the group any more goes on telling its machines what their host has told it",
+    edits: [
+      {
+        file: "src/kernel/membership.ts",
+        find: 'error._tag === "Overloaded" || error._tag === "StoreFailure"',
+        put: 'error._tag !== "UnknownKind"'
+      }
+    ]
   },
   {
     name: "nobody-to-finish-with",
@@ -71,7 +84,7 @@ export const clusterMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "patience-by-the-wall-clock",
-    seed: null,
+    seed: 4,
     story: "a pause before a proposal is made again is measured by a clock that people set",
     edits: [
       {
@@ -124,7 +137,7 @@ export const clusterMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "half-a-journal-is-whole",
-    seed: null,
+    seed: 4,
     story: "while a journal is fetched its mark says that it is where it will be",
     edits: [
       {
@@ -171,6 +184,18 @@ export const clusterMutants: ReadonlyArray<Mutant> = [
     ]
   },
   {
+    name: "refused-while-it-is-open",
+    seed: null,
+    story: "that an earlier try was refused is the answer where nobody knows what became of a later one",
+    edits: [
+      {
+        file: "src/kernel/proposals.ts",
+        find: "if (isOpen && one.known !== null && isRefused(one.known)) one.known = null",
+        put: ""
+      }
+    ]
+  },
+  {
     name: "refused-for-good",
     seed: 68,
     story:
@@ -178,7 +203,7 @@ export const clusterMutants: ReadonlyArray<Mutant> = [
     edits: [
       {
         file: "src/kernel/proposals.ts",
-        find: '    if (proposed.outcome === "unknown") for (const one of underWay.offered) one.mayHappen = true\n    this.#again(underWay.offered, proposed.reason)',
+        find: '    this.#again(underWay.offered, proposed.reason, proposed.outcome === "unknown")',
         put: "    this.#fail(underWay.offered, false, proposed.reason)"
       }
     ]
