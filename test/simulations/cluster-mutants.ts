@@ -4,7 +4,7 @@ import type { Mutant } from "./mutants.ts"
 export const clusterMutants: ReadonlyArray<Mutant> = [
   {
     name: "said-by-whoever-led",
-    seed: 252,
+    seed: null,
     story:
       "what the actors of a leader of before said is placed after the next one has been answered in its place",
     edits: [
@@ -77,7 +77,7 @@ export const clusterMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "nobody-to-finish-with",
-    seed: 367,
+    seed: null,
     story:
       "a journal that was being fetched is fetched from members only, of whom a log that came with it knows none",
     edits: [{ file: "src/kernel/installer.ts", find: ", ...heard()]", put: "]" }]
@@ -197,7 +197,7 @@ export const clusterMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "refused-for-good",
-    seed: 68,
+    seed: 29,
     story:
       "a proposal that the leader declined, or of which nobody knows, is not made again, and said to have done nothing",
     edits: [
