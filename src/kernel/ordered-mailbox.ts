@@ -44,7 +44,7 @@ interface Install {
 
 type Work =
   | { readonly what: "decided"; readonly entry: Decided }
-  | { readonly what: "leads"; readonly isLeading: boolean }
+  | { readonly what: "leads"; readonly isLeading: boolean; readonly term: number }
   | Install
 
 /** What is decided, applied one after the other. */
@@ -120,7 +120,10 @@ class Applying {
       else {
         this.#queue.shift()
         if (work.what === "install") yield* this.#install(work)
-        else this.#parts.options.leads(work.isLeading)
+        else {
+          this.#proposals.performs(work.isLeading ? work.term : -1)
+          this.#parts.options.leads(work.isLeading)
+        }
       }
     }
   })
@@ -361,7 +364,7 @@ export const makeOrderedMailbox = Effect.fn("OrderedMailbox.make")(function* (op
     snapshot: () => applying.snapshot(),
     install: (from, place, done) => applying.offered({ what: "install", from, place, done }),
     offers: (from) => applying.offers(from),
-    leads: (isLeading) => applying.take({ what: "leads", isLeading })
+    leads: (isLeading) => applying.take({ what: "leads", isLeading, term: order.status().term })
   })
   const mailbox = Mailbox.of({
     submit: (input) =>

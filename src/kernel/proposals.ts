@@ -38,6 +38,8 @@ const underWay_max = 8
 const declinedPauseMs = 20
 interface Offered extends Waiting {
   readonly sinceMs: number
+  /** In which this node performed when it was offered. */
+  readonly term: number
   readonly caller: Caller
   /** An earlier proposal of it may have been decided. */
   mayHappen: boolean
@@ -75,6 +77,8 @@ export class Proposals {
   readonly #underWay = new Map<number, UnderWay>()
   #batches = 0
   #pausedMs = 0
+  /** In which the kernel here performs; -1 while it does not. */
+  #performsIn = -1
   /** Until then some that lost their place may wait. */
   #lostUntilMs = 0
   #declined = "no leader is known"
@@ -104,8 +108,23 @@ export class Proposals {
     if (waiting >= waiting_max && input.answers === null)
       return answered(Exit.fail(new Overloaded({ waiting, waiting_max })))
     const sinceMs = this.#nowMs
-    this.#offered.push({ input, answered, caller, sinceMs, mayHappen: false, wasLost: false, known: null })
+    const term = this.#performsIn
+    this.#offered.push({
+      input,
+      answered,
+      caller,
+      sinceMs,
+      term,
+      mayHappen: false,
+      wasLost: false,
+      known: null
+    })
     this.#look()
+  }
+
+  /** The kernel begins to perform, in this term; or, with -1, it ends. */
+  performs(term: number): void {
+    this.#performsIn = term
   }
 
   #look(): void {
@@ -130,11 +149,15 @@ export class Proposals {
    * What actors say and are answered is placed by the node that performs for them, while it leads, or not at all. Then all of it stands
    * before the next leader's first entry, and so before what that one says in its place, under the same keys. One that came
    * after it could be accepted when the same had been refused already.
+   * The next leader may be this node again, in a later term.
    */
   #onlyWhoLeads(): void {
-    if (!this.#offered.some(isSaidByActors) || this.#parts.order.status().role === "leader") return
-    const said = this.#offered.filter(isSaidByActors)
-    this.#offered = this.#offered.filter((one) => !isSaidByActors(one))
+    if (!this.#offered.some(isSaidByActors)) return
+    const { role, term } = this.#parts.order.status()
+    const isPast = (one: Offered) => isSaidByActors(one) && (role !== "leader" || one.term !== term)
+    const said = this.#offered.filter(isPast)
+    if (said.length === 0) return
+    this.#offered = this.#offered.filter((one) => !isPast(one))
     this.#fail(said, false, "only who leads speaks for actors")
   }
 

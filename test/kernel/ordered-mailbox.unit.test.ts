@@ -344,11 +344,28 @@ test("what actors say is placed by the node that leads, and forwarded by none", 
   assert.match(answer, /only who leads speaks for actors; nothing was done/)
   assert.equal(node.proposed.length, 0)
   node.role = "leader"
+  node.follower.leads(true)
+  await turns(20)
   const placed = node.submit(said)
   await turns(20)
   assert.equal(node.proposed.length, 1)
   await node.decide({ index: 2, term: 1, data: stampedText(5, node.proposed[0]?.data ?? ""), members: null })
   assert.ok(Exit.isSuccess(await placed))
+  // It leads again, in a later term, and the kernel of before has not ended yet: what that one said is not placed behind what the
+  // next one says in its place (seeds 1284 and 20581).
+  const left = node.submit({ ...said, id: "2" })
+  await turns(20)
+  node.proposed[1]?.told({ outcome: "declined", reason: "not-leader" })
+  node.term = 2
+  assert.match(String(await left), /only who leads speaks for actors/)
+  assert.match(String(await node.submit({ ...said, id: "3" })), /only who leads speaks for actors/)
+  assert.equal(node.proposed.length, 2)
+  node.follower.leads(false)
+  node.follower.leads(true)
+  await turns(20)
+  void node.submit({ ...said, id: "2" })
+  await turns(20)
+  assert.equal(node.proposed.length, 3)
   await node.stop()
 })
 

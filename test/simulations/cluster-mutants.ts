@@ -4,14 +4,27 @@ import type { Mutant } from "./mutants.ts"
 export const clusterMutants: ReadonlyArray<Mutant> = [
   {
     name: "said-by-whoever-led",
-    seed: null,
+    seed: 252,
     story:
       "what the actors of a leader of before said is placed after the next one has been answered in its place",
     edits: [
       {
         file: "src/kernel/proposals.ts",
-        find: `if (!this.#offered.some(isSaidByActors) || this.#parts.order.status().role === "leader") return`,
+        find: "if (!this.#offered.some(isSaidByActors)) return",
         put: "if (this.#offered.length >= 0) return"
+      }
+    ]
+  },
+  {
+    name: "said-by-who-led-before",
+    seed: 1284,
+    story:
+      "a node that leads again, in a later term, places what its kernel of before had its actors say behind what the next one says",
+    edits: [
+      {
+        file: "src/kernel/proposals.ts",
+        find: '(role !== "leader" || one.term !== term)',
+        put: '(role !== "leader" || term < 0)'
       }
     ]
   },
@@ -77,7 +90,7 @@ export const clusterMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "nobody-to-finish-with",
-    seed: null,
+    seed: 8,
     story:
       "a journal that was being fetched is fetched from members only, of whom a log that came with it knows none",
     edits: [{ file: "src/kernel/installer.ts", find: ", ...heard()]", put: "]" }]

@@ -39,6 +39,10 @@ else {
     assert.equal(run(500_044).violation, null)
   })
 
+  test("seeds 1284 and 20581: a node that leads again places nothing that its kernel of before had its actors say", () => {
+    for (const seed of [1284, 20_581]) assert.equal(run(seed).violation, null)
+  })
+
   test("a seed is the same life, again, after others, and in another process", () => {
     const first = verdicts[2]?.hash
     assert.equal(run(3).hash, first)
