@@ -33,10 +33,15 @@ export function durability(group: Group, index: number, term: number): void {
 }
 
 /**
- * Members count from the moment in which they are in the log, so those of a later entry may have decided an earlier one.
+ * Members count from the moment in which they are in the log, so those of a later entry may have decided an earlier one. Where joint
+ * consensus is decided that may be those who are left after it, by an entry which another leader has cut off again since (seed 20009):
+ * a majority of them is in every later one.
  */
 const possible = (group: Group, index: number): ReadonlyArray<Members> =>
-  [...group.members.values()].flatMap(({ context: { history } }) => {
+  [...group.members.values()].flatMap(({ context: { history, commit } }) => {
     const first = history.findLastIndex((one) => one.index <= index)
-    return history.slice(Math.max(0, first)).map(({ members }) => members)
+    return history.slice(Math.max(0, first)).flatMap(({ index: at, members }) => {
+      const isSettled = members.outgoing.length === 0 || at > commit
+      return isSettled ? [members] : [members, { ...members, outgoing: [] }]
+    })
   })
