@@ -29,7 +29,7 @@ const KeyHash = Schema.String.check(
   Schema.isPattern(/^[A-Za-z0-9_-]{43}$/, { expected: "a SHA-256, base64url" })
 )
 /** As OpenSSL prints it. */
-const Serial = Schema.String.check(
+export const Serial = Schema.String.check(
   Schema.isPattern(/^[0-9A-F]{1,40}$/, { expected: "a serial number, hexadecimal" })
 )
 const Time = int(0, Number.MAX_SAFE_INTEGER)

@@ -1,12 +1,11 @@
 /** etcd's Raft library as a yardstick: `etcd-raft/main.go`, built when it is wanted, in processes of its own. */
-import { execFile, spawn } from "node:child_process"
+import { spawn } from "node:child_process"
 import type { ChildProcess } from "node:child_process"
-import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
-import { promisify } from "node:util"
 import { end } from "./children.ts"
+import { goBuild } from "./go.ts"
 
 /** A round: so many proposals of so many bytes, and how many of them are on their way at most. */
 export interface Work {
@@ -25,22 +24,10 @@ export interface Took {
 }
 
 const source = fileURLToPath(new URL("etcd-raft", import.meta.url))
-const buildMsMax = 180_000
-
-/** Where Go puts itself, where Debian puts it, and whatever the path has. */
-const compilers = ["/usr/local/go/bin/go", "/usr/lib/go/bin/go"]
 
 /** The program, built into this folder; rejects with the reason when Go, or the library, can't be had. */
-export async function buildEtcdRaft(folder: string, isOnline: boolean): Promise<string> {
-  const program = join(folder, "etcd-raft")
-  const go = compilers.find((path) => existsSync(path)) ?? "go"
-  await promisify(execFile)(go, ["build", "-mod=readonly", "-o", program, "."], {
-    cwd: source,
-    env: { ...process.env, GOTOOLCHAIN: "local", ...(isOnline ? {} : { GOPROXY: "off" }) },
-    timeout: buildMsMax
-  })
-  return program
-}
+export const buildEtcdRaft = (folder: string, isOnline: boolean): Promise<string> =>
+  goBuild(source, join(folder, "etcd-raft"), isOnline)
 
 /** One process of it, that does one round after the other. */
 export class EtcdRaft {

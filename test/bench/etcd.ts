@@ -14,13 +14,12 @@ import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 import { end } from "./children.ts"
 import { freePort } from "./cluster-nodes.ts"
+import { goBuild, goMissing } from "./go.ts"
 
 const exec = promisify(execFile)
 const etcdPath = "/usr/bin/etcd"
 const etcdctlPath = "/usr/bin/etcdctl"
-const goPaths = ["/usr/local/go/bin/go", "/usr/lib/go/bin/go", "/usr/bin/go"]
-/** The first build fetches its modules. */
-const buildTimeoutMs = 300_000
+const clientSource = fileURLToPath(new URL("./etcd-client", import.meta.url))
 const startTimeoutMs = 30_000
 
 export interface PutLoad {
@@ -32,7 +31,7 @@ export interface PutLoad {
 function etcdMissing(): string | null {
   if (!existsSync(etcdPath) || !existsSync(etcdctlPath))
     return `${etcdPath} and ${etcdctlPath} are not there (Debian: apt-get install etcd-server etcd-client)`
-  return goPaths.some((path) => existsSync(path)) ? null : "Go is not there, which builds etcd's client"
+  return goMissing()
 }
 
 /** The path of its client, or why there is none, as without a network when its modules were never fetched. */
@@ -42,21 +41,10 @@ export async function buildClient(
   const missing = etcdMissing()
   if (missing !== null) return { missing }
   try {
-    return { path: await build(folder) }
+    return { path: await goBuild(clientSource, join(folder, "etcd-client")) }
   } catch (error) {
     return { missing: `etcd's client can't be built: ${(error as Error).message.slice(0, 300)}` }
   }
-}
-
-async function build(folder: string): Promise<string> {
-  const go = goPaths.find((path) => existsSync(path)) ?? "go"
-  const target = join(folder, "etcd-client")
-  await exec(go, ["build", "-o", target, "."], {
-    cwd: fileURLToPath(new URL("./etcd-client", import.meta.url)),
-    timeout: buildTimeoutMs,
-    env: { ...process.env, GOTOOLCHAIN: "local", GOFLAGS: "-mod=readonly" }
-  })
-  return target
 }
 
 /** An authority of its own, and one certificate for all three. */

@@ -9,12 +9,12 @@ import { after, before, test } from "node:test"
 import { setTimeout as sleep } from "node:timers/promises"
 import { Effect } from "effect"
 import { clear, joinToken, startNode } from "../../src/cli/lab-nodes.ts"
-import { runCli } from "../../src/cli/main.ts"
 import { caInit, caOpen, loadIdentity, saveIdentity } from "../../src/live/ca.ts"
 import { keysFromPem, mayVote, signingRequest } from "../../src/live/ca/certificate.ts"
 import { joinCluster } from "../../src/live/ca/join.ts"
 import { newSecret, tokenHash, tokenText } from "../../src/live/ca/tokens.ts"
 import { Cluster } from "./cluster-processes.ts"
+import { saidBy } from "./said.ts"
 
 const consensus = { heartbeat_interval: "100ms", election_timeout: "600ms" }
 const dayMs = 24 * 3600 * 1000
@@ -48,22 +48,8 @@ const hasKey = (node: string) =>
     (said) => said.hasKey === true
   )
 
-async function cli(urls: string, tokens: string, ...argv: ReadonlyArray<string>) {
-  const said = { out: "", err: "" }
-  const code = await runCli(
-    [...argv, "--url", urls, "--token-file", tokens],
-    {},
-    {
-      out: (text) => (said.out += text),
-      err: (text) => (said.err += text),
-      isOutTerminal: false,
-      isErrTerminal: false,
-      environment: {},
-      ask: null
-    }
-  )
-  return { code, ...said }
-}
+const cli = (urls: string, tokens: string, ...argv: ReadonlyArray<string>) =>
+  saidBy(...argv, "--url", urls, "--token-file", tokens)
 
 const tokenFileOf = (node: string) => join(cluster.folder, node, "api-token")
 

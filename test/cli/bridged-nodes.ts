@@ -22,7 +22,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
-import { runCli } from "../../src/cli/main.ts"
+import { saidBy } from "./said.ts"
 
 const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
 const dnsServer = fileURLToPath(new URL("./dns-server.ts", import.meta.url))
@@ -152,20 +152,8 @@ export class BridgedNodes {
   async cli(...argv: ReadonlyArray<string>): Promise<string> {
     const [kernel = ""] = this.#names
     const at = (what: string) => join(this.folder, `${kernel}.${what}`)
-    let [out, err] = ["", ""]
     const told = ["--url", `unix:${at("socket")}`, "--token-file", join(at("data"), "api-token")]
-    const code = await runCli(
-      [...argv, ...told],
-      {},
-      {
-        out: (text) => (out += text),
-        err: (text) => (err += text),
-        isOutTerminal: false,
-        isErrTerminal: false,
-        environment: {},
-        ask: null
-      }
-    )
+    const { code, out, err } = await saidBy(...argv, ...told)
     if (code !== 0) throw new Error(`${argv.join(" ")}: ${code} ${err}`)
     return out
   }

@@ -2,8 +2,8 @@
 import assert from "node:assert/strict"
 import { after, before, test } from "node:test"
 import { setTimeout as sleep } from "node:timers/promises"
-import { runCli } from "../../src/cli/main.ts"
 import { Cluster } from "./cluster-processes.ts"
+import { saidBy } from "./said.ts"
 import { join } from "node:path"
 
 const consensus = { heartbeat_interval: "100ms", election_timeout: "600ms" }
@@ -114,29 +114,16 @@ test("a minority refuses to decide and to read, says so, and reads what it has w
   assert.equal(read.status, 503)
   const stale = await cluster.call(one, "GET", "/v1/vms?consistency=stale")
   assert.equal(stale.status, 200)
-  let out = ""
-  const cli = (...argv: ReadonlyArray<string>) =>
-    runCli(
-      [
-        ...argv,
-        "--url",
-        cluster.node(one).url ?? "",
-        "--token-file",
-        join(cluster.node(one).dataDir, "api-token")
-      ],
-      {},
-      {
-        out: (text) => (out += text),
-        err: (text) => (out += text),
-        isOutTerminal: false,
-        isErrTerminal: false,
-        environment: {},
-        ask: null
-      }
-    )
-  assert.equal(await cli("vm", "list", "--stale", "--json"), 0, out)
-  out = ""
-  assert.equal(await cli("cluster", "status"), 0, out)
+  const access = [
+    "--url",
+    cluster.node(one).url ?? "",
+    "--token-file",
+    join(cluster.node(one).dataDir, "api-token")
+  ]
+  const listed = await saidBy("vm", "list", "--stale", "--json", ...access)
+  assert.equal(listed.code, 0, listed.err)
+  const { code, out, err } = await saidBy("cluster", "status", ...access)
+  assert.equal(code, 0, err)
   assert.match(out, new RegExp(`${two}\\s+voter\\s+-?\\s+no`))
   await cluster.add(two)
   const { answer } = await cluster.command("/v1/vms", { name: "alone", spec })

@@ -9,12 +9,12 @@ import { setTimeout as sleep } from "node:timers/promises"
 import { Effect, Exit, Scope } from "effect"
 import { swimActor } from "../../src/actors/swim/chart.ts"
 import { wakesAtMs } from "../../src/actors/swim/decide.ts"
-import { runCli } from "../../src/cli/main.ts"
 import { lanSettings } from "../../src/events/swim.ts"
 import type { PeerRow } from "../../src/live/api/bodies.ts"
 import { clusterKeys, secretBytes } from "../../src/live/gossip/keys.ts"
 import { GossipMember } from "../../src/live/gossip/member.ts"
 import { Cluster } from "./cluster-processes.ts"
+import { saidBy } from "./said.ts"
 
 const consensus = { heartbeat_interval: "100ms", election_timeout: "600ms" }
 const periodMs = 200
@@ -69,21 +69,10 @@ async function metricAt(node: string, name: string): Promise<number> {
 }
 
 async function cli(node: string, ...argv: ReadonlyArray<string>): Promise<string> {
-  let out = ""
   const { url, dataDir } = cluster.node(node)
-  const code = await runCli(
-    [...argv, "--url", url ?? "", "--token-file", join(dataDir, "api-token")],
-    {},
-    {
-      out: (text) => (out += text),
-      err: (text) => (out += text),
-      isOutTerminal: false,
-      isErrTerminal: false,
-      environment: {},
-      ask: null
-    }
-  )
-  assert.equal(code, 0, out)
+  const access = ["--url", url ?? "", "--token-file", join(dataDir, "api-token")]
+  const { code, out, err } = await saidBy(...argv, ...access)
+  assert.equal(code, 0, out + err)
   return out
 }
 

@@ -1,7 +1,7 @@
 /** Nodes without a kernel know what was taken back: hosts among themselves refuse it too, also after a restart and with nobody to ask. */
 import assert from "node:assert/strict"
 import { X509Certificate } from "node:crypto"
-import { readFileSync, statSync, writeFileSync } from "node:fs"
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { test } from "node:test"
 import { Effect, References } from "effect"
@@ -63,8 +63,21 @@ test(
           yield* until(isConnected(host.link, "host-b"))
           revoked = taken
           yield* until(Effect.map(isConnected(host.link, "host-b"), (is) => !is))
+          yield* until(Effect.sync(() => existsSync(path)))
           assert.equal((JSON.parse(readFileSync(path, "utf8")) as Array<unknown>).length, 1201)
           assert.equal(statSync(path).mode & 0o777, 0o600)
+          // What can't be written is refused all the same, and written when it can be.
+          rmSync(path)
+          mkdirSync(join(path, "in-the-way"), { recursive: true })
+          const late = yield* startNode(ca, "host-c", { backoffMinMs: 10 })
+          yield* host.link.connect("host-c", late.endpoint.address)
+          yield* until(isConnected(host.link, "host-c"))
+          const lateSerial = new X509Certificate(late.identity.certificate).serialNumber
+          revoked = { ...taken, [lateSerial]: endsMs }
+          yield* until(Effect.map(isConnected(host.link, "host-c"), (is) => !is))
+          rmSync(path, { recursive: true })
+          yield* until(Effect.sync(() => existsSync(path)))
+          assert.ok(readFileSync(path, "utf8").includes(lateSerial))
           // A node that is behind takes nothing out again.
           revoked = { ...others(2) }
           yield* Effect.sleep(2500)

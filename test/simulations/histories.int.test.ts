@@ -15,7 +15,7 @@ import { porcupine } from "../../simulations/histories.ts"
 import type { Operation } from "../../simulations/raft/machine.ts"
 import { makeRandom } from "../../simulations/world/random.ts"
 import type { Random } from "../../simulations/world/random.ts"
-import { runCli } from "../../src/cli/main.ts"
+import { saidBy } from "../cli/said.ts"
 import type { Told } from "./history-child.ts"
 import { askPorcupine, buildPorcupine } from "./porcupine.ts"
 
@@ -41,10 +41,8 @@ function write(name: string, history: ReadonlyMap<string, ReadonlyArray<Call>>):
 /** `novacron simulate raft` of one seed. */
 async function simulated(seed: number): Promise<string> {
   const path = join(folder, `clean-${seed}`)
-  let err = ""
-  const io = { out: () => {}, err: (text: string) => (err += text), environment: {}, ask: null }
-  const argv = ["simulate", "raft", "--seed", String(seed), "--history-porcupine", path]
-  assert.equal(await runCli(argv, {}, { ...io, isOutTerminal: false, isErrTerminal: false }), 0, err)
+  const { code, err } = await saidBy("simulate", "raft", "--seed", String(seed), "--history-porcupine", path)
+  assert.equal(code, 0, err)
   return path
 }
 

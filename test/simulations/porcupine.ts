@@ -1,16 +1,12 @@
 /** porcupine (Athalye), which reads histories beside our own checker: `porcupine/main.go`, built when it is wanted. */
 import { execFile } from "node:child_process"
-import { existsSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
+import { goBuild, goFetch, goMissing } from "../bench/go.ts"
 
 const exec = promisify(execFile)
 const source = fileURLToPath(new URL("porcupine", import.meta.url))
-/** Where Go puts itself, where Debian puts it. */
-const compilers = ["/usr/local/go/bin/go", "/usr/lib/go/bin/go", "/usr/bin/go"]
-/** The first time fetches the module. */
-const buildMsMax = 180_000
 const checkMsMax = 240_000
 
 /** Of one file, what it says of each key. */
@@ -23,21 +19,14 @@ interface Said {
 export async function buildPorcupine(
   folder: string
 ): Promise<{ readonly path: string } | { readonly missing: string }> {
-  const go = compilers.find((path) => existsSync(path))
-  if (go === undefined) return { missing: `Go is not there, which builds porcupine: ${compilers.join(", ")}` }
-  const options = {
-    cwd: source,
-    timeout: buildMsMax,
-    env: { ...process.env, GOTOOLCHAIN: "local", GOFLAGS: "-mod=readonly -buildvcs=false" }
-  }
+  const missing = goMissing()
+  if (missing !== null) return { missing: `porcupine can't be built: ${missing}` }
   try {
-    await exec(go, ["mod", "download"], options)
+    await goFetch(source)
   } catch (error) {
     return { missing: `porcupine can't be fetched: ${(error as Error).message.slice(0, 300)}` }
   }
-  const path = join(folder, "porcupine")
-  await exec(go, ["build", "-o", path, "."], options)
-  return { path }
+  return { path: await goBuild(source, join(folder, "porcupine")) }
 }
 
 /** In the order of the files. */

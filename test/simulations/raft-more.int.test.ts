@@ -2,22 +2,10 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
 import { run } from "../../simulations/raft/run.ts"
-import { runCli } from "../../src/cli/main.ts"
+import { saidBy } from "../cli/said.ts"
 
 test("1000 more seeds keep every promise", async () => {
-  let [out, err] = ["", ""]
-  const code = await runCli(
-    ["simulate", "raft", "--seed", "1001", "--seeds", "1000", "--json"],
-    {},
-    {
-      out: (text) => (out += text),
-      err: (text) => (err += text),
-      isOutTerminal: false,
-      isErrTerminal: false,
-      environment: {},
-      ask: null
-    }
-  )
+  const { code, out, err } = await saidBy("simulate", "raft", "--seed", "1001", "--seeds", "1000", "--json")
   assert.equal(code, 0, err)
   const { seeds, seedsPerHour } = JSON.parse(out) as { seeds: number; seedsPerHour: number }
   console.log(`  ${seeds} seeds, ${seedsPerHour} an hour`)

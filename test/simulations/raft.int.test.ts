@@ -5,7 +5,7 @@ import { Worker } from "node:worker_threads"
 import type { Answer, Task } from "../../simulations/main.ts"
 import { run } from "../../simulations/raft/run.ts"
 import { resolve } from "../../simulations/scenarios.ts"
-import { runCli } from "../../src/cli/main.ts"
+import { saidBy } from "../cli/said.ts"
 
 const seeds = 1000
 
@@ -23,22 +23,7 @@ async function simulate(...argv: ReadonlyArray<string>) {
   return cli("raft", ...argv)
 }
 
-async function cli(...argv: ReadonlyArray<string>) {
-  let [out, err] = ["", ""]
-  const code = await runCli(
-    ["simulate", ...argv],
-    {},
-    {
-      out: (text) => (out += text),
-      err: (text) => (err += text),
-      isOutTerminal: false,
-      isErrTerminal: false,
-      environment: {},
-      ask: null
-    }
-  )
-  return { code, out, err }
-}
+const cli = (...argv: ReadonlyArray<string>) => saidBy("simulate", ...argv)
 
 test(`${seeds} seeds keep every promise, with every fault among them`, async () => {
   const { code, out, err } = await simulate("--seeds", String(seeds), "--json")

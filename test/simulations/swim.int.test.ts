@@ -4,7 +4,7 @@ import { test } from "node:test"
 import { Worker } from "node:worker_threads"
 import type { Answer, Said, Task } from "../../simulations/main.ts"
 import { run } from "../../simulations/swim/run.ts"
-import { runCli } from "../../src/cli/main.ts"
+import { saidBy } from "../cli/said.ts"
 
 const seeds = 200
 
@@ -17,22 +17,7 @@ interface Summary {
   readonly violations: ReadonlyArray<unknown>
 }
 
-async function simulate(...argv: ReadonlyArray<string>) {
-  let [out, err] = ["", ""]
-  const code = await runCli(
-    ["simulate", "swim", ...argv],
-    {},
-    {
-      out: (text) => (out += text),
-      err: (text) => (err += text),
-      isOutTerminal: false,
-      isErrTerminal: false,
-      environment: {},
-      ask: null
-    }
-  )
-  return { code, out, err }
-}
+const simulate = (...argv: ReadonlyArray<string>) => saidBy("simulate", "swim", ...argv)
 
 test(`${seeds} seeds keep every promise, with every fault among them`, async () => {
   const { code, out, err } = await simulate("--seeds", String(seeds), "--json")

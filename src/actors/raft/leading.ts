@@ -140,10 +140,10 @@ const windowAfterLoss = 16
  */
 function partAt(step: Step, id: string, to: Progress, message: RaftMessageOf<"appended">): boolean {
   if (to.state === "snapshot") return false
+  if (to.state === "replicate" ? message.index <= to.match : message.index !== to.next - 1) return false
   const agreed = step.log.agreeing(message.hintIndex, message.hintTerm).index
-  const isKnown = message.index <= to.match || (message.round <= to.partedRound && agreed <= to.partedAt)
-  const isStale = to.state === "replicate" ? isKnown : message.index !== to.next - 1
-  if (isStale) return false
+  const isOld = message.round <= to.partedRound && agreed <= to.partedAt
+  if (to.state === "replicate" && isOld) return false
   const next = Math.max(to.match, Math.min(message.index - 1, agreed)) + 1
   update(step, id, { state: "probe", waits: false, next, inflightBytes: 0 })
   if (to.state === "replicate")

@@ -3,18 +3,20 @@
  * that hosts among themselves refuse them too. What was taken back stays so until it ends: a node that is behind takes nothing out again.
  */
 import { createHash } from "node:crypto"
-import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs"
 import { Clock, Effect, Schema, Stream } from "effect"
-import { authorityStream, revoked_max } from "../../events/authority.ts"
+import { authorityStream, revoked_max, Serial } from "../../events/authority.ts"
 import type { AuthorityState } from "../../events/authority.ts"
 import type { Kernel } from "../../kernel/kernel.ts"
 import { HandlerFailed, Link } from "../../kernel/ports/link.ts"
 import { Endpoint } from "../link/endpoint.ts"
+import { readText, replaceFile } from "./files.ts"
 
 const revokedKind = "authority.revoked"
 const page_max = 500
 /** A name that moves adds a few to the limit. */
 const pages_max = 2 * Math.ceil(revoked_max / page_max)
+/** More than all nodes together can have. */
+const known_max = 2 * pages_max * page_max
 const askEveryMs = 2000
 const answerTimeoutMs = 10_000
 
@@ -22,7 +24,7 @@ const Digest = Schema.String.check(Schema.isMaxLength(64))
 /** The digest of what was heard last; "" for nothing. */
 const Ask = Schema.Struct({ known: Digest })
 const Revoked = Schema.Struct({
-  serial: Schema.String.check(Schema.isPattern(/^[0-9A-F]{1,64}$/)),
+  serial: Serial,
   /** When its certificate ends, in ms since 1970. */
   endsMs: Schema.Int
 })
@@ -33,7 +35,7 @@ const Page = Schema.Struct({
 type Page = typeof Page.Type
 const decodeAsk = Schema.decodeUnknownEffect(Ask)
 const decodePage = Schema.decodeUnknownEffect(Page)
-const decodeFile = Schema.decodeUnknownSync(Schema.fromJsonString(Schema.Array(Revoked)))
+const decodeFile = Schema.decodeUnknownEffect(Schema.fromJsonString(Schema.Array(Revoked)))
 
 export const revokedBy = (kernel: Kernel["Service"]): AuthorityState["revoked"] | null =>
   (kernel.resident().get(authorityStream)?.chart.context as AuthorityState | undefined)?.revoked ?? null
@@ -65,15 +67,22 @@ export const serveRevoked = Effect.fn("ca.serveRevoked")(function* (kernel: Kern
   )
 })
 
-/** Empty where it can't be read: it is heard again. */
-function remembered(path: string): Map<string, number> {
-  if (!existsSync(path)) return new Map()
-  try {
-    return new Map(decodeFile(readFileSync(path, "utf8")).map(({ serial, endsMs }) => [serial, endsMs]))
-  } catch {
-    return new Map()
-  }
-}
+/** What was heard before the last start; none where that can't be read: it is heard again. */
+const remembered = (path: string): Effect.Effect<Map<string, number>> =>
+  readText(path).pipe(
+    Effect.flatMap((text) => decodeFile(text)),
+    Effect.map((all) => new Map(all.map(({ serial, endsMs }) => [serial, endsMs]))),
+    Effect.catch((error) =>
+      Effect.as(
+        error._tag === "CaError" && error.code === "missing"
+          ? Effect.void
+          : Effect.logWarning(
+              `what was taken back is not known until a kernel's node says it: ${path}: ${error}`
+            ),
+        new Map<string, number>()
+      )
+    )
+  )
 
 /** At a node without one: refuse what is remembered, and what those in `kernels` say, for as long as the scope lives. */
 export const followRevoked = Effect.fn("ca.followRevoked")(function* (
@@ -82,22 +91,26 @@ export const followRevoked = Effect.fn("ca.followRevoked")(function* (
 ) {
   const link = yield* Link
   const endpoint = yield* Endpoint
-  const known = remembered(path)
+  const known = yield* remembered(path)
   let digest = ""
+  let isSaved = true
   const refuse = Effect.suspend(() => endpoint.refuse(new Set(known.keys())))
   yield* refuse
   const learn = Effect.fnUntraced(function* (pages: ReadonlyArray<Page>) {
     const nowMs = yield* Clock.currentTimeMillis
-    const heard = pages.flatMap(({ revoked }) => revoked).filter(({ serial }) => !known.has(serial))
-    digest = pages[0]?.digest ?? ""
-    if (heard.length === 0) return
     for (const [serial, endsMs] of known) if (endsMs < nowMs) known.delete(serial)
-    for (const { serial, endsMs } of heard) known.set(serial, endsMs)
-    yield* refuse
-    const all = [...known].map(([serial, endsMs]) => ({ serial, endsMs }))
-    writeFileSync(`${path}.new`, JSON.stringify(all), { mode: 0o600 })
-    renameSync(`${path}.new`, path)
-    yield* Effect.logWarning(`${heard.length} more certificates were taken back, and are refused here too`)
+    const heard = pages.flatMap(({ revoked }) => revoked).filter(({ serial }) => !known.has(serial))
+    for (const { serial, endsMs } of heard.slice(0, known_max - known.size)) known.set(serial, endsMs)
+    if (heard.length > 0) {
+      isSaved = false
+      yield* refuse
+      yield* Effect.logWarning(`${heard.length} more certificates were taken back, and are refused here too`)
+    }
+    // Until it is on the disk it is asked for again.
+    if (!isSaved)
+      yield* replaceFile(path, JSON.stringify([...known].map(([serial, endsMs]) => ({ serial, endsMs }))))
+    isSaved = true
+    digest = pages[0]?.digest ?? ""
   })
   const ask = (node: string) =>
     link.call(node, revokedKind, { known: digest }).pipe(
@@ -107,11 +120,20 @@ export const followRevoked = Effect.fn("ca.followRevoked")(function* (
       Effect.timeout(answerTimeoutMs),
       Effect.flatMap((pages) => learn(pages))
     )
+  let told = ""
   const look = Effect.gen(function* () {
     const peers = yield* link.peers
-    const asked = peers.find(({ node, state }) => state === "connected" && kernels().includes(node))
-    // One of an earlier release has no answer.
-    if (asked !== undefined) yield* Effect.ignore(ask(asked.node))
+    let problem = ""
+    // One after the other: one of an earlier release has no answer, and one that is slow is not the only one.
+    for (const { node, state } of peers) {
+      if (state !== "connected" || !kernels().includes(node)) continue
+      const asked = yield* Effect.result(ask(node))
+      problem = asked._tag === "Success" ? "" : `${node}: ${asked.failure}`
+      if (problem === "") break
+    }
+    if (problem !== "" && problem !== told)
+      yield* Effect.logWarning(`what was taken back was not learned: ${problem}`)
+    told = problem
     yield* Effect.sleep(askEveryMs)
   })
   yield* Effect.forkScoped(Effect.forever(look))
