@@ -30,8 +30,9 @@ let cliNames: CliNames
 before(async () => {
   await buildLabGuest({ cacheDir: LAB_CACHE })
   folder = mkdtempSync(join(tmpdir(), "nvdry-"))
-  // The links are measured, and each sample is a fact: here nothing but the commands is to be recorded.
+  // The links are measured, and each sample is a fact, as is what gossip tells of a node: here nothing but the commands is to be recorded.
   Object.assign(process.env, {
+    NOVACRON_GOSSIP_ENABLE: "off",
     NOVACRON_DWCP_ENABLE_AUTO_DETECTION: "false",
     NOVACRON_DWCP_MODE: "datacenter"
   })
@@ -49,6 +50,8 @@ before(async () => {
   const config = `${first.dataDir}.yaml`
   cliNames = { ...names, config, emptyConfig: config, folder }
   while ((await node.get("/v1/hosts")).body.length < 2) await sleep(20)
+  // The other node's start is told after it.
+  while ((await node.get("/v1/streams/node/node-2/facts")).body.facts === undefined) await sleep(20)
   const made = [
     { name: "web-1", host: "node-1", start: true, spec: labSpec({ disk: "local" }) },
     { name: "web-2", host: "node-1", start: false, spec: labSpec({ disk: "local" }) },

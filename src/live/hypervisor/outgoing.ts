@@ -73,6 +73,8 @@ interface Run {
   pausedMs: number | null
   /** Since when all of a post-copy is sent; null while it is not. */
   sentMs: number | null
+  /** QEMU was told to go on with the switch-over, and may say for a moment yet that it waits to be. */
+  isGoingOn?: true
 }
 
 const ask = (qmp: Qmp, vm: string, command: string, args?: QmpArguments) =>
@@ -241,9 +243,11 @@ const step = Effect.fn("step")(function* (
   const { qmp, machine } = run
   switch (info.status) {
     case "pre-switchover":
+      if (run.isGoingOn) return "quickly"
       yield* mayGoOn(run)
       yield* finishMirrors(qmp, machine.vm, run.disks, Math.max(DRAIN_FLOOR_MS, run.policy.downtimeBudgetMs))
       yield* ask(qmp, machine.vm, "migrate-continue", { state: "pre-switchover" })
+      run.isGoingOn = true
       return "quickly"
     case "device":
       return "quickly"
