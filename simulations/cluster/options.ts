@@ -190,6 +190,41 @@ const operatorsOf = (random: Random, electionMs: number): OperatorOptions => ({
 
 /** All that a seed decides. */
 export function drawOptions(seed: number): RunOptions {
+  const options = drawMore(seed)
+  const random = makeRandom(seed).split("clash")
+  return random.chance(0.15) ? { ...options, ...clashing(random, options) } : options
+}
+
+/**
+ * Many who want different things of one machine, over connections that end all the time: what was refused is accepted a
+ * moment later, and nobody hears what became of it.
+ */
+function clashing(random: Random, { voters, faults, operators, settings }: RunOptions): Partial<RunOptions> {
+  const { electionMs } = settings
+  const opposed = { start: 2, stop: 2, pause: 2, resume: 2, create: 1, delete: 0.3 }
+  const none = Object.fromEntries(Object.keys(operators.weights).map((name) => [name, 0]))
+  return {
+    voters: Math.max(voters, 3),
+    patienceMs: 10_000,
+    waiting_max: 10_000,
+    faults: {
+      ...faults,
+      breakEveryMs: electionMs * 0.02 * 10 ** random.next(),
+      crashEveryMs: never,
+      blackoutEveryMs: never
+    },
+    operators: {
+      ...operators,
+      operators: 8,
+      machines: 1,
+      thinkMeanMs: 20 + 40 * random.next(),
+      timeoutMs: electionMs * 10,
+      weights: { ...operators.weights, ...none, ...opposed }
+    }
+  }
+}
+
+function drawMore(seed: number): RunOptions {
   const options = drawFirst(seed)
   // Drawn for themselves: whoever adds to these leaves all that is drawn below as it is.
   const random = makeRandom(seed).split("more options")

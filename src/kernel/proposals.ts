@@ -41,8 +41,8 @@ interface Offered extends Waiting {
   /** In which this node performed when it was offered. */
   readonly term: number
   readonly caller: Caller
-  /** An earlier proposal of it may have been decided. */
-  mayHappen: boolean
+  /** The batch of its last proposal of which nobody knows whether it is decided, or will be; 0 where there is none. */
+  openIn: number
   /** It lost its place, and had or has to be proposed again. */
   wasLost: boolean
   /** What became of the same command where another node, or another call, had it placed meanwhile. */
@@ -115,7 +115,7 @@ export class Proposals {
       caller,
       sinceMs,
       term,
-      mayHappen: false,
+      openIn: 0,
       wasLost: false,
       known: null
     })
@@ -191,21 +191,21 @@ export class Proposals {
       return this.#look()
     }
     // Who waits is answered by the proposal of now: an earlier one can't be decided after it.
-    this.#again(underWay.offered, proposed.reason, proposed.outcome === "unknown")
+    this.#again(underWay.offered, proposed.reason, proposed.outcome === "unknown" ? number : null)
     this.#look()
   }
 
-  /** `isOpen` where what was proposed may have been decided all the same, or may be yet. */
-  #again(offered: ReadonlyArray<Offered>, reason: string, isOpen: boolean): void {
+  /** `openIn` is their batch where it may have been decided all the same, or may be yet. */
+  #again(offered: ReadonlyArray<Offered>, reason: string, openIn: number | null): void {
     const now = this.#nowMs
     this.#declined = reason
     this.#pausedMs = now + declinedPauseMs
     this.#lostUntilMs = now + this.#patienceMs + sweepEveryMs
     for (const one of offered) {
       one.wasLost = true
-      one.mayHappen ||= isOpen
+      one.openIn = openIn ?? one.openIn
       // That an earlier try was refused is not the last word while this one may be accepted: the next one tells.
-      if (isOpen && one.known !== null && isRefused(one.known)) one.known = null
+      if (openIn !== null && one.known !== null && isRefused(one.known)) one.known = null
       if (one.known !== null) one.answered(one.known)
     }
     this.#offered.unshift(...offered.filter(({ known }) => known === null))
@@ -243,17 +243,24 @@ export class Proposals {
 
   /**
    * The same command was placed by another node, or for another call, while here it waited to be placed again: it is answered by
-   * that, and not placed behind it. Where one is under way again, a refusal is not the last word.
+   * that, and not placed behind it. Where one is under way again, a refusal is not the last word; nor where a proposal of it is
+   * open that may be decided later: a leader takes the batches of a node in order, so no earlier than `batch`, which is 0 for
+   * another node's.
    */
-  #withCopies(input: Input, answered: Answered): Answered {
+  #withCopies(input: Input, answered: Answered, batch: number): Answered {
     const waiting = this.#copiesOf(input, this.#offered)
     if (waiting.length > 0) this.#offered = this.#offered.filter((one) => !waiting.includes(one))
     const underWay = [...this.#underWay.values()].flatMap(({ offered }) => this.#copiesOf(input, offered))
     if (waiting.length === 0 && underWay.length === 0) return answered
     return (exit) => {
-      for (const one of underWay) one.known = exit
-      for (const one of waiting) one.answered(exit)
-      answered(underWay.length > 0 && isRefused(exit) ? Exit.fail(this.#openError()) : exit)
+      const tells = ({ openIn }: Offered) => openIn <= batch || !isRefused(exit)
+      for (const one of underWay) if (tells(one)) one.known = exit
+      const open = waiting.filter((one) => !tells(one))
+      for (const one of waiting) if (tells(one)) one.answered(exit)
+      this.#offered.unshift(...open)
+      this.#look()
+      const isOpen = (underWay.length > 0 && isRefused(exit)) || open.length > 0
+      answered(isOpen ? Exit.fail(this.#openError()) : exit)
     }
   }
 
@@ -265,8 +272,8 @@ export class Proposals {
   #fail(offered: ReadonlyArray<Offered>, isUnderWay: boolean, why: string): void {
     const { node } = this.#parts.options
     const reason = why.slice(0, 500)
-    for (const { answered, mayHappen } of offered)
-      answered(Exit.fail(new Unavailable({ node, mayHappen: isUnderWay || mayHappen, reason })))
+    for (const { answered, openIn } of offered)
+      answered(Exit.fail(new Unavailable({ node, mayHappen: isUnderWay || openIn > 0, reason })))
   }
 
   /** Who has waited for too long is told so. */
@@ -298,7 +305,11 @@ export class Proposals {
     }
     const waiting = batch.inputs.map((input, at) => ({ input, answered: own?.[at]?.answered ?? nobody }))
     if (this.#nowMs > this.#lostUntilMs) return waiting
-    return waiting.map(({ input, answered }) => ({ input, answered: this.#withCopies(input, answered) }))
+    const number = isOwn ? batch.number : 0
+    return waiting.map(({ input, answered }) => ({
+      input,
+      answered: this.#withCopies(input, answered, number)
+    }))
   }
 
   /**
@@ -310,7 +321,11 @@ export class Proposals {
     for (const [number, underWay] of this.#underWay) {
       if (underWay.term >= term && isSeen) continue
       this.#underWay.delete(number)
-      this.#again(underWay.offered, "the leader that it was proposed to leads no more", !isSeen)
+      this.#again(
+        underWay.offered,
+        "the leader that it was proposed to leads no more",
+        isSeen ? null : number
+      )
     }
     this.#look()
   }

@@ -317,6 +317,53 @@ test("a refusal is not the last word while nobody knows what became of a later t
   await node.stop()
 })
 
+test("a refusal is not the last word while a later try of what waits to be placed again is open", async () => {
+  const node = new Node()
+  await node.start()
+  const first = node.submit(input("a", "1", "lamp.leave"))
+  await turns()
+  const text = (at: number) => stampedText(1, node.proposed[at]?.data ?? "")
+  for (const at of [0, 1]) {
+    await proposes(node, at + 1)
+    node.proposed[at]?.told({ outcome: "unknown", reason: "the leader can't be heard any more" })
+  }
+  // The earlier of the two is decided, and what was refused there may be accepted when the later one is.
+  await node.decide({ index: 2, term: 1, data: text(0), members: null })
+  await proposes(node, 3)
+  node.proposed[2]?.told({ outcome: "declined", reason: "no leader is known" })
+  await node.decide(
+    entry(3, 1, 500, input("a", "2", "lamp.switch")),
+    { index: 4, term: 1, data: text(1), members: null },
+    // Another node's says nothing of what is open here.
+    entry(5, 1, 500, input("a", "1", "lamp.leave"))
+  )
+  const answer = await first
+  assert.ok(Exit.isSuccess(answer), String(answer))
+  assert.equal(answer.value.position, 2)
+  await node.stop()
+})
+
+test("where the last try that is open was refused, nothing is open, and it is told", async () => {
+  const node = new Node()
+  await node.start()
+  const first = node.submit(input("a", "1", "lamp.leave"))
+  await turns()
+  for (const at of [0, 1]) {
+    await proposes(node, at + 1)
+    node.proposed[at]?.told({ outcome: "unknown", reason: "the leader can't be heard any more" })
+  }
+  // By another node: of the two that are open here it says nothing.
+  await node.decide(entry(2, 1, 500, input("a", "1", "lamp.leave")))
+  await proposes(node, 3)
+  node.proposed[2]?.told({ outcome: "declined", reason: "no leader is known" })
+  const text = stampedText(1, node.proposed[1]?.data ?? "")
+  await node.decide({ index: 3, term: 1, data: text, members: null })
+  assert.match(String(await first), /CommandRefused/)
+  await sleep(60)
+  assert.equal(node.proposed.length, 3)
+  await node.stop()
+})
+
 test("a read waits until what was decided before it is applied, and not for ever where that never comes (seed 500044)", async () => {
   const node = new Node()
   await node.start()

@@ -198,13 +198,26 @@ export const clusterMutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "refused-while-it-is-open",
-    seed: null,
+    seed: 403,
     story: "that an earlier try was refused is the answer where nobody knows what became of a later one",
     edits: [
       {
         file: "src/kernel/proposals.ts",
-        find: "if (isOpen && one.known !== null && isRefused(one.known)) one.known = null",
+        find: "if (openIn !== null && one.known !== null && isRefused(one.known)) one.known = null",
         put: ""
+      }
+    ]
+  },
+  {
+    name: "refused-while-an-earlier-is-open",
+    seed: 917,
+    story:
+      "that a try was refused is the answer of who waits to be placed again, and a later try of it is open",
+    edits: [
+      {
+        file: "src/kernel/proposals.ts",
+        find: "openIn <= batch || !isRefused(exit)",
+        put: "openIn <= batch || openIn > 0"
       }
     ]
   },
