@@ -341,6 +341,7 @@ export class Member {
       case "machine":
         if (request.op === "restore") this.#restore()
         else for (const entry of request.entries) this.#apply(entry)
+        if (!this.isUp) return
         this.#serveReads()
         return this.#compact()
       case "snapshots":
@@ -387,8 +388,16 @@ export class Member {
   }
 
   #restore(): void {
-    if (this.snapshot !== null && this.snapshot.index > this.machine.applied)
-      this.machine.restore(this.snapshot.index, this.snapshot.text)
+    const { snapshot } = this
+    if (snapshot === null || snapshot.index <= this.machine.applied) return
+    if (!this.#isSnapshotIntact()) return this.#givesOut()
+    this.machine.restore(snapshot.index, snapshot.text)
+  }
+
+  /** Its snapshot is damaged: it has nothing to go on with. */
+  #givesOut(): void {
+    this.crash()
+    this.isOut = true
   }
 
   /** A snapshot when enough was applied since the last one; it is on the disk before the log forgets. */
@@ -419,11 +428,7 @@ export class Member {
   #readPart({ to, index, offset }: Extract<RaftRequest, { readonly op: "read" }>): void {
     const { snapshot } = this
     if (snapshot === null) return
-    if (!this.#isSnapshotIntact()) {
-      this.crash()
-      this.isOut = true
-      return
-    }
+    if (!this.#isSnapshotIntact()) return this.#givesOut()
     const from = snapshot.index === index ? offset : 0
     const data = snapshot.text.slice(from, from + this.options.snapshotPartBytes)
     const last = from + data.length === snapshot.text.length
