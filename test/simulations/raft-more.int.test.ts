@@ -14,7 +14,7 @@ test("1000 more seeds keep every promise", async () => {
 
 /** The mistakes are planted in `mutants.ts` where a seed finds them so; each is told in ADR 8. */
 const onceBroken = [
-  2802, 5671, 15_418, 20_002, 20_009, 22_241, 24_826, 29_771, 32_940, 39_209, 43_851, 46_747, 74_636
+  2802, 5671, 15_418, 20_002, 20_009, 22_241, 24_826, 29_771, 32_940, 39_209, 43_851, 46_747, 74_636, 87_000
 ]
 
 test(`${onceBroken.length} seeds that broke a promise keep it`, () => {
