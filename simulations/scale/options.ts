@@ -14,6 +14,12 @@ export interface ScaleOptions {
   readonly hostFailures: number
   readonly rackFailures: number
   readonly siteFailures: number
+  /** So long is the lease that hosts are given; each has a watcher. */
+  readonly leaseMs: number
+  /** Machines that are on their way from fenced hosts to others at the same time. */
+  readonly recovering_max: number
+  /** Of machines, the share whose disk lies on one host alone; the others start elsewhere when theirs is fenced. */
+  readonly localDisks: number
   /** Every host is drained, upgraded and activated once, so many at the same time. */
   readonly upgradesAtOnce: number
   readonly host: { readonly cpus: number; readonly memoryMib: number; readonly diskMib: number }
@@ -33,6 +39,9 @@ export const scaleOf = (hosts: number, days = 7): ScaleOptions => ({
   hostFailures: Math.max(1, Math.round(hosts / 100)),
   rackFailures: 2,
   siteFailures: 1,
+  leaseMs: 15_000,
+  recovering_max: 64,
+  localDisks: 0.2,
   upgradesAtOnce: Math.max(1, Math.round(hosts / 500)),
   host: { cpus: 64, memoryMib: 262_144, diskMib: 16_777_216 },
   memoryGib: [4, 8, 16, 16, 24, 32, 40]

@@ -93,6 +93,13 @@ class World {
   readonly decisionMs: Array<number> = []
   readonly #lookMs = new Map<string, number>()
   decisions = 0
+  readonly recovery = {
+    hostsFenced: 0,
+    machinesFenced: 0,
+    machinesWaiting: 0,
+    recoveryDecisions: 0,
+    recoveriesDelayed: 0
+  }
   #decisionBytes = 0
   kernel!: Kernel["Service"]
   work!: Work
@@ -122,10 +129,21 @@ class World {
     this.inventory = inventory.apply(this.inventory, fact)
     this.placement = placement.apply(this.placement, fact)
     this.migrations = migrations.apply(this.migrations, fact)
+    this.#count(fact)
     if (fact.type === "novacron.placement.decided" || fact.type === "novacron.placement.noHost") {
       this.decisions++
       this.#decisionBytes += dataBytes
     }
+  }
+
+  #count({ type, data }: Recorded): void {
+    const { recovery } = this
+    if (type === "novacron.host.fenced") recovery.hostsFenced++
+    else if (type === "novacron.vm.fenced") recovery.machinesFenced++
+    else if (type === "novacron.vm.waitsForHost") recovery.machinesWaiting++
+    else if (type === "novacron.vm.recoveryDelayed") recovery.recoveriesDelayed++
+    else if (type === "novacron.placement.requested" && data["purpose"] === "recover")
+      recovery.recoveryDecisions++
   }
 
   #isKept({ stream, revision }: Recorded): boolean {
@@ -286,6 +304,7 @@ export function run(seed: number, options: ScaleOptions, instruments = noInstrum
     simulatedMs: schedule.nowMs,
     counts: {
       ...world.work.counts,
+      ...world.recovery,
       facts: store.position,
       actors: store.streams,
       decisions: world.decisions,

@@ -1,5 +1,6 @@
 /** What is done to a large fleet in a week, and what happens to it: arrivals, departures, failures, a rolling upgrade. */
 import { Effect, Exit, Schema } from "effect"
+import { Fencer } from "../../src/kernel/fencing.ts"
 import type { HostFacts } from "../../src/events/host.ts"
 import type { HostContext } from "../../src/actors/host/chart.ts"
 import type { Message } from "../../src/events/envelope.ts"
@@ -39,13 +40,16 @@ export class Work {
   readonly #random: Random
   readonly #light: LightHosts
   readonly #options: ScaleOptions
-  readonly #specs = new Map<number, VmSpec>()
+  readonly #specs = new Map<string, VmSpec>()
+  readonly #fencer: Fencer
   readonly #hosts: ReadonlyArray<LightHost>
   /** Names of the machines that there are, any of which may depart. */
   readonly #machines: Array<string> = []
   #created = 0
   #moves = 0
   #commands = 0
+  /** Hosts that have no power. */
+  #away = 0
   readonly counts = {
     arrivals: 0,
     departures: 0,
@@ -69,7 +73,23 @@ export class Work {
     this.#options = options
     this.#hosts = [...world.light.hosts.values()]
     for (const gib of options.memoryGib)
-      this.#specs.set(gib, specOf({ cpus: Math.max(1, gib >> 2), memoryMib: gib * 1024 }))
+      for (const storage of ["shared", "local"]) {
+        const disks = [{ name: "root", sizeMib: 10_240, storage }]
+        this.#specs.set(
+          `${gib} ${storage}`,
+          specOf({ cpus: Math.max(1, gib >> 2), memoryMib: gib * 1024, disks })
+        )
+      }
+    const { recovering_max } = options
+    const nowMs = () => world.runtime.schedule.nowMs
+    this.#fencer = new Fencer({
+      node: "n",
+      nowMs,
+      handOverMs: 0,
+      marginMs: 3000,
+      recovering_max,
+      lostPercentMax: 30
+    })
   }
 
   start(): void {
@@ -90,6 +110,16 @@ export class Work {
       this.#failSome("siteFailures", (host) => host.site === site, hourMs)
     })
     this.#runtime.schedule.after(fillMs + hourMs, () => this.#upgradeAll())
+    this.#fence()
+  }
+
+  /** As the node that performs does it. While every host is up there is nothing to see. */
+  #fence(): void {
+    const actors = this.#kernel.resident()
+    if (this.#away > 0)
+      for (const said of this.#fencer.look(0, this.#light.hosts.keys(), actors))
+        this.#runtime.fork(Effect.ignore(this.#kernel.submit(commandOf("n", said))))
+    this.#runtime.schedule.after(lookMs, () => this.#fence())
   }
 
   /** So many, at any times between these. */
@@ -123,7 +153,15 @@ export class Work {
 
   #register({ name, rack, site, version, machines }: LightHost): void {
     const { cpus, memoryMib, diskMib } = this.#options.host
-    const facts: HostFacts = { ...simFacts, cpus, memoryMib, diskMib, driverVersion: `${version}` }
+    const { leaseMs: lengthMs } = this.#options
+    const facts: HostFacts = {
+      ...simFacts,
+      cpus,
+      memoryMib,
+      diskMib,
+      driverVersion: `${version}`,
+      lease: { lengthMs }
+    }
     const labels = { rack, site }
     const said = {
       stream: `host/${name}`,
@@ -141,10 +179,11 @@ export class Work {
   #arrive(): void {
     const sizes = this.#options.memoryGib
     const gib = sizes[this.#random.int(0, sizes.length - 1)] as number
+    const storage = this.#random.chance(this.#options.localDisks) ? "local" : "shared"
     const vm = `vm-${this.#created++}-${gib}`
     this.counts.arrivals++
     this.#machines.push(vm)
-    this.#offer(`vm/${vm}`, { type: "vm.create", spec: this.#specs.get(gib), start: true })
+    this.#offer(`vm/${vm}`, { type: "vm.create", spec: this.#specs.get(`${gib} ${storage}`), start: true })
   }
 
   #depart(): void {
@@ -154,9 +193,17 @@ export class Work {
     if (vm === undefined || last === undefined) return
     if (last !== vm) this.#machines[index] = last
     this.counts.departures++
-    const stream = `vm/${vm}`
-    this.#insist(stream, { type: "vm.stop", force: false }, () =>
-      this.#insist(stream, { type: "vm.delete" }, () => {})
+    this.#leave(`vm/${vm}`)
+  }
+
+  /** Stopped and deleted, as often as it takes: where its host fails meanwhile it runs again. */
+  #leave(stream: string, tries = tries_max): void {
+    this.#offer(stream, { type: "vm.stop", force: false }, () =>
+      this.#offer(stream, { type: "vm.delete" }, (isAccepted) => {
+        if (isAccepted) return
+        if (tries > 1) return this.#runtime.schedule.after(lookMs, () => this.#leave(stream, tries - 1))
+        this.counts.givenUp++
+      })
     )
   }
 
@@ -179,6 +226,7 @@ export class Work {
   #afterwards(host: LightHost, awayMs: number, back: () => void): void {
     const { schedule } = this.#runtime
     const { life } = host
+    this.#away++
     if (awayMs > lostAfterMs)
       schedule.after(lostAfterMs, () => {
         if (host.life === life)
@@ -186,6 +234,7 @@ export class Work {
       })
     schedule.after(awayMs, () => {
       host.isUp = true
+      this.#away--
       this.#register(host)
       back()
     })

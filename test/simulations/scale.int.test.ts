@@ -17,6 +17,11 @@ test(`everything comes to rest, packed, and the same seed is the same journal (s
   assert.equal(counts["hostsUpgraded"], options.hosts)
   for (const what of ["arrivals", "departures", "hostFailures", "rackFailures", "siteFailures"])
     assert.ok((counts[what] ?? 0) > 0, `no ${what}`)
+  // Of hosts that failed machines started elsewhere by the production's fencing, where their disks allow it.
+  const { hostsFenced = 0, machinesFenced = 0, machinesWaiting = 0, recoveryDecisions = 0 } = counts
+  assert.ok(hostsFenced >= options.hosts / options.sites && machinesFenced > 0 && machinesWaiting > 0)
+  assert.ok(recoveryDecisions >= machinesFenced)
+  assert.equal(counts["givenUp"], 0)
   assert.ok((counts["migrationsCompleted"] ?? 0) > options.hosts)
   assert.equal(counts["unplaced"], 0)
   assert.ok(packed.ofUsedHosts >= 0.8, `${packed.ofUsedHosts} of the memory of hosts in use is promised`)
