@@ -14,6 +14,7 @@ import { ClusterCommand, ClusterFact } from "../src/events/cluster.ts"
 import { Recorded } from "../src/events/envelope.ts"
 import { HostCommand, HostFact } from "../src/events/host.ts"
 import { KeyringCommand, KeyringFact } from "../src/events/keyring.ts"
+import { RebalancerCommand, RebalancerFact, RebalancerReport } from "../src/events/rebalancer.ts"
 import { MigrationCommand, MigrationFact } from "../src/events/migration.ts"
 import { NodeCommand, NodeFact } from "../src/events/node.ts"
 import { PeerCommand, PeerFact } from "../src/events/peer.ts"
@@ -45,6 +46,9 @@ const published = {
   ClusterCommand,
   AuthorityFact,
   AuthorityCommand,
+  RebalancerFact,
+  RebalancerCommand,
+  RebalancerReport,
   Request,
   Report
 } as const

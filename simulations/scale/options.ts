@@ -1,4 +1,5 @@
 /** A large fleet for a week: how many hosts in which racks and sites, and what is done to them and happens to them. */
+import type { RebalancePolicy } from "../../src/events/rebalancer.ts"
 
 export interface ScaleOptions {
   readonly hosts: number
@@ -20,6 +21,8 @@ export interface ScaleOptions {
   readonly recovering_max: number
   /** Of machines, the share whose disk lies on one host alone; the others start elsewhere when theirs is fenced. */
   readonly localDisks: number
+  /** From when all machines are there until an hour before the end. */
+  readonly rebalance: RebalancePolicy
   /** Every host is drained, upgraded and activated once, so many at the same time. */
   readonly upgradesAtOnce: number
   readonly host: { readonly cpus: number; readonly memoryMib: number; readonly diskMib: number }
@@ -42,6 +45,14 @@ export const scaleOf = (hosts: number, days = 7): ScaleOptions => ({
   leaseMs: 15_000,
   recovering_max: 64,
   localDisks: 0.2,
+  rebalance: {
+    shadow: false,
+    everyMs: 900_000,
+    marginPercent: 15,
+    hold: 2,
+    movesAtOnce: 4,
+    cooldownMs: 6 * 3_600_000
+  },
   upgradesAtOnce: Math.max(1, Math.round(hosts / 500)),
   host: { cpus: 64, memoryMib: 262_144, diskMib: 16_777_216 },
   memoryGib: [4, 8, 16, 16, 24, 32, 40]

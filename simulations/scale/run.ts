@@ -15,6 +15,7 @@ import { describe } from "../../src/kernel/statechart.ts"
 import { takeTurn } from "../../src/kernel/turn.ts"
 import { hostsFor } from "../../src/projections/candidates.ts"
 import { inventory } from "../../src/projections/inventory.ts"
+import { loadsOf } from "../../src/projections/loads.ts"
 import { migrations } from "../../src/projections/migrations.ts"
 import { decisionsOf, placement } from "../../src/projections/placement.ts"
 import { holdsWhatIsUsed, isNotOvercommitted } from "../checkers/capacity.ts"
@@ -93,12 +94,14 @@ class World {
   readonly decisionMs: Array<number> = []
   readonly #lookMs = new Map<string, number>()
   decisions = 0
-  readonly recovery = {
+  readonly decided = {
     hostsFenced: 0,
     machinesFenced: 0,
     machinesWaiting: 0,
     recoveryDecisions: 0,
-    recoveriesDelayed: 0
+    recoveriesDelayed: 0,
+    rebalanceDecisions: 0,
+    rebalanceMoves: 0
   }
   #decisionBytes = 0
   kernel!: Kernel["Service"]
@@ -137,13 +140,16 @@ class World {
   }
 
   #count({ type, data }: Recorded): void {
-    const { recovery } = this
-    if (type === "novacron.host.fenced") recovery.hostsFenced++
-    else if (type === "novacron.vm.fenced") recovery.machinesFenced++
-    else if (type === "novacron.vm.waitsForHost") recovery.machinesWaiting++
-    else if (type === "novacron.vm.recoveryDelayed") recovery.recoveriesDelayed++
-    else if (type === "novacron.placement.requested" && data["purpose"] === "recover")
-      recovery.recoveryDecisions++
+    const { decided } = this
+    if (type === "novacron.host.fenced") decided.hostsFenced++
+    else if (type === "novacron.vm.fenced") decided.machinesFenced++
+    else if (type === "novacron.vm.waitsForHost") decided.machinesWaiting++
+    else if (type === "novacron.vm.recoveryDelayed") decided.recoveriesDelayed++
+    else if (type === "novacron.rebalancer.decided") {
+      decided.rebalanceDecisions++
+      decided.rebalanceMoves += (data["moves"] as ReadonlyArray<unknown>).length
+    } else if (type === "novacron.placement.requested" && data["purpose"] === "recover")
+      decided.recoveryDecisions++
   }
 
   #isKept({ stream, revision }: Recorded): boolean {
@@ -173,7 +179,9 @@ class World {
           const { draw = "" } = request ?? {}
           this.#lookMs.set(draw.slice(0, draw.lastIndexOf("/")), this.instruments.nowMs() - beganMs)
           return { ...told, position: this.store.position }
-        })
+        }),
+      loads: (_, { most }) =>
+        Effect.sync(() => ({ ...loadsOf(this.inventory, most), position: this.store.position }))
     })
     const ports = Layer.mergeAll(
       Layer.succeed(EventStore, this.store.service),
@@ -304,7 +312,7 @@ export function run(seed: number, options: ScaleOptions, instruments = noInstrum
     simulatedMs: schedule.nowMs,
     counts: {
       ...world.work.counts,
-      ...world.recovery,
+      ...world.decided,
       facts: store.position,
       actors: store.streams,
       decisions: world.decisions,

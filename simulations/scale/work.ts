@@ -4,6 +4,7 @@ import { Fencer } from "../../src/kernel/fencing.ts"
 import type { HostFacts } from "../../src/events/host.ts"
 import type { HostContext } from "../../src/actors/host/chart.ts"
 import type { Message } from "../../src/events/envelope.ts"
+import { rebalancerStream } from "../../src/events/rebalancer.ts"
 import { VmSpec } from "../../src/events/vm.ts"
 import type { Kernel } from "../../src/kernel/kernel.ts"
 import { commandOf, reconcile } from "../../src/kernel/membership.ts"
@@ -21,6 +22,7 @@ const dayMs = 24 * hourMs
 const lostAfterMs = 30_000
 const rebootMs = 5 * minuteMs
 const lookMs = 10_000
+const fenceEveryMs = 30_000
 /** A machine that is busy, or a host that does not get empty, is tried again so often. */
 const tries_max = 400
 const movesAtOnce = 4
@@ -111,6 +113,10 @@ export class Work {
     })
     this.#runtime.schedule.after(fillMs + hourMs, () => this.#upgradeAll())
     this.#fence()
+    const { rebalance: policy } = this.#options
+    const { schedule } = this.#runtime
+    schedule.at(fillMs, () => this.#offer(rebalancerStream, { type: "rebalancer.start", policy }))
+    schedule.at(endMs - hourMs, () => this.#offer(rebalancerStream, { type: "rebalancer.stop", reason: "" }))
   }
 
   /** As the node that performs does it. While every host is up there is nothing to see. */
@@ -119,7 +125,7 @@ export class Work {
     if (this.#away > 0)
       for (const said of this.#fencer.look(0, this.#light.hosts.keys(), actors))
         this.#runtime.fork(Effect.ignore(this.#kernel.submit(commandOf("n", said))))
-    this.#runtime.schedule.after(lookMs, () => this.#fence())
+    this.#runtime.schedule.after(fenceEveryMs, () => this.#fence())
   }
 
   /** So many, at any times between these. */

@@ -5,6 +5,7 @@ import { Views } from "../../src/kernel/ports/views.ts"
 import { hostsFor } from "../../src/projections/candidates.ts"
 import { inventory } from "../../src/projections/inventory.ts"
 import type { Inventory } from "../../src/projections/inventory.ts"
+import { loadsOf } from "../../src/projections/loads.ts"
 
 /** Folds every fact from the first on, `lagMeanMs` behind on average; runs in the surrounding scope. */
 export const makeViews = Effect.fnUntraced(function* (
@@ -25,15 +26,17 @@ export const makeViews = Effect.fnUntraced(function* (
     )
   )
   yield* Effect.forkScoped(Effect.ignore(feed))
+  const after = <A>(position: number, look: () => A): Effect.Effect<A & { readonly position: number }> =>
+    Effect.suspend(() => {
+      const answer = Effect.sync(() => ({ ...look(), position: reached }))
+      const wait: Effect.Effect<void> = Effect.suspend(() =>
+        reached >= position ? Effect.void : Effect.flatMap(moved.await, () => wait)
+      )
+      return Effect.andThen(wait, answer)
+    })
   const views = Views.of({
-    hosts: (position, asked) =>
-      Effect.suspend(() => {
-        const answer = Effect.sync(() => ({ ...hostsFor(state, asked ?? {}), position: reached }))
-        const wait: Effect.Effect<void> = Effect.suspend(() =>
-          reached >= position ? Effect.void : Effect.flatMap(moved.await, () => wait)
-        )
-        return Effect.andThen(wait, answer)
-      })
+    hosts: (position, asked) => after(position, () => hostsFor(state, asked ?? {})),
+    loads: (position, { most }) => after(position, () => loadsOf(state, most))
   })
   return { views, state: () => state, reached: () => reached }
 })

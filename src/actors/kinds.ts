@@ -9,6 +9,7 @@ import { modeActor } from "./mode/chart.ts"
 import { nodeActor } from "./node/chart.ts"
 import { peerActor } from "./peer/chart.ts"
 import { placementActor } from "./placement/chart.ts"
+import { rebalancerActor } from "./rebalancer/chart.ts"
 import { vmActor } from "./vm/chart.ts"
 
 export const actorKinds: ReadonlyArray<ActorKind> = [
@@ -22,5 +23,5 @@ export const actorKinds: ReadonlyArray<ActorKind> = [
   peerActor,
   keyringActor,
   authorityActor,
-  peerActor
+  rebalancerActor
 ]

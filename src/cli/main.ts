@@ -11,6 +11,7 @@ import { doctor } from "./doctor.ts"
 import { CliFailure, exitCodes } from "./exit.ts"
 import { globalFlags } from "./global.ts"
 import { host } from "./host.ts"
+import { rebalance } from "./rebalance.ts"
 import { audit, history, replay, why } from "./journal.ts"
 import { migrate, migration } from "./migrate.ts"
 import { Surroundings } from "./output.ts"
@@ -32,6 +33,7 @@ const treeOf = (own: OwnCommands) => {
   const commands = [
     vm,
     host,
+    rebalance,
     cluster,
     migrate,
     migration,

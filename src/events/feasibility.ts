@@ -25,7 +25,7 @@ interface Filter {
 }
 
 /** What may be promised of it: as the host's own actor reckons. */
-export const capacity = (what: keyof Needs, { total }: HostView): number =>
+export const capacity = (what: keyof Needs, { total }: Pick<HostView, "total">): number =>
   what === "cpus" ? total.cpus * cpuOvercommit : total[what]
 
 const room = (name: string, what: keyof Needs): Filter => ({

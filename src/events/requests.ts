@@ -97,6 +97,8 @@ export const Request = Schema.Union([
     question: Schema.optionalKey(PlacementQuestion),
     draw: Schema.optionalKey(text(160))
   }),
+  /** What the hosts have promised; those that have promised most are told with their machines. */
+  Schema.Struct({ port: Schema.tag("view"), op: Schema.tag("loads"), most: int(1, 64) }),
   Schema.Struct({ port: Schema.tag("timer"), op: Schema.tag("start"), name: Name, afterMs: Milliseconds }),
   Schema.Struct({ port: Schema.tag("timer"), op: Schema.tag("stop"), name: Name }),
   /** Nothing that this actor has asked of the host and not heard about is wanted any more, nor an answer to it. */

@@ -59,7 +59,8 @@ interface Lost {
   manyMs: number
 }
 
-const stateOf = ({ chart }: ActorState): string => describe(chart).split(".")[0] ?? ""
+const stateOf = ({ chart }: ActorState): string =>
+  typeof chart.value === "string" ? chart.value : (describe(chart).split(".")[0] ?? "")
 /** Those in which a machine runs or is about to. */
 const runs: ReadonlyArray<string> = ["starting", "running", "resuming"]
 const onItsWay: ReadonlyArray<string> = ["placing", "defining", "starting", "stopped"]
@@ -74,6 +75,8 @@ export class Fencer {
   #term: number | null = null
   #ledSinceMs = 0
   readonly #lost = new Map<string, Lost>()
+  /** Of every host that there is. */
+  readonly #streams = new Map<string, string>()
   /** Machines that were told, until they run elsewhere. */
   readonly #told = new Set<string>()
 
@@ -91,21 +94,30 @@ export class Fencer {
       this.#told.clear()
     }
     if (term === null) return []
-    const known: Array<{ readonly host: string; readonly state: string; readonly context: HostState }> = []
+    const away: Array<{ readonly host: string; readonly isLost: boolean; readonly context: HostState }> = []
+    let lost = 0
+    let all = 0
+    // Of very many hosts nearly all are up, several times a second.
     for (const host of hosts) {
-      const actor = actors.get(`host/${host}`)
+      const actor = actors.get(this.#streamOf(host))
       if (actor === undefined || actor.revision < 0) continue
-      known.push({ host, state: stateOf(actor), context: actor.chart.context as HostState })
+      const state = stateOf(actor)
+      const isLost = state === "lost"
+      if (isLost) lost++
+      else if (this.#lost.size > 0) this.#lost.delete(host)
+      if (state !== "fenced") all++
+      if (isLost || state === "fenced") away.push({ host, isLost, context: actor.chart.context as HostState })
     }
-    const lost = known.filter(({ state }) => state === "lost")
-    const all = known.filter(({ state }) => state !== "fenced").length
-    const said: Array<Said> = []
-    for (const { host, state, context } of known) {
-      if (state !== "lost") this.#lost.delete(host)
-      if (state === "lost") said.push(...this.#fence(host, context, { lost: lost.length, all, nowMs }))
-      if (state === "fenced") said.push(...this.#tell(host, context, actors))
-    }
-    return said
+    return away.flatMap(({ host, isLost, context }) =>
+      isLost ? this.#fence(host, context, { lost, all, nowMs }) : this.#tell(host, context, actors)
+    )
+  }
+
+  /** The same text each time, which is looked up for less than a new one. */
+  #streamOf(host: string): string {
+    let stream = this.#streams.get(host)
+    if (stream === undefined) this.#streams.set(host, (stream = `host/${host}`))
+    return stream
   }
 
   #fence(

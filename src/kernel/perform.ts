@@ -187,12 +187,12 @@ function workOf(
       ]
     case "view": {
       const position = performing.mailbox.resident().get(stream)?.position ?? 0
-      return [
-        key,
-        Effect.flatMap(performing.views.hosts(position, request), (view) =>
-          report(performing, stream, asked, { type: "view.hosts", ...view }, true)
-        )
-      ]
+      const { views } = performing
+      const looked: Effect.Effect<Message> =
+        request.op === "hosts"
+          ? Effect.map(views.hosts(position, request), (view) => ({ type: "view.hosts", ...view }))
+          : Effect.map(views.loads(position, request), (view) => ({ type: "view.loads", ...view }))
+      return [key, Effect.flatMap(looked, (told) => report(performing, stream, asked, told, true))]
     }
     case "hypervisor":
       return [key, askHost(performing, stream, asked, request)]

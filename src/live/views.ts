@@ -8,6 +8,7 @@ import { causeOf, entryOf, matches } from "../projections/audit.ts"
 import type { AuditEntry, AuditFilter } from "../projections/audit.ts"
 import { hostsFor } from "../projections/candidates.ts"
 import { inventory } from "../projections/inventory.ts"
+import { loadsOf } from "../projections/loads.ts"
 import type { HostRow, VmRow } from "../projections/inventory.ts"
 import { migrations } from "../projections/migrations.ts"
 import type { MigrationResult, MigrationRow } from "../projections/migrations.ts"
@@ -238,6 +239,11 @@ export const viewsLayer = (options: ViewsOptions = {}): Layer.Layer<Views, never
         hosts: (position, asked = allHosts) =>
           Effect.map(wait(position), () => ({
             ...hostsFor(projector.state(inventory), asked),
+            position: projector.position(inventory.name)
+          })),
+        loads: (position, { most }) =>
+          Effect.map(wait(position), () => ({
+            ...loadsOf(projector.state(inventory), most),
             position: projector.position(inventory.name)
           }))
       })

@@ -12,6 +12,7 @@ import { MigrationFact } from "../../src/events/migration.ts"
 import { NodeFact } from "../../src/events/node.ts"
 import { PeerFact } from "../../src/events/peer.ts"
 import { PlacementFact } from "../../src/events/placement.ts"
+import { RebalancerFact } from "../../src/events/rebalancer.ts"
 import { VmFact } from "../../src/events/vm.ts"
 import { allowedCommands, describe } from "../../src/kernel/statechart.ts"
 import { answeredType, deserialize, emptyActor, serialize } from "../../src/kernel/turn.ts"
@@ -28,12 +29,13 @@ const facts = {
   peer: PeerFact,
   cluster: ClusterFact,
   keyring: KeyringFact,
+  rebalancer: RebalancerFact,
   authority: AuthorityFact
 } as const
 const depth_max = 24
 const states_max = 6000
 
-const uncounted = { decisions: 0, samples: 0, id: 0, runs: 0, losses: 0, fencedMs: 0 }
+const uncounted = { decisions: 0, samples: 0, id: 0, runs: 0, losses: 0, fencedMs: 0, moves: 0, last: null }
 
 /** States that differ in what may happen next, and not in how often something has happened. */
 const classOf = (actor: ActorState): string =>

@@ -9,6 +9,7 @@ import { NodeCommand } from "../../src/events/node.ts"
 import { KeyringCommand } from "../../src/events/keyring.ts"
 import { PeerCommand } from "../../src/events/peer.ts"
 import { PlacementCommand, PlacementReport } from "../../src/events/placement.ts"
+import { RebalancerCommand, RebalancerReport } from "../../src/events/rebalancer.ts"
 import { Report } from "../../src/events/requests.ts"
 import { VmCommand, VmSpec } from "../../src/events/vm.ts"
 
@@ -154,6 +155,18 @@ export const componentFailed = (component: string, attempt = 1, start = "s1") =>
   reason: "no port"
 })
 
+/** One host that has promised so much, beside one at 20 %. */
+export const loads = (percent: number) => ({
+  type: "view.loads",
+  hosts: 2,
+  meanPercent: (percent + 20) / 2,
+  most: [
+    { host: "a", percent, machines: [{ vm: "web", percent: 30, memoryMib: 1024 }] },
+    { host: "b", percent: 20, machines: [] }
+  ],
+  position: 9
+})
+
 /** By kind: its commands and reports, some of them in more than one way. */
 export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
   vm: [
@@ -264,6 +277,16 @@ export const inputs: Readonly<Record<string, ReadonlyArray<Message>>> = {
       { type: "group.unchanged", op: "lead", node: "n2", reason: "n2 is no voter" }
     ].map(decode(Report))
   ],
+  rebalancer: [
+    ...[{ hold: 2 }, { hold: 1, shadow: true }].map((policy) => ({ type: "rebalancer.start", policy })),
+    { type: "rebalancer.stop", reason: "enough" }
+  ]
+    .map(decode(RebalancerCommand))
+    .concat(
+      decode(Report)({ type: "timer.fired", name: "look" }),
+      ...[loads(40), loads(90)].map(decode(RebalancerReport)),
+      decode(Report)({ ...told("actor.refused", "migration.request"), to: "migration/rebalance-1" })
+    ),
   keyring: [
     { type: "keyring.rotate", reason: "somebody left" },
     ...[1, 2].map((rotation) => ({ type: "keyring.noticeRotated", rotation, key: "0123abcd" }))

@@ -10,13 +10,13 @@ import type { Recorded } from "../../src/events/envelope.ts"
 import { Kernel } from "../../src/kernel/kernel.ts"
 import { Agents } from "../../src/kernel/ports/agents.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
-import { Views } from "../../src/kernel/ports/views.ts"
 import { emptyActor, serialize, takeTurn } from "../../src/kernel/turn.ts"
 import * as liveDigest from "../../src/live/digest.ts"
 import * as liveStore from "../../src/live/event-store.ts"
 import { rawRowsPerSecond, yardstickName } from "./event-store.ts"
 import { figure, hashOf, inFolder, repeat } from "./measure.ts"
 import type { Figure, Options, Round } from "./measure.ts"
+import { noViews } from "../kernel/views.ts"
 
 export const hostFacts = {
   cpus: 8,
@@ -36,7 +36,7 @@ export const quietAgents = Layer.succeed(Agents, { perform: () => Stream.empty }
 
 const quiet = Layer.merge(
   quietAgents,
-  Layer.succeed(Views, { hosts: (position) => Effect.succeed({ hosts: [], position }) })
+  noViews
 )
 
 export const registerHost = (host: number, seed: number) => ({

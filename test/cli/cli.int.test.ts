@@ -4,6 +4,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { after, before, test } from "node:test"
+import { setTimeout as sleep } from "node:timers/promises"
 import { Effect } from "effect"
 import { journalFile } from "../../src/cli/offline.ts"
 import { formatBytes, parseBandwidth, progressText } from "../../src/cli/migrate.ts"
@@ -121,6 +122,7 @@ test("every changing command has a dry run, which changes nothing", async () => 
     ["vm", "clone", stopped, "never"],
     ["vm", "snapshot", stopped, "s"],
     ["host", "drain", "b"],
+    ["rebalance", "start", "--shadow"],
     ["migrate", running]
   ]
   for (const line of lines) {
@@ -130,6 +132,31 @@ test("every changing command has a dry run, which changes nothing", async () => 
     assert.equal(JSON.parse((await it.cli(...line, "-n", "--json")).out).dryRun, true)
   }
   assert.equal(await position(), begun)
+})
+
+test("the rebalancer is started, says how it stands, and is stopped", async () => {
+  assert.match((await it.cli("rebalance", "show")).out, /^off; 0 moves were decided\n/)
+  const begun = await it.cli("rebalance", "start", "--shadow", "--every", "1s", "--margin", "30")
+  assert.equal(begun.code, 0, begun.err)
+  const status = async () => JSON.parse((await it.cli("rebalance", "show", "--json")).out)
+  assert.equal((await status()).policy.marginPercent, 30)
+  let last: any = null
+  for (let tries = 0; last === null && tries < 500; tries++) {
+    ;({ last } = await status())
+    await sleep(20)
+  }
+  assert.equal(last?.shadow, true)
+  assert.match(
+    (await it.cli("rebalance", "show")).out,
+    /^in its shadow, [a-z]+: every 1s, 30 points above the mean at 3 looks/
+  )
+  assert.equal((await it.cli("rebalance", "stop")).code, 0)
+  const again = await it.cli("rebalance", "stop")
+  assert.equal(again.code, 3)
+  assert.match(again.err, /rebalancer\/fleet is off/)
+  const wrong = await it.cli("rebalance", "start", "--margin", "101")
+  assert.equal(wrong.code, 2)
+  assert.match(wrong.err, /margin[^]*101[^]*a whole number from 1 to 100/)
 })
 
 test("a check before a migration says what is in its way by its exit code", async () => {

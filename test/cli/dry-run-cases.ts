@@ -121,6 +121,20 @@ export const apiCases: Readonly<Record<string, Case>> = {
       nameOf(names.hosts).map((name) => `/v1/hosts/${name}/confirm-off`),
       fc.record({ reason }, { requiredKeys: [] })
     ),
+  "rebalancer.start": () =>
+    withBody(
+      fc.constant("/v1/rebalancer/start"),
+      fc.record(
+        {
+          shadow: fc.boolean(),
+          everyMs: fc.integer({ min: 1000, max: 90_000 }),
+          hold: fc.integer({ min: 1, max: 9 })
+        },
+        { requiredKeys: [] }
+      )
+    ),
+  "rebalancer.stop": () =>
+    withBody(fc.constant("/v1/rebalancer/stop"), fc.record({ reason }, { requiredKeys: [] })),
   "cluster.remove": () => withBody(decider("remove"), fc.record({ reason }, { requiredKeys: [] })),
   "cluster.rotateKey": () =>
     withBody(fc.constant("/v1/cluster/gossip-key/rotate"), fc.record({ reason }, { requiredKeys: [] })),
@@ -209,6 +223,21 @@ export const cliCases: Readonly<Record<string, CliCase>> = {
       wait
     ),
   "host activate": (names) => host(names).map((name) => ["host", "activate", name]),
+  "rebalance start": () =>
+    joined(
+      fc.constant(["rebalance", "start"]),
+      flag("--shadow"),
+      flag("--every", "90s"),
+      flag("--margin", "12"),
+      flag("--cooldown", "2h"),
+      wait
+    ),
+  "rebalance stop": () =>
+    joined(
+      fc.constant(["rebalance", "stop"]),
+      text.chain((reason) => flag("--reason", reason)),
+      wait
+    ),
   "cluster remove": () =>
     joined(
       fc.constant(["cluster", "remove", "node-1"]),

@@ -15,8 +15,8 @@ import { Agents } from "../../src/kernel/ports/agents.ts"
 import type { AgentUnreachable } from "../../src/kernel/ports/agents.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
 import type { StreamAppend } from "../../src/kernel/ports/event-store.ts"
-import { Views } from "../../src/kernel/ports/views.ts"
 import { describe } from "../../src/kernel/statechart.ts"
+import { noViews } from "./views.ts"
 
 type Event =
   | { type: "lamp.switch"; afterMs: number }
@@ -171,9 +171,8 @@ export class World {
         return this.perform(key, request)
       }
     })
-    const views = Layer.succeed(Views, { hosts: (position) => Effect.succeed({ hosts: [], position }) })
     const kernel = Kernel.layer({ kinds: [lamp], node: "n", ...this.options })
-    const layer = kernel.pipe(Layer.provideMerge(Layer.mergeAll(watched, agents, views)))
+    const layer = kernel.pipe(Layer.provideMerge(Layer.mergeAll(watched, agents, noViews)))
     this.#scope = Scope.makeUnsafe()
     this.#context = await this.runtime.runPromise(this.#around(Layer.buildWithScope(layer, this.#scope)))
   }

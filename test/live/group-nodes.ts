@@ -8,7 +8,6 @@ import { Kernel } from "../../src/kernel/kernel.ts"
 import { Agents } from "../../src/kernel/ports/agents.ts"
 import { Consensus } from "../../src/kernel/ports/consensus.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
-import { Views } from "../../src/kernel/ports/views.ts"
 import type { GroupMessage } from "../../src/kernel/group-node.ts"
 import { issueIdentity } from "../../src/live/ca.ts"
 import type { Authority, NodeIdentity } from "../../src/live/ca.ts"
@@ -20,6 +19,7 @@ import * as digest from "../../src/live/digest.ts"
 import * as eventStore from "../../src/live/event-store.ts"
 import { Endpoint, protocols } from "../../src/live/link/endpoint.ts"
 import { lamp } from "../kernel/lamp.ts"
+import { noViews } from "../kernel/views.ts"
 
 export const settings: RaftSettings = {
   heartbeatMs: 50,
@@ -92,7 +92,6 @@ export class LiveNode {
         return Stream.make({ type: "hypervisor.observed", state: "running" } as const)
       }
     })
-    const views = Layer.succeed(Views, { hosts: (position) => Effect.succeed({ hosts: [], position }) })
     const consensus = Layer.unwrap(
       Effect.map(Endpoint, ({ address }) => {
         this.#port = Number(address.split(":").at(-1))
@@ -116,7 +115,7 @@ export class LiveNode {
     })
     const all = kernel.pipe(
       Layer.provideMerge(consensus),
-      Layer.provideMerge(Layer.mergeAll(store, agents, views)),
+      Layer.provideMerge(Layer.mergeAll(store, agents, noViews)),
       Layer.provideMerge(endpoint)
     )
     this.#context = yield* Layer.buildWithScope(all, scope)

@@ -20,6 +20,7 @@ import { hostFacts } from "../actors/messages.ts"
 import * as digest from "../../simulations/world/digest.ts"
 import * as eventStore from "../../simulations/world/event-store.ts"
 import { hostView } from "../actors/messages.ts"
+import { noHosts } from "../kernel/views.ts"
 
 const register = { type: "host.register", address: "b@127.0.0.1:1", facts: hostFacts }
 
@@ -76,6 +77,7 @@ const run = <A, E>(
       }
     }),
     Layer.succeed(Views, {
+      ...noHosts,
       hosts: (position) => Effect.succeed({ hosts: [hostView("b") as HostView], position })
     }),
     eventStore.layer().pipe(Layer.provide(digest.layer))

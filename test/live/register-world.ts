@@ -7,7 +7,6 @@ import type { Message } from "../../src/events/envelope.ts"
 import { Kernel } from "../../src/kernel/kernel.ts"
 import { Agents } from "../../src/kernel/ports/agents.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
-import { Views } from "../../src/kernel/ports/views.ts"
 import { issueIdentity } from "../../src/live/ca.ts"
 import type { Authority } from "../../src/live/ca.ts"
 import { HeldKey } from "../../src/live/ca/held-key.ts"
@@ -15,13 +14,14 @@ import { Register } from "../../src/live/ca/register.ts"
 import { newSecret, tokenHash, tokenText } from "../../src/live/ca/tokens.ts"
 import { layer as digest } from "../../simulations/world/digest.ts"
 import { layer as memoryStore } from "../../simulations/world/event-store.ts"
+import { noViews } from "../kernel/views.ts"
 
 const kernelLayer = () =>
   Kernel.layer({ kinds, node: "node-ca" }).pipe(
     Layer.provideMerge(
       Layer.mergeAll(
         Layer.succeed(Agents, Agents.of({ perform: () => Stream.never })),
-        Layer.succeed(Views, { hosts: (position) => Effect.succeed({ hosts: [], position }) })
+        noViews
       )
     ),
     Layer.provideMerge(memoryStore()),

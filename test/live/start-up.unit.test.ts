@@ -8,7 +8,6 @@ import { typePrefix } from "../../src/events/envelope.ts"
 import { Kernel } from "../../src/kernel/kernel.ts"
 import { Agents } from "../../src/kernel/ports/agents.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
-import { Views } from "../../src/kernel/ports/views.ts"
 import { replay } from "../../src/kernel/replay.ts"
 import { describe, keep } from "../../src/kernel/statechart.ts"
 import { serialize } from "../../src/kernel/turn.ts"
@@ -16,6 +15,7 @@ import type { Component, StartUpObserver } from "../../src/live/components.ts"
 import { startUp, StartUpFailed } from "../../src/live/start-up.ts"
 import { layer as digest } from "../../simulations/world/digest.ts"
 import { layer as memoryStore } from "../../simulations/world/event-store.ts"
+import { noViews } from "../kernel/views.ts"
 
 type Store = EventStore["Service"]
 
@@ -158,7 +158,7 @@ const withStore = <A, E>(use: (store: Store) => Effect.Effect<A, E>): Promise<A>
 
 const ports = Layer.mergeAll(
   Layer.succeed(Agents, { perform: () => Stream.empty }),
-  Layer.succeed(Views, { hosts: (position) => Effect.succeed({ hosts: [], position }) })
+  noViews
 )
 
 /** Something before the journal, the journal, the kernel, something beside it, and something after it. */

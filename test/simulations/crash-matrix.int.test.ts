@@ -23,6 +23,7 @@ import { describe as stateOf } from "../../src/kernel/statechart.ts"
 import { serialize } from "../../src/kernel/turn.ts"
 import { sayHere, takePart } from "../../src/kernel/membership.ts"
 import { hostViewsOf, inventory } from "../../src/projections/inventory.ts"
+import { noHosts } from "../kernel/views.ts"
 
 const vm = "web"
 const hosts = ["a", "b"]
@@ -35,6 +36,7 @@ function nodeLayer(disk: MemoryDisk, fleet: Fleet) {
   const views = Layer.effect(
     Views,
     Effect.map(EventStore, (events) => ({
+      ...noHosts,
       hosts: () =>
         Effect.gen(function* () {
           let state = inventory.initial()

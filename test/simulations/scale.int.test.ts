@@ -22,6 +22,7 @@ test(`everything comes to rest, packed, and the same seed is the same journal (s
   assert.ok(hostsFenced >= options.hosts / options.sites && machinesFenced > 0 && machinesWaiting > 0)
   assert.ok(recoveryDecisions >= machinesFenced)
   assert.equal(counts["givenUp"], 0)
+  assert.ok((counts["rebalanceDecisions"] ?? 0) > 20 && (counts["rebalanceMoves"] ?? 0) > 0)
   assert.ok((counts["migrationsCompleted"] ?? 0) > options.hosts)
   assert.equal(counts["unplaced"], 0)
   assert.ok(packed.ofUsedHosts >= 0.8, `${packed.ofUsedHosts} of the memory of hosts in use is promised`)

@@ -2,9 +2,11 @@
 import { Context } from "effect"
 import type { Effect } from "effect"
 import type { HostView, Others } from "../../events/placement.ts"
+import type { Loads } from "../../events/rebalancer.ts"
 import type { Request } from "../../events/requests.ts"
 
-export type HostsRequest = Extract<Request, { readonly port: "view" }>
+export type HostsRequest = Extract<Request, { readonly port: "view"; readonly op: "hosts" }>
+export type LoadsRequest = Extract<Request, { readonly port: "view"; readonly op: "loads" }>
 
 export interface Hosts {
   readonly hosts: ReadonlyArray<HostView>
@@ -22,5 +24,7 @@ export class Views extends Context.Service<
      * of the question, as many as it takes for a choice.
      */
     readonly hosts: (position: number, asked?: HostsRequest) => Effect.Effect<Hosts>
+    /** What the hosts have promised, as it is known at `position` or later. */
+    readonly loads: (position: number, asked: LoadsRequest) => Effect.Effect<Loads>
   }
 >()("novacron/kernel/ports/Views") {}

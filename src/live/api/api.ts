@@ -2,6 +2,7 @@
 import { Schema } from "effect"
 import { HttpApi, HttpApiEndpoint, HttpApiGroup, HttpApiSchema, OpenApi } from "effect/http-api"
 import { Name, Stream } from "../../events/fields.ts"
+import { RebalancePolicy } from "../../events/rebalancer.ts"
 import { strict } from "../config/issues.ts"
 import {
   AuditRow,
@@ -30,6 +31,7 @@ import {
   PeerRow,
   Readiness,
   Reason,
+  RebalancerStatus,
   Replay,
   SnapshotName,
   StateAt,
@@ -138,6 +140,25 @@ const hosts = HttpApiGroup.make("hosts").add(
   HttpApiEndpoint.post("confirmOff", "/v1/hosts/:name/confirm-off", {
     ...command,
     params: vm,
+    query: commandQuery,
+    payload: [Schema.Null, Reason]
+  })
+)
+
+const rebalancer = HttpApiGroup.make("rebalancer").add(
+  HttpApiEndpoint.get("show", "/v1/rebalancer", {
+    query: consistencyQuery,
+    success: RebalancerStatus,
+    ...listed
+  }),
+  /** One that runs goes on with this policy. */
+  HttpApiEndpoint.post("start", "/v1/rebalancer/start", {
+    ...command,
+    query: commandQuery,
+    payload: RebalancePolicy
+  }),
+  HttpApiEndpoint.post("stop", "/v1/rebalancer/stop", {
+    ...command,
     query: commandQuery,
     payload: [Schema.Null, Reason]
   })
@@ -301,7 +322,7 @@ const system = HttpApiGroup.make("system", { topLevel: true }).add(
 export const lenient = { errors: "all", reportInput: true } as const
 
 export const Api = HttpApi.make("novacron")
-  .add(vms, hosts, migrations, journal, cluster, authority, system)
+  .add(vms, hosts, migrations, rebalancer, journal, cluster, authority, system)
   .annotate(HttpApi.ParamsParseOptions, strict)
   .annotate(HttpApi.QueryParseOptions, strict)
   .annotate(HttpApi.PayloadParseOptions, strict)

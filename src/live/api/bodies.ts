@@ -5,6 +5,7 @@ import { Recorded } from "../../events/envelope.ts"
 import { int, Name, Stream, text, withDefault } from "../../events/fields.ts"
 import { PeerDescription } from "../../events/peer.ts"
 import { Candidate, Others } from "../../events/placement.ts"
+import { RebalanceDecision, RebalancePolicy } from "../../events/rebalancer.ts"
 import { MigrationPolicy } from "../../events/requests.ts"
 import { VmSpec } from "../../events/vm.ts"
 import { Duration } from "../config/duration.ts"
@@ -149,6 +150,18 @@ export const PeerRow = Schema.Struct({
   sinceMs: Schema.Number
 })
 export type PeerRow = typeof PeerRow.Type
+/** Who evens out what hosts have promised. */
+export const RebalancerStatus = Schema.Struct({
+  state: Schema.Literals(["off", "waiting", "looking"]),
+  /** Null while it is off. */
+  policy: Schema.NullOr(RebalancePolicy),
+  /** All that were ever decided. */
+  moves: Schema.Int,
+  /** The last decision, also one that nothing is to be done. */
+  last: Schema.NullOr(Schema.Struct({ ...RebalanceDecision.fields, timeMs: Schema.Int }))
+})
+export type RebalancerStatus = typeof RebalancerStatus.Type
+
 /** The certificate authority of the cluster's nodes. */
 export const AuthorityStatus = Schema.Struct({
   /** SHA-256 of its public key, base64url: the last part of a join token. */

@@ -57,6 +57,8 @@ const operatorCommands: ReadonlySet<string> = new Set([
   "host.drain",
   "host.activate",
   "host.confirmOff",
+  "rebalancer.start",
+  "rebalancer.stop",
   "cluster.remove",
   "cluster.lead",
   "keyring.rotate",

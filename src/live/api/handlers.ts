@@ -25,6 +25,7 @@ import type { Operations } from "./operations.ts"
 import { InvalidRequest, NotFound, Refused, StoreUnavailable } from "./problems.ts"
 import { page, pageById, pageByName } from "./pages.ts"
 import type { Reads } from "./reads.ts"
+import { rebalancerSayings, rebalancerStatus } from "./rebalancer.ts"
 
 /** Sees the handlers of a group as they are registered, and those of them that only say a command. */
 export type TakeHandlers = (
@@ -350,6 +351,18 @@ const migrations = (ports: HandlerPorts) => {
   )
 }
 
+const rebalancer = (ports: HandlerPorts) => {
+  const take = taken(ports, "rebalancer", rebalancerSayings)
+  return HttpApiBuilder.group(Api, "rebalancer", (handlers) =>
+    handlers.handleAll(
+      take({
+        show: () => rebalancerStatus(ports.kernel),
+        ...submitting(ports, rebalancerSayings)
+      })
+    )
+  )
+}
+
 const cluster = (ports: HandlerPorts) => {
   const ask = asking(ports)
   const take = taken(ports, "cluster", clusterSayings)
@@ -490,6 +503,7 @@ export const groups = (ports: HandlerPorts) =>
     vms(ports),
     hosts(ports),
     migrations(ports),
+    rebalancer(ports),
     journal(ports),
     cluster(ports),
     authority(ports),

@@ -53,6 +53,8 @@ const endsByFirstFact: Readonly<Record<string, Ends>> = {
   "keyring.rotationAsked": { command: "keyring.rotate", done: ["keyring.rotated"], failed: [] },
   "authority.tokenMade": { command: "authority.makeToken", done: [], failed: [] },
   "authority.revoked": { command: "authority.revoke", done: [], failed: [] },
+  "rebalancer.started": { command: "rebalancer.start", done: [], failed: [] },
+  "rebalancer.stopped": { command: "rebalancer.stop", done: [], failed: [] },
   "host.drained": { command: "host.drain", done: [], failed: [] },
   "host.fenced": { command: "host.confirmOff", done: [], failed: [] },
   "host.activated": { command: "host.activate", done: [], failed: [] }

@@ -97,7 +97,7 @@ const previewPlacement = Effect.fnUntraced(function* (
   if (!kind || asked?.turn.outcome !== "record") return null
   const { next, drafts, requests } = asked.turn
   const viewing = requests.find(({ request }) => request.port === "view")
-  if (viewing?.request.port !== "view") return null
+  if (viewing?.request.port !== "view" || viewing.request.op !== "hosts") return null
   const { key, request } = viewing
   const view = yield* ports.views.hosts(0, request)
   const answer = {
