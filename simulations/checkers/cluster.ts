@@ -1,11 +1,10 @@
 /**
- * What a cluster promises, looked at while it lives: its members are those of Raft, what is decided is the same for all, their journals
- * are beginnings of one another, and an actor at a revision is the same wherever it is.
+ * What a cluster promises, looked at while it lives: its members are those of Raft, what is decided is the same for all, and an actor
+ * at a revision is the same wherever it is.
  */
 import type { Entry, RaftMessage } from "../../src/events/raft.ts"
 import { serialize } from "../../src/kernel/turn.ts"
 import type { ActorState } from "../../src/kernel/turn.ts"
-import type { StoredFact } from "../world/event-store.ts"
 import { durability } from "./durability.ts"
 import { ElectionSafety } from "./election-safety.ts"
 import { Group } from "./group.ts"
@@ -99,32 +98,6 @@ export class ClusterChecker {
 
   finish(up: ReadonlyArray<GroupMember>): void {
     logMatching(up)
-  }
-}
-
-/** All journals are beginnings of one another, fact for fact and hash for hash. */
-export class Journals {
-  readonly facts: Array<StoredFact> = []
-  readonly #verified = new Map<string, number>()
-
-  /** Its end may have been lost in a crash. */
-  crashed(id: string, length: number): void {
-    this.#verified.set(id, Math.min(this.#verified.get(id) ?? 0, length))
-  }
-
-  /** What was added since it was looked at last. */
-  look(id: string, journal: ReadonlyArray<StoredFact>): void {
-    const from = Math.min(this.#verified.get(id) ?? 0, journal.length)
-    for (let at = from; at < journal.length; at++) {
-      const [found, known] = [journal[at] as StoredFact, this.facts[at]]
-      if (known === undefined) this.facts.push(found)
-      else if (known.hash !== found.hash || known.dataText !== found.dataText)
-        throw new Violation(
-          "state-machine-safety",
-          `${id} has ${found.type} of ${found.causation} to ${found.stream} at position ${at + 1}, and others have ${known.type} of ${known.causation} to ${known.stream}`
-        )
-    }
-    this.#verified.set(id, journal.length)
   }
 }
 

@@ -2,7 +2,7 @@
 import type { HostContext } from "../../src/actors/host/chart.ts"
 import type { VmContext } from "../../src/actors/vm/requests.ts"
 import { describe } from "../../src/kernel/statechart.ts"
-import type { ActorState } from "../../src/kernel/turn.ts"
+import type { ActorState, Outstanding } from "../../src/kernel/turn.ts"
 import type { StoredFact } from "../world/event-store.ts"
 import type { Fleet } from "../world/hypervisor.ts"
 
@@ -17,6 +17,7 @@ export interface VmSeen {
   readonly vm: string
   readonly state: string
   readonly context: VmContext
+  readonly outstanding: ReadonlyArray<Outstanding>
 }
 
 function* ofKind({ actors }: Seen, kind: string): Generator<ActorState> {
@@ -25,10 +26,11 @@ function* ofKind({ actors }: Seen, kind: string): Generator<ActorState> {
 
 /** The machines that there are: neither deleted nor only asked about. */
 export function vmsOf(seen: Seen): ReadonlyArray<VmSeen> {
-  return [...ofKind(seen, "vm/")].map(({ stream, chart }) => ({
+  return [...ofKind(seen, "vm/")].map(({ stream, chart, outstanding }) => ({
     vm: stream.slice("vm/".length),
     state: describe(chart),
-    context: chart.context as VmContext
+    context: chart.context as VmContext,
+    outstanding
   }))
 }
 

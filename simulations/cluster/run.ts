@@ -12,12 +12,14 @@ import { replay } from "../../src/kernel/replay.ts"
 import { describe } from "../../src/kernel/statechart.ts"
 import { isBounded } from "../checkers/bounds.ts"
 import { holdsWhatIsUsed, isNotOvercommitted } from "../checkers/capacity.ts"
-import { ClusterChecker, Journals, Revisions, States } from "../checkers/cluster.ts"
+import { ClusterChecker, Revisions, States } from "../checkers/cluster.ts"
 import { happenedOnce } from "../checkers/commands.ts"
 import { vmsOf } from "../checkers/fleet.ts"
 import type { Seen } from "../checkers/fleet.ts"
-import { endedOnce } from "../checkers/migrations.ts"
+import { Journals } from "../checkers/journals.ts"
+import { noneIsLost } from "../checkers/lost.ts"
 import { Marks } from "../checkers/marks.ts"
+import { endedOnce } from "../checkers/migrations.ts"
 import { isWhereItBelongs, runsOnce } from "../checkers/owner.ts"
 import { Patience } from "../checkers/patience.ts"
 import { isSameAfterReplay } from "../checkers/replay.ts"
@@ -358,16 +360,16 @@ export class World implements Watcher {
   }
 
   #finish(): void {
-    const { seen, leader } = this
+    const { seen } = this
     this.checker.finish([...this.nodes.values()].filter(({ isUp }) => isUp))
     isNotOvercommitted(seen)
     endedOnce(seen)
+    noneIsLost(seen)
     isWhereItBelongs(seen)
     holdsWhatIsUsed(seen)
     happenedOnce(this.clients.commands(), seen.facts)
     for (const node of this.#memberNodes) {
-      if (node.journal.memory.facts.length !== seen.facts.length)
-        throw new Violation("state-machine-safety", `${node.id} has another journal than ${leader?.id}`)
+      this.journals.finish(node.id, node.journal.memory.facts)
       for (const snapshots of [false, true]) {
         const again = node.read((store) => replay(store, actorKinds, { snapshots }))
         isSameAfterReplay(

@@ -13,6 +13,7 @@ import { holdsWhatIsUsed, isNotOvercommitted } from "../checkers/capacity.ts"
 import { happenedOnce } from "../checkers/commands.ts"
 import { vmsOf } from "../checkers/fleet.ts"
 import type { Seen } from "../checkers/fleet.ts"
+import { noneIsLost } from "../checkers/lost.ts"
 import { endedOnce } from "../checkers/migrations.ts"
 import { isWhereItBelongs, runsOnce } from "../checkers/owner.ts"
 import { isSameAfterReplay } from "../checkers/replay.ts"
@@ -186,6 +187,7 @@ export class World {
     const { seen } = this
     isNotOvercommitted(seen)
     endedOnce(seen)
+    noneIsLost(seen)
     isWhereItBelongs(seen)
     holdsWhatIsUsed(seen)
     happenedOnce(this.operators.issued, seen.facts)

@@ -233,5 +233,17 @@ export const clusterMutants: ReadonlyArray<Mutant> = [
         put: "    this.#fail(underWay.offered, false, proposed.reason)"
       }
     ]
+  },
+  {
+    name: "unplaced-start-asks-nobody",
+    seed: 1,
+    story: "a machine that no host could take is started, and nobody is asked where it may",
+    edits: [
+      {
+        file: "src/actors/vm/chart.ts",
+        find: 'recovering: nextAttempt(context, event.automatic)\n            })),\n            { type: "request", params: ({ context }) => askPlacement(context) }',
+        put: "recovering: nextAttempt(context, event.automatic)\n            }))"
+      }
+    ]
   }
 ]

@@ -2,4 +2,4 @@
 import { fencingMutants } from "./fencing-mutants.ts"
 import { seekAll } from "./mutant-seek.ts"
 
-seekAll("fencing", fencingMutants, { seeds_max: 500, least: 5 })
+seekAll("fencing", fencingMutants, { seeds_max: 500, least: 7 })

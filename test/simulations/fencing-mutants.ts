@@ -76,5 +76,29 @@ export const fencingMutants: ReadonlyArray<Mutant> = [
         put: "const { lengthMs = 1000 } = facts?.lease ?? {}"
       }
     ]
+  },
+  {
+    name: "recovered-without-placement",
+    seed: 5,
+    story: "a machine leaves its fenced host, and nobody is asked where it may start",
+    edits: [
+      {
+        file: "src/actors/vm/recovering.ts",
+        find: `"leaveHost",\n      { type: "request", params: ask }`,
+        put: `"leaveHost"`
+      }
+    ]
+  },
+  {
+    name: "recovery-not-tried-again",
+    seed: 13,
+    story: "a machine of a fenced host that no host could take is never tried again",
+    edits: [
+      {
+        file: "src/actors/vm/recovering.ts",
+        find: `"vm.recoveryDelayed": {\n    actions: {`,
+        put: `"vm.recoveryDelayed": {\n    meta: {`
+      }
+    ]
   }
 ]

@@ -196,5 +196,17 @@ export const fleetMutants: ReadonlyArray<Mutant> = [
         put: `return leftover === "nothing" && !returned`
       }
     ]
+  },
+  {
+    name: "unplaced-start-asks-nobody",
+    seed: 4,
+    story: "a machine that no host could take is started, and nobody is asked where it may",
+    edits: [
+      {
+        file: "src/actors/vm/chart.ts",
+        find: 'recovering: nextAttempt(context, event.automatic)\n            })),\n            { type: "request", params: ({ context }) => askPlacement(context) }',
+        put: "recovering: nextAttempt(context, event.automatic)\n            }))"
+      }
+    ]
   }
 ]
