@@ -5,6 +5,10 @@
 import { Schema } from "effect"
 import { moments } from "./node.ts"
 
+/** In which ways what was acknowledged is no more what it was, and which operations end with an error. */
+export const damageWays = ["rot", "lost", "misdirected"] as const
+export const failingOperations = ["write", "sync", "journal"] as const
+
 const Ms = Schema.Number
 const Place = Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
 const lasting = { id: Schema.String, forMs: Ms }
@@ -43,14 +47,14 @@ export const Fault = Schema.Union([
   Schema.Struct({
     kind: Schema.tag("error"),
     id: Schema.String,
-    operation: Schema.Literals(["write", "sync", "journal"])
+    operation: Schema.Literals(failingOperations)
   }),
   Schema.Struct({ kind: Schema.tag("full"), ...lasting }),
   /** Of what was acknowledged in the log something is no more what it was; nobody notices before a start. */
   Schema.Struct({
     kind: Schema.tag("damage"),
     id: Schema.String,
-    how: Schema.Literals(["rot", "lost", "misdirected"]),
+    how: Schema.Literals(damageWays),
     place: Place
   }),
   /** The wall clock is set. */
@@ -64,7 +68,20 @@ export const Fault = Schema.Union([
 export type Fault = typeof Fault.Type
 export type FaultKind = Fault["kind"]
 
-export const faultKinds: ReadonlyArray<FaultKind> = [
+/** Faults of one kind that do different things are counted apart. */
+type Counted =
+  | Exclude<FaultKind, "damage" | "error">
+  | `damage ${(typeof damageWays)[number]}`
+  | `error ${(typeof failingOperations)[number]}`
+
+export const countedAs = (fault: Fault): Counted =>
+  fault.kind === "damage"
+    ? `damage ${fault.how}`
+    : fault.kind === "error"
+      ? `error ${fault.operation}`
+      : fault.kind
+
+export const allCounted: ReadonlyArray<Counted> = [
   "crash",
   "ambush",
   "snare",
@@ -76,9 +93,9 @@ export const faultKinds: ReadonlyArray<FaultKind> = [
   "break",
   "stall",
   "lag",
-  "error",
+  ...failingOperations.map((operation) => `error ${operation}` as const),
   "full",
-  "damage",
+  ...damageWays.map((how) => `damage ${how}` as const),
   "step",
   "hostCrash",
   "agentCrash",

@@ -8,7 +8,7 @@ import type { Runtime } from "../world/runtime.ts"
 import type { Schedule } from "../world/schedule.ts"
 import type { Wires } from "../world/wires.ts"
 import type { Atlas } from "../raft/atlas.ts"
-import { faultKinds } from "./fault.ts"
+import { allCounted, countedAs } from "./fault.ts"
 import type { Fault, FaultKind, TimedFault } from "./fault.ts"
 import type { ClusterHost } from "./host.ts"
 import type { ClusterNode, Moment } from "./node.ts"
@@ -39,12 +39,12 @@ export class Faults {
   readonly #cutLines = new Map<string, number>()
   readonly #down = new Set<ClusterHost>()
   #isOver = false
-  readonly counts: Record<FaultKind, number>
+  readonly counts: Record<ReturnType<typeof countedAs>, number>
   restarts = 0
 
   constructor(world: World) {
     this.#world = world
-    this.counts = Object.fromEntries(faultKinds.map((kind) => [kind, 0])) as Record<FaultKind, number>
+    this.counts = Object.fromEntries(allCounted.map((name) => [name, 0])) as typeof this.counts
   }
 
   get isOver(): boolean {
@@ -60,7 +60,7 @@ export class Faults {
   /** Happens now, which is a whole microsecond when it is to happen again. */
   inject(fault: Fault): void {
     if (this.#isOver || !this.#happen(fault)) return
-    if (fault.kind !== "ambush" && fault.kind !== "snare") this.counts[fault.kind]++
+    if (fault.kind !== "ambush" && fault.kind !== "snare") this.counts[countedAs(fault)]++
     this.list.push({ atMs: this.#world.schedule.nowMs, fault })
   }
 

@@ -2,11 +2,11 @@
 import type { GroupMessage } from "../../src/kernel/group-node.ts"
 import type { StoredFact } from "../world/event-store.ts"
 import type { Fleet } from "../world/hypervisor.ts"
-import { partition } from "../world/network.ts"
+import { noPartitions, partition } from "../world/network.ts"
 import type { Random } from "../world/random.ts"
 import type { Schedule } from "../world/schedule.ts"
 import type { Wires } from "../world/wires.ts"
-import { rounded } from "./fault.ts"
+import { damageWays, failingOperations, rounded } from "./fault.ts"
 import type { Faults } from "./faults.ts"
 import type { ClusterHost } from "./host.ts"
 import { moments } from "./node.ts"
@@ -32,6 +32,7 @@ export class Nemesis {
   readonly #random: Random
   readonly #options: FaultOptions
   blackouts = 0
+  readonly partitions = noPartitions()
 
   constructor(world: World) {
     this.#world = world
@@ -120,14 +121,14 @@ export class Nemesis {
       faults.inject({
         kind: "error",
         id: this.#any().id,
-        operation: this.#pick(["write", "sync", "journal"] as const)
+        operation: this.#pick(failingOperations)
       })
     )
     this.#repeat(it.damageEveryMs, () =>
       faults.inject({
         kind: "damage",
         id: this.#any().id,
-        how: this.#pick(["rot", "lost", "misdirected"] as const),
+        how: this.#pick(damageWays),
         place: rounded(this.#random.next())
       })
     )
@@ -200,7 +201,9 @@ export class Nemesis {
     const { partitions, partitionMeanMs } = this.#options
     const { wires, nodes } = this.#world
     if (partitions.length === 0 || wires.isCut) return
-    const paths = partition(this.#pick(partitions), [...nodes.keys()], loner, this.#random)
+    const kind = this.#pick(partitions)
+    const paths = partition(kind, [...nodes.keys()], loner, this.#random)
+    if (paths.length > 0) this.partitions[`partition ${kind}`]++
     this.#world.faults.inject({ kind: "partition", paths, forMs: this.#exponential(partitionMeanMs) })
   }
 

@@ -29,6 +29,7 @@ import { Atlas } from "../raft/atlas.ts"
 import { Clock } from "../world/clock.ts"
 import { makeFleet } from "../world/hypervisor.ts"
 import type { Fleet } from "../world/hypervisor.ts"
+import { noPartitions } from "../world/network.ts"
 import { makeRandom } from "../world/random.ts"
 import type { Random } from "../world/random.ts"
 import { Runtime } from "../world/runtime.ts"
@@ -36,7 +37,7 @@ import { Schedule } from "../world/schedule.ts"
 import { Wires } from "../world/wires.ts"
 import type { Verdict } from "../verdict.ts"
 import { Clients } from "./clients.ts"
-import { faultKinds } from "./fault.ts"
+import { allCounted } from "./fault.ts"
 import type { TimedFault } from "./fault.ts"
 import { Faults } from "./faults.ts"
 import { ClusterHost } from "./host.ts"
@@ -404,8 +405,10 @@ export class World implements Watcher {
 const last = (node: ClusterNode) => node.journal.memory.facts.at(-1) ?? { position: 0, hash: "" }
 
 const injected: ReadonlyArray<string> = [
-  ...faultKinds,
-  ...["blackouts", "duplicated", "crossed", "held", "lost", "stalls", "lostFacts", "tornWrites"],
+  ...allCounted,
+  ...Object.keys(noPartitions()),
+  ...["writeErrors", "syncErrors", "fullErrors"],
+  ...["blackouts", "duplicated", "crossed", "overtaken", "held", "lost", "stalls", "lostFacts", "tornWrites"],
   ...["transactionsLost", "journalErrors", "losses"]
 ]
 
@@ -454,6 +457,7 @@ function countsOf(world: World): Record<string, number> {
   return {
     ...wires.counts,
     ...faults.counts,
+    ...nemesis.partitions,
     restarts: faults.restarts,
     blackouts: nemesis.blackouts,
     losses: watch.losses,
@@ -461,6 +465,9 @@ function countsOf(world: World): Record<string, number> {
     stalls: sum(({ disk }) => disk.counts.stalls),
     lostFacts: sum(({ disk }) => disk.counts.lostFacts),
     tornWrites: sum(({ disk }) => disk.counts.tornWrites),
+    writeErrors: sum(({ disk }) => disk.counts.writeErrors),
+    syncErrors: sum(({ disk }) => disk.counts.syncErrors),
+    fullErrors: sum(({ disk }) => disk.counts.fullErrors),
     rewrites: sum(({ disk }) => disk.rewrites),
     transactions: sum(({ journal }) => journal.counts.transactions),
     transactionsLost: sum(({ journal }) => journal.counts.transactionsLost),

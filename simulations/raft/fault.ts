@@ -4,6 +4,10 @@
  */
 import { Schema } from "effect"
 
+/** In which ways what was acknowledged is no more what it was, and which operations end with an error. */
+export const damageWays = ["rot", "lost", "misdirected", "snapshot"] as const
+export const failingOperations = ["write", "sync"] as const
+
 const id = Schema.String
 const Ms = Schema.Number
 /** Less, and a run would do nothing else. */
@@ -30,11 +34,11 @@ export const Fault = Schema.Union([
   Schema.Struct({
     kind: Schema.tag("damage"),
     id,
-    how: Schema.Literals(["rot", "lost", "misdirected", "snapshot"]),
+    how: Schema.Literals(damageWays),
     place: Schema.Number.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
   }),
   /** The next write, or sync, ends with an error. */
-  Schema.Struct({ kind: Schema.tag("error"), id, operation: Schema.Literals(["write", "sync"]) }),
+  Schema.Struct({ kind: Schema.tag("error"), id, operation: Schema.Literals(failingOperations) }),
   Schema.Struct({ kind: Schema.tag("full"), ...lasting }),
   /** The wall clock is set. */
   Schema.Struct({ kind: Schema.tag("step"), id, byMs: Ms }),
@@ -51,15 +55,28 @@ export const Fault = Schema.Union([
 export type Fault = typeof Fault.Type
 export type FaultKind = Fault["kind"]
 
-export const faultKinds: ReadonlyArray<FaultKind> = [
+/** Faults of one kind that do different things are counted apart. */
+type Counted =
+  | Exclude<FaultKind, "damage" | "error">
+  | `damage ${(typeof damageWays)[number]}`
+  | `error ${(typeof failingOperations)[number]}`
+
+export const countedAs = (fault: Fault): Counted =>
+  fault.kind === "damage"
+    ? `damage ${fault.how}`
+    : fault.kind === "error"
+      ? `error ${fault.operation}`
+      : fault.kind
+
+export const allCounted: ReadonlyArray<Counted> = [
   "crash",
   "pause",
   "partition",
   "clog",
   "hangUp",
   "stall",
-  "damage",
-  "error",
+  ...damageWays.map((how) => `damage ${how}` as const),
+  ...failingOperations.map((operation) => `error ${operation}` as const),
   "full",
   "step",
   "jump",

@@ -2,8 +2,8 @@
 import type { Network } from "../world/network.ts"
 import type { Schedule } from "../world/schedule.ts"
 import type { Atlas } from "./atlas.ts"
-import { faultKinds } from "./fault.ts"
-import type { Fault, FaultKind, TimedFault } from "./fault.ts"
+import { allCounted, countedAs } from "./fault.ts"
+import type { Fault, TimedFault } from "./fault.ts"
 import { leaderAmong } from "./member.ts"
 import type { Member } from "./member.ts"
 
@@ -28,7 +28,9 @@ export class Faults {
   readonly list: Array<TimedFault> = []
   #isOver = false
   /** How many of a kind took effect: whoever is down does not crash. */
-  readonly counts: Record<FaultKind, number>
+  readonly counts: Record<ReturnType<typeof countedAs>, number>
+  /** Partitions that ended and came again. */
+  flapping = 0
   restarts = 0
 
   constructor(world: World) {
@@ -37,7 +39,7 @@ export class Faults {
     this.#network = world.network
     this.#atlas = world.atlas
     this.#recruit = world.recruit
-    this.counts = Object.fromEntries(faultKinds.map((kind) => [kind, 0])) as Record<FaultKind, number>
+    this.counts = Object.fromEntries(allCounted.map((name) => [name, 0])) as typeof this.counts
   }
 
   get isOver(): boolean {
@@ -55,7 +57,7 @@ export class Faults {
     if (this.#isOver) return
     const { nowMs } = this.#schedule
     if (!this.#happen(fault)) return
-    this.counts[fault.kind]++
+    this.counts[countedAs(fault)]++
     this.list.push({ atMs: nowMs, fault })
   }
 
@@ -147,6 +149,7 @@ export class Faults {
 
   #partition({ paths, forMs, flapMs }: Extract<Fault, { readonly kind: "partition" }>): boolean {
     let mend = this.#network.cut(paths)
+    let hasFlapped = false
     const endMs = this.#schedule.nowMs + forMs
     const flap = (isCut: boolean, everyMs: number): void => {
       if (this.#isOver || this.#schedule.nowMs + everyMs >= endMs) return
@@ -154,6 +157,8 @@ export class Faults {
         if (this.#isOver) return
         if (isCut) mend()
         else mend = this.#network.cut(paths)
+        if (!isCut && !hasFlapped) this.flapping++
+        hasFlapped ||= !isCut
         flap(!isCut, everyMs)
       })
     }

@@ -3,10 +3,10 @@
  * which groups have been broken. What it decides it has the faults do, one by one.
  */
 import type { Network } from "../world/network.ts"
-import { between, partition } from "../world/network.ts"
+import { between, noPartitions, partition } from "../world/network.ts"
 import type { Random } from "../world/random.ts"
 import type { Schedule } from "../world/schedule.ts"
-import { flapMs_min, rounded } from "./fault.ts"
+import { damageWays, failingOperations, flapMs_min, rounded } from "./fault.ts"
 import type { Faults } from "./faults.ts"
 import { leaderAmong } from "./member.ts"
 import type { Member } from "./member.ts"
@@ -34,6 +34,8 @@ export class Nemesis {
   readonly #faults: Faults
   readonly #options: FaultOptions
   readonly #electionMs: number
+  /** That were drawn, by their kind; those of plots are counted as the plots are. */
+  readonly partitions = noPartitions()
   readonly counts: Record<Plot, number> = {
     blackouts: 0,
     ambushes: 0,
@@ -94,14 +96,11 @@ export class Nemesis {
   synced(id: string): void {
     const { damages, errors } = this.#options
     if (damages > 0 && this.#random.chance(damages)) {
-      const [how, place] = [
-        this.#pick(["rot", "lost", "misdirected", "snapshot"] as const),
-        this.#random.next()
-      ]
+      const [how, place] = [this.#pick(damageWays), this.#random.next()]
       this.#after(0, () => this.#faults.inject({ kind: "damage", id, how, place: rounded(place) }))
     }
     if (errors > 0 && this.#random.chance(errors)) {
-      const operation = this.#pick(["write", "sync"] as const)
+      const operation = this.#pick(failingOperations)
       this.#after(0, () => this.#faults.inject({ kind: "error", id, operation }))
     }
   }
@@ -189,7 +188,9 @@ export class Nemesis {
   #partition(loner: string): void {
     const { partitions, partitionMeanMs, flapping } = this.#options
     if (partitions.length === 0 || this.#network.isCut) return
-    const paths = partition(this.#pick(partitions), [...this.#members.keys()], loner, this.#random)
+    const kind = this.#pick(partitions)
+    const paths = partition(kind, [...this.#members.keys()], loner, this.#random)
+    if (paths.length > 0) this.partitions[`partition ${kind}`]++
     const forMs = this.#exponential(partitionMeanMs)
     const flapMs = this.#random.chance(flapping)
       ? rounded(Math.max(flapMs_min, forMs / this.#random.int(2, 20)))

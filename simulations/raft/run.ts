@@ -11,14 +11,15 @@ import type { Call } from "../checkers/linearizability.ts"
 import { RaftChecker } from "../checkers/raft.ts"
 import { Violation, violationOf } from "../checkers/violation.ts"
 import { Clock } from "../world/clock.ts"
-import { Network } from "../world/network.ts"
+import type { DiskCounts } from "../world/disk.ts"
+import { Network, noPartitions } from "../world/network.ts"
 import { makeRandom } from "../world/random.ts"
 import type { Random } from "../world/random.ts"
 import { Schedule } from "../world/schedule.ts"
 import type { Verdict } from "../verdict.ts"
 import { Atlas } from "./atlas.ts"
 import { Clients } from "./clients.ts"
-import { faultKinds } from "./fault.ts"
+import { allCounted } from "./fault.ts"
 import type { TimedFault } from "./fault.ts"
 import { Faults } from "./faults.ts"
 import { leaderAmong, Member } from "./member.ts"
@@ -57,7 +58,9 @@ export class World {
   readonly faults: Faults
   readonly nemesis: Nemesis
   readonly options: RunOptions
-  /** Histories of a key about which nobody could say whether they have an order. */
+  /** Of a key each, that were looked at. */
+  histories = 0
+  /** Of these, those about which nobody could say whether they have an order. */
   undecided = 0
 
   readonly #script: ReadonlyArray<TimedFault> | null
@@ -162,6 +165,7 @@ export class World {
   }
 
   #judge(key: string, isOrdered: boolean | null, calls: number): void {
+    this.histories++
     if (isOrdered === false)
       throw new Violation("linearizability", `no order explains the ${calls} calls on ${key}`)
     if (isOrdered === null) this.undecided++
@@ -207,8 +211,10 @@ const events_max = 5_000_000
 const patience = 60
 
 const injected: ReadonlyArray<string> = [
-  ...faultKinds,
-  ...["lost", "duplicated", "cut", "clogged", "overflowed", "stalls", "lostFacts", "tornWrites"]
+  ...allCounted,
+  ...Object.keys(noPartitions()),
+  ...["flapping", "lost", "duplicated", "overtaken", "cut", "clogged", "overflowed", "stalls"],
+  ...["lostFacts", "tornWrites", "writeErrors", "syncErrors", "fullErrors"]
 ]
 
 /** All of it is drawn. */
@@ -219,8 +225,7 @@ export function runPlan(plan: RaftPlan): RaftVerdict {
   const violation = violationOf(() => world.run())
   const { schedule, clients, checker, options } = world
   const disks = [...world.members.values()].map(({ disk }) => disk.counts)
-  const sum = (of: "syncs" | "stalls" | "lostFacts" | "tornWrites") =>
-    disks.reduce((all, one) => all + one[of], 0)
+  const sum = (of: keyof DiskCounts) => disks.reduce((all, one) => all + one[of], 0)
   return {
     seed: plan.seed,
     violation,
@@ -229,13 +234,19 @@ export function runPlan(plan: RaftPlan): RaftVerdict {
     simulatedMs: schedule.nowMs,
     counts: {
       ...world.network.counts,
+      overtaken: world.network.overtaken,
       ...world.faults.counts,
+      ...world.nemesis.partitions,
+      flapping: world.faults.flapping,
       restarts: world.faults.restarts,
       ...world.nemesis.counts,
       syncs: sum("syncs"),
       stalls: sum("stalls"),
       lostFacts: sum("lostFacts"),
       tornWrites: sum("tornWrites"),
+      writeErrors: sum("writeErrors"),
+      syncErrors: sum("syncErrors"),
+      fullErrors: sum("fullErrors"),
       ends: [...world.members.values()].reduce((all, { errors }) => all + errors, 0),
       outs: [...world.members.values()].filter(({ isOut }) => isOut).length,
       elections: checker.elections,
@@ -243,6 +254,7 @@ export function runPlan(plan: RaftPlan): RaftVerdict {
       answered: clients.answered,
       abandoned: clients.abandoned,
       retried: clients.retried,
+      histories: world.histories,
       undecided: world.undecided
     },
     injected,

@@ -213,6 +213,7 @@ export function run(seed: number): Verdict {
     simulatedMs: schedule.nowMs,
     counts: {
       ...world.network.counts,
+      overtaken: world.network.overtaken,
       ...world.faults.counts,
       syncs: sum("syncs"),
       stalls: sum("stalls"),

@@ -27,6 +27,10 @@ export interface DiskCounts {
   stalls: number
   lostFacts: number
   tornWrites: number
+  /** Operations that ended with an error, as they were told to or as there was no room. */
+  writeErrors: number
+  syncErrors: number
+  fullErrors: number
 }
 
 interface Write {
@@ -64,7 +68,10 @@ export class Disk {
   #fails: "write" | "sync" | null = null
   /** A crash ends a life: what it had begun does not come to its end. */
   #life = 0
-  readonly counts: DiskCounts = { syncs: 0, stalls: 0, lostFacts: 0, tornWrites: 0 }
+  readonly counts: DiskCounts = {
+    ...{ syncs: 0, stalls: 0, lostFacts: 0, tornWrites: 0 },
+    ...{ writeErrors: 0, syncErrors: 0, fullErrors: 0 }
+  }
   /** The process is told of an error. */
   onError: (() => void) | null = null
   onSync: (() => void) | null = null
@@ -79,6 +86,7 @@ export class Disk {
   /** `synced` is called when these facts would be found after a crash. False when there was an error. */
   append(facts: ReadonlyArray<Message>, synced: () => void): boolean {
     if (this.isFull || this.#fails === "write") {
+      this.counts[this.isFull ? "fullErrors" : "writeErrors"]++
       this.#fails = null
       return false
     }
@@ -132,6 +140,7 @@ export class Disk {
     this.#schedule.at(Math.max(this.#schedule.nowMs + tookMs, this.#stalledMs), () => {
       if (life !== this.#life) return
       if (this.#fails === "sync") {
+        this.counts.syncErrors++
         this.#fails = null
         this.onError?.()
         return

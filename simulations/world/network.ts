@@ -35,6 +35,9 @@ interface Path {
   underWay: number
   /** When all that is under way has arrived. */
   emptyMs: number
+  sent: number
+  /** Of those that have arrived, the one that was sent last. */
+  latest: number
 }
 
 export class Network<Datagram> {
@@ -48,6 +51,8 @@ export class Network<Datagram> {
   /** Counts how often all was healed: what was cut before needs no healing. */
   #era = 0
   readonly #isLarge: boolean
+  /** Arrived after what was sent later on the same path. Not among the counts, of which the hashes of lives are made. */
+  overtaken = 0
   readonly counts: NetworkCounts = { sent: 0, lost: 0, duplicated: 0, cut: 0, clogged: 0, overflowed: 0 }
 
   constructor(
@@ -80,6 +85,7 @@ export class Network<Datagram> {
       this.counts.overflowed++
       return
     }
+    path.sent++
     this.#carry(path, delay, from, to, datagram)
     if (isDoubled) {
       this.counts.duplicated++
@@ -90,6 +96,7 @@ export class Network<Datagram> {
   /** As the end of a connection: nothing that was sent before comes after it. */
   sendLast(from: string, to: string, datagram: Datagram): void {
     const path = this.#path(`${from}>${to}`)
+    path.sent++
     this.#carry(path, path.random.next(), from, to, datagram, path.emptyMs)
   }
 
@@ -129,7 +136,7 @@ export class Network<Datagram> {
     const known = this.#paths.get(name)
     if (known !== undefined) return known
     const random = this.#isLarge ? this.#random : this.#random.split(name)
-    const path = { random, cuts: 0, cloggedMs: 0, underWay: 0, emptyMs: 0 }
+    const path = { random, cuts: 0, cloggedMs: 0, underWay: 0, emptyMs: 0, sent: 0, latest: 0 }
     this.#paths.set(name, path)
     return path
   }
@@ -144,6 +151,7 @@ export class Network<Datagram> {
     const delayMs = delayMinMs + (delayMeanMs === 0 ? 0 : -Math.log(1 - draw) * delayMeanMs)
     if (path.cloggedMs > this.#schedule.nowMs) this.counts.clogged++
     path.underWay++
+    const place = path.sent
     const arrivesMs = Math.max(this.#schedule.nowMs, path.cloggedMs, leastMs) + delayMs
     path.emptyMs = Math.max(path.emptyMs, arrivesMs)
     this.#schedule.at(arrivesMs, () => {
@@ -154,6 +162,8 @@ export class Network<Datagram> {
         this.counts.cut++
         return
       }
+      if (place < path.latest) this.overtaken++
+      path.latest = Math.max(path.latest, place)
       this.#deliver(from, to, datagram)
     })
   }
@@ -161,6 +171,11 @@ export class Network<Datagram> {
 
 export const partitionKinds = ["halves", "isolate", "mute", "deaf", "one-way", "random"] as const
 export type PartitionKind = (typeof partitionKinds)[number]
+
+/** By kind: how many have cut something. */
+export type PartitionCounts = Record<`partition ${PartitionKind}`, number>
+export const noPartitions = (): PartitionCounts =>
+  Object.fromEntries(partitionKinds.map((kind) => [`partition ${kind}`, 0])) as PartitionCounts
 
 /** The paths that a partition of this kind cuts between these ends; `loner` is whom some of them are about. */
 export function partition(

@@ -24,6 +24,8 @@ export interface WireCounts {
   sent: number
   duplicated: number
   crossed: number
+  /** Arrived after what was sent later on the same path. */
+  overtaken: number
   held: number
   /** Sent, and gone with its connection. */
   lost: number
@@ -56,6 +58,9 @@ interface Path {
   cuts: number
   cloggedMs: number
   underWay: number
+  sent: number
+  /** Of those that have arrived, the one that was sent last. */
+  latest: number
   held: Array<() => void>
 }
 
@@ -78,6 +83,7 @@ export class Wires<Message> {
     sent: 0,
     duplicated: 0,
     crossed: 0,
+    overtaken: 0,
     held: 0,
     lost: 0,
     connections: 0,
@@ -125,6 +131,7 @@ export class Wires<Message> {
       this.counts.overflowed++
       return false
     }
+    path.sent++
     this.#carry(connection, from, to, message, delays[0], isCrossing && !this.#isHealed)
     if (isDoubled) {
       this.counts.duplicated++
@@ -206,7 +213,15 @@ export class Wires<Message> {
     if (path === undefined)
       this.#paths.set(
         name,
-        (path = { random: this.#random.split(name), cuts: 0, cloggedMs: 0, underWay: 0, held: [] })
+        (path = {
+          random: this.#random.split(name),
+          cuts: 0,
+          cloggedMs: 0,
+          underWay: 0,
+          sent: 0,
+          latest: 0,
+          held: []
+        })
       )
     return path
   }
@@ -236,11 +251,16 @@ export class Wires<Message> {
     if (isApart) this.counts.crossed++
     else connection.lastMs.set(from, atMs)
     path.underWay++
+    const place = path.sent
     this.#arriving(path, atMs, isApart, () => {
       path.underWay--
       const end = this.#ends.get(to)
       if (end?.isUp !== true || !connection.open.has(to)) this.counts.lost++
-      else end.receive(from, message)
+      else {
+        if (place < path.latest) this.counts.overtaken++
+        path.latest = Math.max(path.latest, place)
+        end.receive(from, message)
+      }
     })
   }
 
