@@ -187,7 +187,7 @@ export class Member {
 
   take(input: SwimCommand): void {
     const before = this.context
-    const { now, facts } = this.#replica.take(input, this.#nowMs())
+    const { now, facts } = this.#replica.take(input, this.nowMs)
     this.#world.watcher.stepped(this, input, before, now)
     if (facts.length > 0) this.#keep(facts)
     for (const request of now) this.#perform(request)
@@ -203,7 +203,8 @@ export class Member {
     )
   }
 
-  #nowMs(): number {
+  /** What its clock shows. */
+  get nowMs(): number {
     return this.options.clock.shows(this.#world.schedule.nowMs)
   }
 
@@ -217,7 +218,7 @@ export class Member {
     this.#later(atMs - this.#world.schedule.nowMs, () => {
       if (this.#wakeMs !== atMs) return
       this.#wakeMs = Number.POSITIVE_INFINITY
-      if (this.#nowMs() >= wakesAtMs(this.role, this.context))
+      if (this.nowMs >= wakesAtMs(this.role, this.context))
         this.take({ type: "swim.tick", chance: this.#world.random.next() })
       else this.#wake()
     })

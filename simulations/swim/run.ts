@@ -11,6 +11,7 @@ import { Bounds } from "../checkers/swim/bounds.ts"
 import { noticedWithinMs, unaware } from "../checkers/swim/completeness.ts"
 import { disagreement } from "../checkers/swim/convergence.ts"
 import { Dissemination } from "../checkers/swim/dissemination.ts"
+import { Lifeguard } from "../checkers/swim/lifeguard.ts"
 import { Precedence } from "../checkers/swim/precedence.ts"
 import { Violation, violationOf } from "../checkers/violation.ts"
 import { Clock } from "../world/clock.ts"
@@ -49,6 +50,7 @@ class World implements Watcher {
   readonly bounds = new Bounds()
   readonly dissemination = new Dissemination()
   readonly accuracy: Accuracy
+  readonly lifeguard = new Lifeguard()
   readonly coverage = new Set<string>()
   readonly #told = sha256.create()
 
@@ -85,6 +87,7 @@ class World implements Watcher {
     this.bounds.stepped(member)
     this.dissemination.stepped(member, input, before, this.schedule.nowMs)
     this.accuracy.stepped(member, asked)
+    this.lifeguard.stepped(member, input, before, asked, member.nowMs)
     for (const one of asked)
       if (one.port === "peers")
         this.#told.update(new TextEncoder().encode(`${member.id} ${JSON.stringify(one)}\n`))

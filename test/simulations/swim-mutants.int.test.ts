@@ -2,4 +2,4 @@
 import { seekAll } from "./mutant-seek.ts"
 import { swimMutants } from "./swim-mutants.ts"
 
-seekAll("swim", swimMutants, { seeds_max: 200, least: 12 })
+seekAll("swim", swimMutants, { seeds_max: 200, least: 33 })

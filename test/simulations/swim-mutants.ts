@@ -185,5 +185,101 @@ export const swimMutants: ReadonlyArray<Mutant> = [
     seed: 11,
     story: "who stood still once holds nothing against anybody any more",
     edits: [edit("decide.ts", "now.graceMs = step.after(settings.periodMs)", "now.graceMs = never")]
+  },
+  {
+    name: "health-slows-nothing",
+    seed: 2,
+    story: "who is not well probes as fast as ever, and accuses others of what is its own",
+    edits: [edit("probing.ts", "now.health + 1 : 1", "1 : 1")]
+  },
+  {
+    name: "health-leaves-timeout",
+    seed: 2,
+    story: "who is not well takes more time for a period, and none for an answer",
+    edits: [edit("probing.ts", "settings.timeoutMs * slowness(step)", "settings.timeoutMs")]
+  },
+  {
+    name: "missing-nacks-overlooked",
+    seed: 4,
+    story: "that not even relays were heard is no sign of the own health",
+    edits: [edit("probing.ts", "? 1 : probe.relays.length - probe.nacks.length", "? 1 : 0")]
+  },
+  {
+    name: "nack-not-sent",
+    seed: 4,
+    story: "a relay that heard nothing says nothing, and whoever asked it doubts itself",
+    edits: [edit("probing.ts", "if (nackMs <= nowMs && settings", "if (nackMs < 0 && settings")]
+  },
+  {
+    name: "refuting-is-healthy",
+    seed: 2,
+    story: "who has to refute that it is gone does not doubt its health",
+    edits: [edit("updates.ts", "if (settings.lifeguard.probe) ail(step, 1)", "")]
+  },
+  {
+    name: "stall-is-healthy",
+    seed: 4,
+    story: "who stood still does not doubt its health",
+    edits: [edit("decide.ts", "if (settings.lifeguard.probe) ail(step, 1)", "")]
+  },
+  {
+    name: "suspect-pinged-without-word",
+    seed: 1,
+    story: "who probes a suspect does not tell it that it is one (Lifeguard's buddy system)",
+    edits: [edit("probing.ts", "target: target.id }, buddyNews(step, target))", "target: target.id })")]
+  },
+  {
+    name: "suspect-answered-without-word",
+    seed: 1,
+    story: "a suspect that asks is answered, and not told that it is one",
+    edits: [edit("probing.ts", "buddyNews(step, step.now.table.get(from))", "[]")]
+  },
+  {
+    name: "relay-keeps-suspicion",
+    seed: 1,
+    story: "who probes a suspect for another does not tell it that it is one",
+    edits: [edit("probing.ts", "target: asked.target }, news)", "target: asked.target }, news.slice(1))")]
+  },
+  {
+    name: "confirmations-ignored",
+    seed: 8,
+    story: "a suspicion lasts as long as it may, however many have it too",
+    edits: [edit("updates.ts", "suspicionMs(suspicion, confirmed.length - 1)", "suspicionMs(suspicion, 0)")]
+  },
+  {
+    name: "one-confirms-often",
+    seed: 8,
+    story: "the same accuser counts each time that it is heard, so that one is enough to bury another",
+    edits: [edit("updates.ts", "suspicion.by.includes(by) || ", "")]
+  },
+  {
+    name: "suspicion-short-at-once",
+    seed: 8,
+    story: "a suspicion begins as short as it may become",
+    edits: [edit("updates.ts", "step.after(suspicionMs(begun, 0))", "step.after(begun.leastMs)")]
+  },
+  {
+    name: "suspicion-without-confirmation",
+    seed: 8,
+    story: "nobody's confirmation is awaited, as if the group were too small for any",
+    edits: [edit("updates.ts", "? Math.max(0, factor - 2) : 0", "? 0 : 0")]
+  },
+  {
+    name: "few-confirm-as-many",
+    seed: 5,
+    story: "more confirmations are awaited than there are members: small groups wait for ever so long",
+    edits: [edit("updates.ts", "lifeguard.suspicion && present - 2 >= factor - 2 ?", "lifeguard.suspicion ?")]
+  },
+  {
+    name: "suspicion-shortened-evenly",
+    seed: 8,
+    story: "each confirmation takes as much off, where the first ones should take most",
+    edits: [
+      edit(
+        "updates.ts",
+        "Math.log(Math.min(confirmed, wanted) + 1) / Math.log(wanted + 1)",
+        "Math.min(confirmed, wanted) / wanted"
+      )
+    ]
   }
 ]
