@@ -146,7 +146,7 @@ export const raftSettings = ({ config }: Parts): RaftSettings => ({
   uncommittedBytesMax: 64 * 1024 * 1024,
   readsMax: 100_000,
   lagEntriesMax: 1000,
-  leaseDriftPercent: 0
+  leaseDriftPercent: config.dwcp.consensus.lease_drift
 })
 
 const consensus = (parts: Parts) =>

@@ -80,7 +80,7 @@ function node(options: NodeArguments, identity: NodeIdentity) {
   )
   const views = projectorLayer({ path: join(options.folder, "views.db"), projections: allProjections })
   const { heartbeatMs, electionMs } = options
-  const asked = { heartbeat_interval: heartbeatMs, election_timeout: electionMs }
+  const asked = { heartbeat_interval: heartbeatMs, election_timeout: electionMs, lease_drift: 0 }
   const consensus = Layer.unwrap(
     Effect.map(Endpoint, ({ address }) =>
       consensusLayer({

@@ -1,7 +1,9 @@
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { Effect } from "effect"
+import { Effect, Schema } from "effect"
 import * as fc from "fast-check"
+import { raftSettings } from "../../src/cli/up-kernel.ts"
+import { RaftSettings } from "../../src/events/raft.ts"
 import { ConfigError, configOf, nodeNameOf } from "../../src/live/config.ts"
 import type { Environment, Loaded } from "../../src/live/config.ts"
 import { formatDuration, parseDuration } from "../../src/live/config/duration.ts"
@@ -89,6 +91,26 @@ test("what is not built yet can't be turned on, by file or environment", async (
   const error = await read("", { NOVACRON_DWCP_V3_ROLLOUT_PERCENTAGE: "10" })
   assert.ok(error instanceof ConfigError)
   assert.equal(error.issues[0]?.allowed, "0 (another value is not built yet)")
+})
+
+test("a voter's member takes its times and its lease from the configuration, and without one has none", async () => {
+  const text = "dwcp: { consensus: { heartbeat_interval: 70ms, election_timeout: 700ms, lease_drift: 12 } }"
+  const { heartbeatMs, electionMs, leaseDriftPercent } = raftSettings(await good(text))
+  assert.deepEqual([heartbeatMs, electionMs, leaseDriftPercent], [70, 700, 12])
+  const standard = raftSettings(await good(""))
+  assert.equal(standard.leaseDriftPercent, 0)
+  // What it can't be is refused by its path, and the most that it can be is what a member takes.
+  const most = raftSettings(await good("dwcp: { consensus: { lease_drift: 50 } }"))
+  assert.deepEqual(Schema.decodeUnknownSync(RaftSettings)(most), most)
+  for (const wrong of ["51", "-1"]) {
+    const error = await read(`dwcp: { consensus: { lease_drift: ${wrong} } }`)
+    assert.ok(error instanceof ConfigError, wrong)
+    assert.deepEqual(
+      error.issues.map(({ path, allowed }) => [path, allowed]),
+      [["dwcp.consensus.lease_drift", "a whole number from 0 to 50"]]
+    )
+  }
+  assert.deepEqual(await issues("dwcp: { consensus: { lease_drift: 2.5 } }"), ["dwcp.consensus.lease_drift"])
 })
 
 test("every key can be set by its variable", async () => {

@@ -283,6 +283,12 @@ export const keys = {
     "5s",
     "Silence after which voters choose another leader; each waits up to twice as long."
   ),
+  "dwcp.consensus.lease_drift": number(
+    0,
+    50,
+    0,
+    "By how much, in percent, voters' clocks may run apart; above 0 a leader answers reads by its lease, without asking the others. The same at all voters (ADR 12); 0 asks a majority for each read."
+  ),
   "dwcp.consensus.byzantine_tolerance": boolean(false, "Tolerate nodes that lie.", notBuilt),
 
   "network.listen_address": address("127.0.0.1", "Address of the link that other nodes connect to."),
