@@ -41,7 +41,7 @@ export interface Verdict {
   readonly events: number
   readonly simulatedMs: number
   readonly counts: Readonly<Record<string, number>>
-  /** The pairs of a kind with its state, and a fact, that occurred. */
+  /** The types of the facts that occurred, without the product's prefix. */
   readonly coverage: ReadonlyArray<string>
   /** Of the journal, and when it ended: equal for equal seeds. */
   readonly hash: string

@@ -23,7 +23,7 @@ export const Draft = Schema.Struct({
   id: Schema.String,
   /** `novacron.vm.started`: the fact's own type with the product's prefix. */
   type: Schema.String,
-  /** Version of the fact's schema; upcasters raise older ones on reading. */
+  /** Version of the fact's schema, 1 of all so far: older facts are read as they are, so what is added to one is optional. */
   version: Schema.Int,
   /** Milliseconds since the Unix epoch, stamped once, by the mailbox. */
   timeMs: Schema.Int,

@@ -135,7 +135,7 @@ test("a minority refuses to decide and to read, says so, and reads what it has w
 test("a voter is replaced: a new one is taken in, the old one removed", async () => {
   await cluster.add("n4")
   await cluster.settled(4)
-  // Not the founder, which has the authority that lets nodes join.
+  // One that joined; that the founder goes too, and others let nodes in, is tried in authority.int.test.ts.
   const leader = "n2"
   await cluster.change(leader, "lead")
   const answer = await cluster.change(leader, "remove", "it is old")
