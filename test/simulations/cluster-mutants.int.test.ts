@@ -2,4 +2,4 @@
 import { clusterMutants } from "./cluster-mutants.ts"
 import { seekAll } from "./mutant-seek.ts"
 
-seekAll("cluster", clusterMutants, { seeds_max: 500, least: 8 })
+seekAll("cluster", clusterMutants, { seeds_max: 500, least: 17 })

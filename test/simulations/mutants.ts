@@ -6,7 +6,7 @@ export interface Mutant {
   readonly name: string
   /** What goes wrong, and where it was seen. */
   readonly story: string
-  /** One that found it, to be tried first. */
+  /** One that found it, to be tried first; a later one than a test tries makes it a rare one. Null where none is known. */
   readonly seed: number | null
   readonly edits: ReadonlyArray<{ readonly file: string; readonly find: string; readonly put: string }>
 }
@@ -235,7 +235,7 @@ export const mutants: ReadonlyArray<Mutant> = [
   },
   {
     name: "asked-and-never-asks",
-    seed: 20_002,
+    seed: 27,
     story:
       "a learner, or a member that its own last entry removes, never campaigns, though it is asked for its vote and alone has that entry (thesis, 4.2.2)",
     edits: [edit("elections.ts", "isVoter(members, now.id) || now.isAsked", "isVoter(members, now.id)")]

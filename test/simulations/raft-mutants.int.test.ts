@@ -2,4 +2,4 @@
 import { mutants } from "./mutants.ts"
 import { seekAll } from "./mutant-seek.ts"
 
-seekAll("raft", mutants, { seeds_max: 500, least: 25 })
+seekAll("raft", mutants, { seeds_max: 500, least: 37 })
