@@ -3,12 +3,11 @@
  * every promise was kept, of those with a planted mistake, and of drawn histories.
  */
 import assert from "node:assert/strict"
-import { execFile, fork } from "node:child_process"
+import { execFile } from "node:child_process"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { after, test } from "node:test"
-import { fileURLToPath } from "node:url"
 import { isLinearizable } from "../../simulations/checkers/linearizability.ts"
 import type { Call } from "../../simulations/checkers/linearizability.ts"
 import { porcupine } from "../../simulations/histories.ts"
@@ -16,6 +15,7 @@ import type { Operation } from "../../simulations/raft/machine.ts"
 import { makeRandom } from "../../simulations/world/random.ts"
 import type { Random } from "../../simulations/world/random.ts"
 import { saidBy } from "../cli/said.ts"
+import { saidByChild } from "./child.ts"
 import type { Told } from "./history-child.ts"
 import { askPorcupine, buildPorcupine } from "./porcupine.ts"
 
@@ -63,20 +63,11 @@ test("lives in which every promise was kept", { skip }, async () => {
 /** With keys that are in order and keys that are not. */
 const planted = { mutant: "read-before-own-entry", seeds: [33, 37, 54, 61, 77, 91, 95] }
 
-const lived = (mutant: string, seeds: ReadonlyArray<number>) =>
-  new Promise<Told>((resolve, reject) => {
-    const path = fileURLToPath(new URL("./history-child.ts", import.meta.url))
-    const child = fork(path, [mutant, ...seeds.map(String)], { serialization: "advanced" })
-    let told: Told | null = null
-    child.on("message", (said) => (told = said as Told))
-    child.on("error", reject)
-    child.on("exit", (code) =>
-      told === null ? reject(new Error(`ended with ${code} and no word`)) : resolve(told)
-    )
-  })
-
 test(`lives with a planted mistake: ${planted.mutant}`, { skip }, async () => {
-  const { unapplied, lives } = await lived(planted.mutant, planted.seeds)
+  const { unapplied, lives } = await saidByChild<Told>("history-child.ts", [
+    planted.mutant,
+    ...planted.seeds.map(String)
+  ])
   assert.deepEqual(unapplied, [], "edits whose text is not there once")
   const files = lives.map(({ seed, history }) => write(`planted-${seed}`, history))
   const said = await askPorcupine(program, files)

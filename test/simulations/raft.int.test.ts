@@ -1,10 +1,7 @@
-/** The production Raft in the simulated world: many seeds keep every promise, and a seed is always the same life. */
+/** The production Raft in the simulated world: many seeds keep every promise. */
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { Worker } from "node:worker_threads"
-import type { Answer, Task } from "../../simulations/main.ts"
 import { run } from "../../simulations/raft/run.ts"
-import { resolve } from "../../simulations/scenarios.ts"
 import { saidBy } from "../cli/said.ts"
 
 const seeds = 1000
@@ -90,22 +87,6 @@ test("seed 16773: a partition that flaps does not do so at one moment for ever",
   assert.equal(run(16_773).violation, null)
 })
 
-test("a seed is the same life, again, after others, and in another thread", async () => {
-  const first = run(3)
-  for (let seed = 100; seed < 110; seed++) run(seed)
-  const again = run(3)
-  const thread = new Worker(new URL("../../simulations/main.ts", import.meta.url))
-  const elsewhere = await new Promise<Answer>((resolve, reject) => {
-    thread.on("message", resolve)
-    thread.on("error", reject)
-    thread.postMessage({ task: "run", scenario: "raft", seed: 3, history: false } satisfies Task)
-  })
-  await thread.terminate()
-  assert.equal(again.hash, first.hash)
-  assert.equal("said" in elsewhere ? elsewhere.said.hash : elsewhere.wrong, first.hash)
-  assert.notEqual(run(4).hash, first.hash)
-})
-
 test("one seed tells its options and its journal; wrong numbers are refused", async () => {
   const one = await simulate("--seed", "3")
   assert.equal(one.code, 0)
@@ -123,22 +104,4 @@ test("no scenario of that name, and a file that is none, are refused", async () 
   const other = await cli("package.json")
   assert.equal(other.code, 1)
   assert.match(other.err, /package.json: line 1: "\{" is no heading, option or fault/)
-})
-
-test("swarm draws which life a seed is, and says which options and faults", async () => {
-  const seed =
-    Array.from({ length: 100 }, (_, at) => at).find((one) => resolve("swarm", one)?.name === "raft") ?? 0
-  const { code, out } = await cli("swarm", "--seed", String(seed), "--json")
-  assert.equal(code, 0)
-  const {
-    scenario,
-    faults,
-    run: only
-  } = JSON.parse(out) as Summary & {
-    readonly scenario: string
-    readonly run: { readonly hash: string; readonly options: object }
-  }
-  assert.equal(scenario, "swarm")
-  assert.ok(Object.values(faults).some((count) => count > 0))
-  assert.equal(only.hash, run(seed).hash)
 })

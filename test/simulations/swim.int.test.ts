@@ -1,9 +1,6 @@
-/** The production SWIM in the simulated world: many seeds keep every promise, and a seed is always the same life. */
+/** The production SWIM in the simulated world: many seeds keep every promise. */
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { Worker } from "node:worker_threads"
-import type { Answer, Said, Task } from "../../simulations/main.ts"
-import { run } from "../../simulations/swim/run.ts"
 import { saidBy } from "../cli/said.ts"
 
 const seeds = 200
@@ -47,19 +44,3 @@ function wantedPairs(): ReadonlyArray<string> {
     `left ${tick}`
   ]
 }
-
-test("a seed is the same life, again, after others, and in another thread", async () => {
-  const first = run(3)
-  for (let seed = 100; seed < 105; seed++) run(seed)
-  const again = run(3)
-  const thread = new Worker(new URL("../../simulations/main.ts", import.meta.url))
-  const elsewhere = await new Promise<Said>((resolve, reject) => {
-    thread.on("message", (answer: Answer) => ("said" in answer ? resolve(answer.said) : reject(answer.wrong)))
-    thread.on("error", reject)
-    thread.postMessage({ task: "run", scenario: "swim", seed: 3, history: false } satisfies Task)
-  })
-  await thread.terminate()
-  assert.equal(again.hash, first.hash)
-  assert.equal(elsewhere.hash, first.hash)
-  assert.notEqual(run(4).hash, first.hash)
-})
