@@ -53,6 +53,22 @@ export class Cluster {
     this.#consensus = consensus
   }
 
+  /** Those that somebody else has started in this folder, as they said in their logs that they are ready. */
+  static async running(folder: string, names: ReadonlyArray<string>): Promise<Cluster> {
+    const cluster = new Cluster(folder, {}, {}, {})
+    for (const name of names) {
+      const dataDir = join(folder, name)
+      const log = (await readFile(`${dataDir}.log`, "utf8")).split("\n")
+      const line = log.findLast((one) => one.startsWith('{"message":["ready",')) ?? ""
+      const [, ready] = (JSON.parse(line) as { readonly message: readonly [string, LabNode] }).message
+      const { pid } = JSON.parse(await readFile(`${dataDir}.process.json`, "utf8")) as {
+        readonly pid: number
+      }
+      cluster.nodes.set(name, { ...ready, name, dataDir, pid })
+    }
+    return cluster
+  }
+
   /** `settings` are more of the section `cluster`. */
   static async start(
     names: ReadonlyArray<string>,

@@ -9,6 +9,7 @@ import { after, before, test } from "node:test"
 import { setTimeout as sleep } from "node:timers/promises"
 import { fileURLToPath } from "node:url"
 import { endAndReplay } from "../live/cluster.ts"
+import { Cluster } from "./cluster-processes.ts"
 
 const main = fileURLToPath(new URL("../../src/main.ts", import.meta.url))
 let state = ""
@@ -81,5 +82,35 @@ test("after kill -9 the next lab ends what was left, and Ctrl-C ends that one", 
   second.child.kill("SIGINT")
   const [code] = (await once(second.child, "exit")) as [number]
   assert.equal(code, 0, second.text())
+  assert.deepEqual(left(), [])
+})
+
+test("three nodes decide together, each answers, and their journals are the same", async (t) => {
+  const names = ["node-1", "node-2", "node-3"]
+  // Played with, as `npm start -- --nodes 3` is: with --once the nodes are gone before they can be asked.
+  const { child, text } = startLab("--nodes", "3")
+  t.after(async () => {
+    if (child.kill("SIGINT")) await once(child, "exit")
+  })
+  await until(text, /Ctrl-C ends it/, child)
+  assert.match(text(), /node-1 is ready after .* s, node-2 and node-3 joined it/)
+  assert.match(text(), /All 3 decide together: end any one of them, and the others go on/)
+  assert.match(text(), /demo moved from node-1 to node-2 while it counted/)
+
+  const cluster = await Cluster.running(join(state, "novacron", "lab"), names)
+  const said = await Promise.all(names.map((name) => cluster.status(name)))
+  for (const { voters } of said) assert.deepEqual(voters.toSorted(), names)
+  assert.deepEqual(said.map(({ role }) => role).toSorted(), ["follower", "follower", "leader"])
+  await cluster.heads()
+  const heads = await cluster.journals()
+  assert.ok((heads[0]?.position ?? 0) > 0)
+  assert.deepEqual(
+    heads,
+    names.map(() => heads[0])
+  )
+
+  child.kill("SIGINT")
+  const [code] = (await once(child, "exit")) as [number]
+  assert.equal(code, 0, text())
   assert.deepEqual(left(), [])
 })
