@@ -100,7 +100,7 @@ test("three nodes decide together, each answers, and their journals are the same
   const cluster = await Cluster.running(join(state, "novacron", "lab"), names)
   const said = await Promise.all(names.map((name) => cluster.status(name)))
   for (const { voters } of said) assert.deepEqual(voters.toSorted(), names)
-  assert.deepEqual(said.map(({ role }) => role).toSorted(), ["follower", "follower", "leader"])
+  assert.deepEqual(said.map(({ role }) => String(role)).toSorted(), ["follower", "follower", "leader"])
   await cluster.heads()
   const heads = await cluster.journals()
   assert.ok((heads[0]?.position ?? 0) > 0)
