@@ -12,6 +12,7 @@ import type { GroupMember } from "./group.ts"
 import { LeaderCompleteness } from "./leader-completeness.ts"
 import { logMatching, membersOfLog, termsOfLog } from "./log-matching.ts"
 import { Monotone } from "./monotone.ts"
+import { Roles } from "./roles.ts"
 import { Violation } from "./violation.ts"
 
 /** Of a follower's requests that wait for its disk. */
@@ -29,12 +30,16 @@ export class ClusterChecker {
   readonly #handed = new Map<string, { readonly life: number; readonly index: number }>()
   #last = 0
   elections = 0
-  readonly coverage = new Set<string>()
+  readonly #roles = new Roles("follower")
 
   constructor(members: ReadonlyMap<string, GroupMember>) {
     this.group = new Group(members)
     this.#monotone = new Monotone(this.group)
     this.#elections = new ElectionSafety(this.group)
+  }
+
+  get coverage(): ReadonlySet<string> {
+    return this.#roles.coverage
   }
 
   get decided(): number {
@@ -50,7 +55,7 @@ export class ClusterChecker {
     const seen = this.#seen.get(id) ?? { life: 0, term: 0, role: "follower" }
     const isNew =
       role === "leader" && (seen.role !== role || seen.life !== life || seen.term !== context.term)
-    this.coverage.add(`state ${role}`)
+    this.#roles.stepped(member)
     this.#seen.set(id, { life, term: context.term, role })
     if (!isNew) return
     this.elections++

@@ -14,6 +14,7 @@ import { logMatching, matched, membersOfLog, termsOfLog } from "./log-matching.t
 import { Monotone } from "./monotone.ts"
 import { promised, readable } from "./reads.ts"
 import { sameAfterReplay } from "./replay.ts"
+import { Roles } from "./roles.ts"
 import { Journal } from "./state-machine-safety.ts"
 
 interface Seen {
@@ -32,8 +33,7 @@ export class RaftChecker implements Watcher {
   readonly #seen = new Map<string, Seen>()
   /** What the member that steps was given. */
   #input: RaftCommand | null = null
-  /** `input <role> <input>`, `state <role>` and `move <role> <role>`. */
-  readonly coverage = new Set<string>()
+  readonly #roles = new Roles("follower")
   elections = 0
 
   readonly #onElected: (id: string) => void
@@ -47,6 +47,10 @@ export class RaftChecker implements Watcher {
     this.#onElected = onElected
   }
 
+  get coverage(): ReadonlySet<string> {
+    return this.#roles.coverage
+  }
+
   get decided(): number {
     return this.#journal.decided
   }
@@ -58,9 +62,7 @@ export class RaftChecker implements Watcher {
 
   takes(member: Member, input: RaftCommand): void {
     this.#input = input
-    this.coverage.add(
-      `input ${member.role} ${input.type === "raft.receive" ? input.message.type : input.type}`
-    )
+    this.#roles.took(member.role, input.type === "raft.receive" ? input.message.type : input.type)
     promised(this.group, member, input)
   }
 
@@ -71,11 +73,8 @@ export class RaftChecker implements Watcher {
     bounded(member)
     termsOfLog(member)
     if (this.#input !== null) matched(this.group, member, this.#input)
+    this.#roles.stepped(member)
     const seen = this.#seen.get(id) ?? { life: 0, term: 0, role: "follower" }
-    if (seen.role !== role) {
-      this.coverage.add(`state ${role}`)
-      if (seen.life === life) this.coverage.add(`move ${seen.role} ${role}`)
-    }
     const isNew =
       role === "leader" && (seen.role !== role || seen.life !== life || seen.term !== context.term)
     Object.assign(seen, { life, term: context.term, role })

@@ -17,6 +17,7 @@ import { Digest } from "../../src/kernel/ports/digest.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
 import type { Snapshot } from "../../src/kernel/ports/event-store.ts"
 import { Views } from "../../src/kernel/ports/views.ts"
+import type { Charts } from "../checkers/charts.ts"
 import { BehindDisk, behindStore } from "../world/behind-store.ts"
 import type { Clock } from "../world/clock.ts"
 import { makeConsensus } from "../world/consensus.ts"
@@ -67,6 +68,7 @@ interface World {
   readonly hosts: ReadonlyMap<string, ClusterHost>
   readonly watcher: Watcher
   readonly options: RunOptions
+  readonly charts: Charts
 }
 
 /** One life of it. */
@@ -229,6 +231,7 @@ export class ClusterNode {
       const kernel = Kernel.layer({
         kinds: actorKinds,
         node: this.id,
+        takeTurn: this.#world.charts.takeTurn,
         unreachableMs: options.unreachableMs,
         waiting_max: options.waiting_max,
         checkpointEvery: options.checkpointEvery,

@@ -12,6 +12,7 @@ import { replay } from "../../src/kernel/replay.ts"
 import { describe } from "../../src/kernel/statechart.ts"
 import { isBounded } from "../checkers/bounds.ts"
 import { holdsWhatIsUsed, isNotOvercommitted } from "../checkers/capacity.ts"
+import { Charts } from "../checkers/charts.ts"
 import { ClusterChecker, Revisions, States } from "../checkers/cluster.ts"
 import { happenedOnce } from "../checkers/commands.ts"
 import { vmsOf } from "../checkers/fleet.ts"
@@ -29,7 +30,6 @@ import { Atlas } from "../raft/atlas.ts"
 import { Clock } from "../world/clock.ts"
 import { makeFleet } from "../world/hypervisor.ts"
 import type { Fleet } from "../world/hypervisor.ts"
-import { noPartitions } from "../world/network.ts"
 import { makeRandom } from "../world/random.ts"
 import type { Random } from "../world/random.ts"
 import { Runtime } from "../world/runtime.ts"
@@ -37,7 +37,7 @@ import { Schedule } from "../world/schedule.ts"
 import { Wires } from "../world/wires.ts"
 import type { Verdict } from "../verdict.ts"
 import { Clients } from "./clients.ts"
-import { allCounted } from "./fault.ts"
+import { countsOf, injected } from "./counts.ts"
 import type { TimedFault } from "./fault.ts"
 import { Faults } from "./faults.ts"
 import { ClusterHost } from "./host.ts"
@@ -78,6 +78,7 @@ export class World implements Watcher {
   readonly schedule: Schedule
   readonly runtime: Runtime
   readonly fleet: Fleet
+  readonly charts = new Charts()
   readonly nodes = new Map<string, ClusterNode>()
   readonly hosts = new Map<string, ClusterHost>()
   readonly wires: Wires<GroupMessage>
@@ -404,14 +405,6 @@ export class World implements Watcher {
 
 const last = (node: ClusterNode) => node.journal.memory.facts.at(-1) ?? { position: 0, hash: "" }
 
-const injected: ReadonlyArray<string> = [
-  ...allCounted,
-  ...Object.keys(noPartitions()),
-  ...["writeErrors", "syncErrors", "fullErrors"],
-  ...["blackouts", "duplicated", "crossed", "overtaken", "held", "lost", "stalls", "lostFacts", "tornWrites"],
-  ...["transactionsLost", "journalErrors", "losses"]
-]
-
 /** All of it is drawn. */
 export const run = (seed: number): ClusterVerdict =>
   runPlan({ seed, options: drawOptions(seed), faults: null })
@@ -419,7 +412,7 @@ export const run = (seed: number): ClusterVerdict =>
 export function runPlan(plan: ClusterPlan): ClusterVerdict {
   const world = new World(plan)
   const violation = violationOf(() => world.run())
-  const { schedule, options, checker, journals, faults } = world
+  const { schedule, options, checker, charts, faults } = world
   return {
     seed: plan.seed,
     violation,
@@ -428,62 +421,9 @@ export function runPlan(plan: ClusterPlan): ClusterVerdict {
     simulatedMs: schedule.nowMs,
     counts: countsOf(world),
     injected,
-    coverage: [
-      ...checker.coverage,
-      ...new Set(journals.facts.map(({ type }) => `fact ${type.slice("novacron.".length)}`))
-    ].sort(),
+    coverage: [...checker.coverage, ...charts.coverage],
     hash: hashOf(world),
     faults: faults.list
-  }
-}
-
-function countsOf(world: World): Record<string, number> {
-  const {
-    nodes,
-    wires,
-    faults,
-    nemesis,
-    clients,
-    checker,
-    journals,
-    revisions,
-    watch,
-    saying,
-    marks,
-    patience
-  } = world
-  const all = [...nodes.values()]
-  const sum = (of: (node: ClusterNode) => number) => all.reduce((total, node) => total + of(node), 0)
-  return {
-    ...wires.counts,
-    ...faults.counts,
-    ...nemesis.partitions,
-    restarts: faults.restarts,
-    blackouts: nemesis.blackouts,
-    losses: watch.losses,
-    syncs: sum(({ disk }) => disk.counts.syncs),
-    stalls: sum(({ disk }) => disk.counts.stalls),
-    lostFacts: sum(({ disk }) => disk.counts.lostFacts),
-    tornWrites: sum(({ disk }) => disk.counts.tornWrites),
-    writeErrors: sum(({ disk }) => disk.counts.writeErrors),
-    syncErrors: sum(({ disk }) => disk.counts.syncErrors),
-    fullErrors: sum(({ disk }) => disk.counts.fullErrors),
-    rewrites: sum(({ disk }) => disk.rewrites),
-    transactions: sum(({ journal }) => journal.counts.transactions),
-    transactionsLost: sum(({ journal }) => journal.counts.transactionsLost),
-    journalErrors: sum(({ journal }) => journal.counts.journalErrors),
-    halts: sum(({ halts }) => halts),
-    outs: sum(({ isOut }) => Number(isOut)),
-    elections: checker.elections,
-    decided: checker.decided,
-    facts: journals.facts.length,
-    commands: clients.operators.issued.length,
-    ...clients.counts,
-    ...saying.counts,
-    ...Object.fromEntries(Object.entries(clients.asked).map(([op, count]) => [`${op} asked`, count])),
-    answersLooked: revisions.looked,
-    marksLooked: marks.looked,
-    askersLooked: patience.looked
   }
 }
 

@@ -10,17 +10,19 @@ import type { SimulatedHost } from "./host.ts"
 import type { SimulatedNode } from "./node.ts"
 import type { RunOptions } from "./options.ts"
 
-export interface FaultCounts {
-  kernelCrashes: number
-  agentCrashes: number
-  hostCrashes: number
-  lineBreaks: number
-  transferBreaks: number
-  machineKills: number
-  powerOffs: number
-  ambushes: number
-  losses: number
-}
+export const faultKinds = [
+  "kernelCrashes",
+  "agentCrashes",
+  "hostCrashes",
+  "lineBreaks",
+  "transferBreaks",
+  "machineKills",
+  "powerOffs",
+  "ambushes"
+] as const
+
+/** Losses are what the watcher says of the others. */
+type FaultCounts = Record<(typeof faultKinds)[number] | "losses", number>
 
 interface World {
   readonly runtime: Runtime

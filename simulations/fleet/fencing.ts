@@ -62,6 +62,9 @@ export interface FencingCounts {
   confirmed: number
 }
 
+/** Of these: leases of a kernel that leads no more, and those that are looked at late. */
+export const fencingFaults: ReadonlyArray<keyof FencingCounts> = ["leasesOfBefore", "leasesLate"]
+
 const drawClock = (random: Random, { driftPercentMax }: FencingOptions): Clock =>
   new Clock(random.int(0, 1_000_000), (random.next() * 2 - 1) * driftPercentMax, 0)
 

@@ -8,6 +8,7 @@ import { Agents, AgentUnreachable } from "../../src/kernel/ports/agents.ts"
 import { Digest } from "../../src/kernel/ports/digest.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
 import { Views } from "../../src/kernel/ports/views.ts"
+import type { Charts } from "../checkers/charts.ts"
 import { layer as digest } from "../world/digest.ts"
 import { memoryDisk, openEventStore } from "../world/event-store.ts"
 import { Line } from "../world/line.ts"
@@ -35,18 +36,20 @@ export class SimulatedNode {
   readonly counts: StoreCounts = { appends: 0, appendsFailed: 0, writesLost: 0, writesKept: 0 }
   readonly #runtime: Runtime
   readonly #random: Random
+  readonly #charts: Charts
   readonly #options: () => RunOptions
   #life: Life | null = null
   /** Called with a reason when a life could not begin. */
   onFailure: (reason: string) => void = () => {}
 
   constructor(
-    world: { readonly runtime: Runtime; readonly random: Random },
+    world: { readonly runtime: Runtime; readonly random: Random; readonly charts: Charts },
     hosts: ReadonlyMap<string, SimulatedHost>,
     options: () => RunOptions
   ) {
     this.#runtime = world.runtime
     this.#random = world.random.split("node")
+    this.#charts = world.charts
     this.hosts = hosts
     this.#options = options
     this.line = new Line(world.random.split("operators' line"), () => options().line)
@@ -89,6 +92,7 @@ export class SimulatedNode {
     const kernel = Kernel.layer({
       kinds: actorKinds,
       node: "n",
+      takeTurn: this.#charts.takeTurn,
       unreachableMs: options.unreachableMs,
       waiting_max: options.waiting_max,
       checkpointEvery: options.checkpointEvery

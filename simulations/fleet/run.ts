@@ -9,6 +9,7 @@ import { actorKinds } from "../../src/actors/kinds.ts"
 import { describe } from "../../src/kernel/statechart.ts"
 import { replay } from "../../src/kernel/replay.ts"
 import { isBounded } from "../checkers/bounds.ts"
+import { Charts } from "../checkers/charts.ts"
 import { holdsWhatIsUsed, isNotOvercommitted } from "../checkers/capacity.ts"
 import { happenedOnce } from "../checkers/commands.ts"
 import { vmsOf } from "../checkers/fleet.ts"
@@ -18,33 +19,25 @@ import { endedOnce } from "../checkers/migrations.ts"
 import { isWhereItBelongs, runsOnce } from "../checkers/owner.ts"
 import { isSameAfterReplay } from "../checkers/replay.ts"
 import { Violation, violationOf } from "../checkers/violation.ts"
+import type { Verdict } from "../verdict.ts"
 import { makeFleet } from "../world/hypervisor.ts"
 import type { Fleet } from "../world/hypervisor.ts"
+import { hypervisorCounts, hypervisorFaults } from "../world/hypervisor/machine.ts"
 import { Line } from "../world/line.ts"
 import { makeRandom } from "../world/random.ts"
 import type { Random } from "../world/random.ts"
 import { Runtime } from "../world/runtime.ts"
 import { Schedule } from "../world/schedule.ts"
-import { Faults } from "./faults.ts"
-import { FleetFencing, HostFencing } from "./fencing.ts"
+import { faultKinds, Faults } from "./faults.ts"
+import { fencingFaults, FleetFencing, HostFencing } from "./fencing.ts"
 import { SimulatedHost } from "./host.ts"
 import { SimulatedNode } from "./node.ts"
 import { Operators, isOver } from "./operators.ts"
 import { drawFenced, drawOptions } from "./options.ts"
 import type { RunOptions } from "./options.ts"
 
-export interface Verdict {
-  readonly seed: number
-  /** Null when every promise was kept. */
-  readonly violation: Violation | null
+export interface FleetVerdict extends Verdict {
   readonly options: RunOptions
-  readonly events: number
-  readonly simulatedMs: number
-  readonly counts: Readonly<Record<string, number>>
-  /** The types of the facts that occurred, without the product's prefix. */
-  readonly coverage: ReadonlyArray<string>
-  /** Of the journal, and when it ended: equal for equal seeds. */
-  readonly hash: string
 }
 
 /** Some ten times as many as the busiest runs need. */
@@ -60,6 +53,7 @@ export class World {
   readonly schedule: Schedule
   readonly runtime: Runtime
   readonly fleet: Fleet
+  readonly charts = new Charts()
   readonly hosts = new Map<string, SimulatedHost>()
   readonly node: SimulatedNode
   readonly operators: Operators
@@ -221,9 +215,15 @@ const calm = (options: RunOptions): RunOptions => ({
   store: { ...options.store, fails: 0 }
 })
 
-export const run = (seed: number): Verdict => verdictOf(new World(seed))
+export const run = (seed: number): FleetVerdict => verdictOf(new World(seed))
 
-export function verdictOf(world: World): Verdict {
+const injected: ReadonlyArray<string> = [
+  ...faultKinds,
+  ...hypervisorFaults,
+  ...["appendsFailed", "writesLost", "answersLost", "repeated"]
+]
+
+export function verdictOf(world: World): FleetVerdict {
   const violation = violationOf(() => world.run())
   const { seed, schedule, node, operators, faults, fleet, options } = world
   const facts = node.disk.facts
@@ -235,8 +235,9 @@ export function verdictOf(world: World): Verdict {
     simulatedMs: schedule.nowMs,
     counts: {
       ...faults.counts,
-      ...fleet.injected,
+      ...hypervisorCounts(fleet),
       ...node.counts,
+      answersLost: answersLost(world),
       ...world.fencing?.counts,
       facts: facts.length,
       commands: operators.issued.length,
@@ -246,10 +247,15 @@ export function verdictOf(world: World): Verdict {
       ...Object.fromEntries(Object.entries(operators.done).map(([name, count]) => [`${name} done`, count])),
       ...endingsOf(facts)
     },
-    coverage: [...new Set(facts.map(({ type }) => type.slice("novacron.".length)))].sort(),
+    injected: world.fencing === null ? injected : [...injected, ...fencingFaults],
+    coverage: [...world.charts.coverage],
     hash: hashOf(world)
   }
 }
+
+/** To operators, and to hosts and the node that ask one another, for leases too. */
+const answersLost = ({ node, hosts }: World): number =>
+  [...hosts.values()].reduce((all, { line }) => all + line.answersLost, node.line.answersLost)
 
 function endingsOf(facts: ReadonlyArray<{ readonly type: string }>): Record<string, number> {
   const counts = { "migrations completed": 0, "migrations cancelled": 0, "migrations failed": 0 }

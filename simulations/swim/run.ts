@@ -6,6 +6,7 @@ import { sha256 } from "@noble/hashes/sha2.js"
 import { bytesToHex } from "@noble/hashes/utils.js"
 import type { SwimCommand, SwimDatagram, SwimRequest } from "../../src/events/swim.ts"
 import type { SwimContext } from "../../src/actors/swim/step.ts"
+import { Roles } from "../checkers/roles.ts"
 import { Accuracy } from "../checkers/swim/accuracy.ts"
 import { Bounds } from "../checkers/swim/bounds.ts"
 import { noticedWithinMs, unaware } from "../checkers/swim/completeness.ts"
@@ -14,6 +15,7 @@ import { Dissemination } from "../checkers/swim/dissemination.ts"
 import { Lifeguard } from "../checkers/swim/lifeguard.ts"
 import { Precedence } from "../checkers/swim/precedence.ts"
 import { Violation, violationOf } from "../checkers/violation.ts"
+import type { Verdict } from "../verdict.ts"
 import { Clock } from "../world/clock.ts"
 import { Network } from "../world/network.ts"
 import { makeRandom } from "../world/random.ts"
@@ -25,18 +27,8 @@ import type { Watcher } from "./member.ts"
 import { drawOptions } from "./options.ts"
 import type { RunOptions } from "./options.ts"
 
-export interface Verdict {
-  readonly seed: number
-  /** Null when every promise was kept. */
-  readonly violation: Violation | null
+export interface SwimVerdict extends Verdict {
   readonly options: RunOptions
-  readonly events: number
-  readonly simulatedMs: number
-  readonly counts: Readonly<Record<string, number>>
-  /** The pairs of a role and an input that occurred. */
-  readonly coverage: ReadonlyArray<string>
-  /** Over what was said of whom, in order, and when it ended: equal for equal seeds. */
-  readonly hash: string
 }
 
 class World implements Watcher {
@@ -51,7 +43,7 @@ class World implements Watcher {
   readonly dissemination = new Dissemination()
   readonly accuracy: Accuracy
   readonly lifeguard = new Lifeguard()
-  readonly coverage = new Set<string>()
+  readonly roles = new Roles("alone")
   readonly #told = sha256.create()
 
   constructor(seed: number) {
@@ -81,8 +73,9 @@ class World implements Watcher {
   }
 
   stepped(member: Member, input: SwimCommand, before: SwimContext, asked: ReadonlyArray<SwimRequest>): void {
-    const name = input.type === "swim.receive" ? input.datagram.head.type : input.type
-    this.coverage.add(`${member.role} ${name}`)
+    const taken = input.type === "swim.receive" ? input.datagram.head.type : input.type
+    this.roles.took(this.roles.before(member), taken)
+    this.roles.stepped(member)
     this.precedence.stepped(member, input, before)
     this.bounds.stepped(member)
     this.dissemination.stepped(member, input, before, this.schedule.nowMs)
@@ -202,7 +195,12 @@ class World implements Watcher {
 /** Some ten times as many as the busiest runs need. */
 const events_max = 5_000_000
 
-export function run(seed: number): Verdict {
+const injected: ReadonlyArray<string> = [
+  ...["crashes", "blackouts", "wipes", "pauses", "partitions", "flaps", "clogs", "joins", "leaves"],
+  ...["lost", "duplicated", "cut", "clogged", "overflowed", "stalls", "lostFacts"]
+]
+
+export function run(seed: number): SwimVerdict {
   const world = new World(seed)
   const violation = violationOf(() => world.run())
   const { schedule, options, accuracy } = world
@@ -225,7 +223,8 @@ export function run(seed: number): Verdict {
       deaths: accuracy.deaths,
       falseDeaths: accuracy.falseDeaths
     },
-    coverage: [...world.coverage],
+    injected,
+    coverage: [...world.roles.coverage],
     hash: world.hash()
   }
 }

@@ -17,6 +17,8 @@ export class Line {
   #waiting = new Set<() => void>()
   #since = 0
   #isUp = false
+  /** Of what was done. */
+  answersLost = 0
 
   constructor(random: Random, options: () => LineOptions) {
     this.#random = random
@@ -60,11 +62,11 @@ export class Line {
     Effect.sleep(-Math.log(1 - this.#random.next()) * this.#options().delayMeanMs)
   )
 
-  readonly #comesBack = Effect.suspend(() =>
-    this.#random.chance(this.#options().answersLost)
-      ? Effect.fail(new LineBroken({ message: "the answer was lost" }))
-      : this.#delay
-  )
+  readonly #comesBack = Effect.suspend(() => {
+    if (!this.#random.chance(this.#options().answersLost)) return this.#delay
+    this.answersLost++
+    return Effect.fail(new LineBroken({ message: "the answer was lost" }))
+  })
 
   /** Done at the other end, and heard of. */
   ask<A, E>(work: Effect.Effect<A, E>): Effect.Effect<A, E | LineBroken> {

@@ -3,6 +3,7 @@ import assert from "node:assert/strict"
 import { test } from "node:test"
 import { run } from "../../simulations/cluster/run.ts"
 import type { ClusterVerdict } from "../../simulations/cluster/run.ts"
+import { assertShown } from "./shown.ts"
 
 const seeds = 60
 /** In these disks lose what they had acknowledged, in each way, and writes fail: that is rare. */
@@ -23,6 +24,14 @@ test(`${seeds} seeds keep every promise, with every fault among them`, () => {
   assert.deepEqual(never, [], "what never happened")
   const uncounted = verdicts[0]?.injected?.filter((name) => !(name in counts))
   assert.deepEqual(uncounted, [], "faults that nobody counts")
+  assertShown(verdicts, [
+    "state leader",
+    "move candidate leader",
+    "state vm/running.idle",
+    "move vm/absent vm/placing",
+    "input host/lost host.register",
+    "fact cluster.changed"
+  ])
   console.log(`  ${JSON.stringify(counts)}`)
 })
 

@@ -9,6 +9,7 @@ interface Summary {
   readonly seeds: number
   readonly seedsPerHour: number
   readonly simulatedSecondsPerSecond: number
+  readonly faults: Readonly<Record<string, number>>
   readonly counts: Readonly<Record<string, number>>
   readonly coverage: ReadonlyArray<string>
   readonly violations: ReadonlyArray<unknown>
@@ -25,9 +26,15 @@ test(`${seeds} seeds keep every promise, with every fault among them`, async () 
   )
   assert.equal(summary.seeds, seeds)
   assert.deepEqual(summary.violations, [])
-  const never = Object.entries(summary.counts).flatMap(([name, count]) => (count === 0 ? [name] : []))
+  const never = Object.entries({ ...summary.faults, ...summary.counts }).flatMap(([name, count]) =>
+    count === 0 ? [name] : []
+  )
   assert.deepEqual(never, [], "what never happened")
-  const missing = wantedPairs().filter((pair) => !summary.coverage.includes(pair))
+  for (const fault of ["crashes", "partitions", "pauses", "lost", "duplicated"])
+    assert.ok((summary.faults[fault] ?? 0) > 0, `${fault} is no fault`)
+  for (const move of ["alone member", "member alone", "member leaving", "leaving left"])
+    assert.ok(summary.coverage.includes(`move ${move}`), move)
+  const missing = wantedPairs().filter((pair) => !summary.coverage.includes(`input ${pair}`))
   assert.deepEqual(missing, [], "inputs that a role never took")
 })
 
@@ -36,11 +43,10 @@ function wantedPairs(): ReadonlyArray<string> {
   const heads = ["ping", "pingRequest", "ack", "nack", "gossip", "compare", "entries"]
   const tick = "swim.tick"
   return [
-    ...[...heads, tick, "swim.describe"].map((input) => `member ${input}`),
+    ...[...heads, tick, "swim.describe", "swim.leave"].map((input) => `member ${input}`),
     ...[tick, "swim.begin", "swim.join", "swim.describe", "ping", "gossip", "compare"].map(
       (input) => `alone ${input}`
     ),
-    ...[...heads, tick, "swim.leave"].map((input) => `leaving ${input}`),
-    `left ${tick}`
+    ...[...heads, tick].map((input) => `leaving ${input}`)
   ]
 }

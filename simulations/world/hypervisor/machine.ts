@@ -19,6 +19,12 @@ export interface Faults {
 
 export const noFaults: Faults = { operationFails: 0, answerLost: 0, slow: 0, linkCut: 0, crash: 0 }
 
+const countedAs = (fault: string): string => `hypervisor ${fault}`
+/** What these are called among the counts of a run, where processes crash too. */
+export const hypervisorFaults = Object.keys(noFaults).map(countedAs)
+export const hypervisorCounts = ({ injected }: Pick<Fleet, "injected">): Record<string, number> =>
+  Object.fromEntries(Object.entries(injected).map(([fault, count]) => [countedAs(fault), count]))
+
 export interface Machine {
   readonly vm: string
   readonly spec: VmSpec
