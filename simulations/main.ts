@@ -6,7 +6,7 @@ import { parentPort } from "node:worker_threads"
 import { knossos, porcupine } from "./histories.ts"
 import type { Call } from "./checkers/linearizability.ts"
 import { NoScenario, parseScenario, scenarioText } from "./scenario-file.ts"
-import { resolve, scenarioOf } from "./scenarios.ts"
+import { resolve, scenarioOf, scripted } from "./scenarios.ts"
 import { shrink } from "./shrink.ts"
 import type { Verdict } from "./verdict.ts"
 
@@ -28,7 +28,7 @@ export type Answer =
 function said(verdict: Verdict, history: Said["history"] = null): Said {
   const { violation, ...rest } = verdict
   const broken = violation === null ? null : { promised: violation.promised, message: violation.message }
-  const { seed, options, events, simulatedMs, counts, injected = [], coverage, hash } = rest
+  const { seed, options, events, simulatedMs, counts, injected, coverage, hash } = rest
   return { seed, options, events, simulatedMs, counts, injected, coverage, hash, history, violation: broken }
 }
 
@@ -56,7 +56,10 @@ function perform(task: Task): Answer {
     return { said: said(verdict, task.history ? historyOf(verdict) : null), text: null, runs: 1 }
   }
   const scenario = resolve(task.scenario, task.seed)
-  if (scenario?.script === undefined) return { wrong: `${task.scenario} can't be made smaller` }
+  if (scenario?.script === undefined)
+    return {
+      wrong: `seed ${task.seed} is a life of ${scenario?.name ?? task.scenario}, which can't be made smaller: lives of ${scripted.join(" and ")} can`
+    }
   const shrunk = shrink(scenario.script, task.seed)
   if (shrunk?.verdict.violation == null)
     return { wrong: `seed ${task.seed} breaks nothing when it is run again` }

@@ -10,13 +10,9 @@ import type { Scenario } from "./verdict.ts"
 /** Each is one life of something from a seed. */
 const lives: ReadonlyArray<Scenario> = [
   raft,
-  { name: "swim", about: "members that find out who is there", run: runSwim },
-  { name: "fleet", about: "the kernel and its hosts, with operators and faults", run: runFleet },
-  {
-    name: "fencing",
-    about: "the same with leases, watchers and clocks that drift: machines of lost hosts start elsewhere",
-    run: runFencing
-  },
+  { name: "swim", run: runSwim },
+  { name: "fleet", run: runFleet },
+  { name: "fencing", run: runFencing },
   cluster
 ]
 
@@ -31,13 +27,15 @@ export const scenarios: ReadonlyArray<Scenario> = [
   ...lives,
   {
     name: "swarm",
-    about: "each seed draws which of the others it is, and everything in it",
     run: (seed) => lifeOf(seed).run(seed)
   }
 ]
 
 export const scenarioOf = (name: string): Scenario | null =>
   scenarios.find((scenario) => scenario.name === name) ?? null
+
+/** Those whose runs can be written down, and made smaller. */
+export const scripted = lives.filter(({ script }) => script !== undefined).map(({ name }) => name)
 
 /** The one whose run a seed of this one is. */
 export const resolve = (name: string, seed: number): Scenario | null =>

@@ -1,4 +1,5 @@
 /** What a simulated run comes to: the form that all scenarios have. */
+import type { ScenarioName } from "./abouts.ts"
 import type { Violation } from "./checkers/violation.ts"
 
 export interface Verdict {
@@ -12,8 +13,8 @@ export interface Verdict {
   /** Of what was done to it, and of what it did. */
   readonly counts: Readonly<Record<string, number>>
   /** Which of the counts are of what was done to it. */
-  readonly injected?: ReadonlyArray<string>
-  /** Of charts: `state <role>`, `move <from> <to>`, `input <role> <input>`. */
+  readonly injected: ReadonlyArray<string>
+  /** Of charts: `state <role>`, `move <from> <to>`, `input <role> <input>`, `fact <fact>`. */
   readonly coverage: ReadonlyArray<string>
   /** Over what was decided, in order, and when it ended: equal for equal seeds. */
   readonly hash: string
@@ -38,9 +39,7 @@ export interface Plan {
 }
 
 export interface Scenario {
-  readonly name: string
-  /** One sentence. */
-  readonly about: string
+  readonly name: ScenarioName
   readonly run: (seed: number) => Verdict
   /** Where runs can be written down, and made smaller. */
   readonly script?: Script

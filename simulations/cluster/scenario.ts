@@ -30,8 +30,6 @@ const changes: ReadonlyArray<(options: RunOptions) => RunOptions> = [
 
 export const cluster: Scenario = {
   name: "cluster",
-  about:
-    "nodes that vote, with their kernels, journals and hosts: crashes, cuts, disks, clocks, and changes of who votes",
   run,
   script: scriptOf({ draw: drawOptions, runPlan, fault: Fault, changes })
 }

@@ -28,7 +28,6 @@ const changes: ReadonlyArray<(options: RunOptions) => RunOptions> = [
 
 export const raft: Scenario = {
   name: "raft",
-  about: "a group that agrees, with crashes, partitions, bad disks and clocks, and changes of its members",
   run,
   script: scriptOf({ draw: drawnOptions, runPlan, fault: Fault, changes })
 }

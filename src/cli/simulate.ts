@@ -5,7 +5,9 @@ import { availableParallelism } from "node:os"
 import { Effect, Option } from "effect"
 import { Command, Flag, Argument } from "effect/cli"
 import type { Said } from "../../simulations/main.ts"
+import { abouts } from "../../simulations/abouts.ts"
 import { classOf } from "../../simulations/verdict.ts"
+import { coverageText, seenByKind } from "./coverage.ts"
 import { failure } from "./exit.ts"
 import { output } from "./output.ts"
 import { performed, runSeeds } from "./simulating.ts"
@@ -38,7 +40,7 @@ class Tally {
   }
 
   take(said: Said): void {
-    const { seed, counts, injected = [], coverage, violation, hash } = said
+    const { seed, counts, injected, coverage, violation, hash } = said
     this.seeds++
     this.#events += said.events
     this.#simulatedMs += said.simulatedMs
@@ -75,12 +77,6 @@ const replayOf = (scenario: string, seed: number) => `novacron simulate ${scenar
 const brokenBy = ({ violation }: Said): string =>
   violation === null ? "" : `${classOf(violation.promised)}: ${violation.message}`
 
-/** "state 4, move 9, input 58". */
-function coverageText(coverage: ReadonlyArray<string>): string {
-  const kinds = Object.entries(Object.groupBy(coverage, (one) => one.slice(0, one.indexOf(" "))))
-  return kinds.map(([kind, some]) => `${kind}s: ${some?.length ?? 0}`).join(", ")
-}
-
 const write = (path: Option.Option<string>, text: string | undefined) =>
   Option.isNone(path)
     ? Effect.void
@@ -94,13 +90,19 @@ const write = (path: Option.Option<string>, text: string | undefined) =>
       })
 
 const checked = Effect.fnUntraced(function* (flags: Flags) {
-  const { scenarios } = yield* Effect.promise(() => import("../../simulations/scenarios.ts"))
-  const names = scenarios.map(({ name }) => name)
-  if (!names.includes(flags.scenario))
+  const { scenarioOf, scripted } = yield* Effect.promise(() => import("../../simulations/scenarios.ts"))
+  const scenario = scenarioOf(flags.scenario)
+  if (scenario === null)
     return yield* failure(
       "usage",
       `there is no scenario and no file "${flags.scenario}"`,
-      `scenarios: ${names.join(", ")}`
+      `scenarios: ${Object.keys(abouts).join(", ")}`
+    )
+  if (flags.shrink && scenario.name !== "swarm" && scenario.script === undefined)
+    return yield* failure(
+      "usage",
+      `--shrink: ${scenario.name} can't be made smaller`,
+      `those that can: ${scripted.join(", ")}, and seeds of swarm that are one of these`
     )
   for (const [name, value, least, most] of [
     ["--seed", flags.seed, 0, 0xffffffff],
@@ -188,7 +190,16 @@ const simulated = Effect.fnUntraced(function* (flags: Flags) {
           { head, of: ([name]) => name },
           { head: "how often", of: ([, count]) => count }
         ])
-      out.line(`seen of the charts: ${coverageText(summary.coverage)}`)
+      const seen = seenByKind(summary.coverage)
+      out.line(`seen of the charts: ${coverageText(seen)}`)
+      if (seen.length > 1)
+        out.table(seen, [
+          { head: "actor", of: ({ kind }) => kind },
+          { head: "states", of: ({ state }) => state },
+          { head: "moves", of: ({ move }) => move },
+          { head: "inputs", of: ({ input }) => input },
+          { head: "facts", of: ({ fact }) => fact }
+        ])
       out.line(
         violations.length === 0 ? "every promise was kept" : `${violations.length} seeds broke a promise`
       )
@@ -209,7 +220,9 @@ export const simulate = Command.make(
   {
     scenario: Argument.String("scenario").pipe(
       Argument.withDescription(
-        "raft: a group that agrees, with crashes, partitions, bad disks and changes of its members; swarm: all that there is; or the file of a scenario"
+        `${Object.entries(abouts)
+          .map(([name, about]) => `${name}: ${about}`)
+          .join("; ")}; or the file of a scenario`
       )
     ),
     seed: Flag.Int("seed").pipe(Flag.withDescription("The first seed"), Flag.withDefault(1)),
