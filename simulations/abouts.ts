@@ -7,7 +7,8 @@ export const abouts = {
   fencing: "the same with leases, watchers and clocks that drift: machines of lost hosts start elsewhere",
   cluster:
     "nodes that vote, with their kernels, journals and hosts: crashes, cuts, disks, clocks, and changes of who votes",
-  swarm: "each seed draws which of the others it is, and everything in it"
+  scale: "a week of a large fleet, of a hundred hosts or of ten thousand (--hosts), ten machines to each",
+  swarm: "each seed draws which of the others, but scale, it is, and everything in it"
 } as const
 
 export type ScenarioName = keyof typeof abouts

@@ -2,6 +2,7 @@
  * Tasks in, what came of them out: a thread that runs one after the other. The command `novacron simulate` starts as many
  * as it is told, and gives them tasks by messages.
  */
+import { hash } from "node:crypto"
 import { parentPort } from "node:worker_threads"
 import { knossos, porcupine } from "./histories.ts"
 import type { Call } from "./checkers/linearizability.ts"
@@ -12,7 +13,13 @@ import type { Verdict } from "./verdict.ts"
 
 export type Task =
   /** With the clients' history where the scenario has one. */
-  | { readonly task: "run"; readonly scenario: string; readonly seed: number; readonly history: boolean }
+  | {
+      readonly task: "run"
+      readonly scenario: string
+      readonly seed: number
+      readonly history: boolean
+      readonly hosts?: number | null
+    }
   | { readonly task: "replay"; readonly text: string }
   | { readonly task: "shrink"; readonly scenario: string; readonly seed: number }
 
@@ -28,14 +35,32 @@ export type Answer =
 function said(verdict: Verdict, history: Said["history"] = null): Said {
   const { violation, ...rest } = verdict
   const broken = violation === null ? null : { promised: violation.promised, message: violation.message }
-  const { seed, options, events, simulatedMs, counts, injected, coverage, hash } = rest
-  return { seed, options, events, simulatedMs, counts, injected, coverage, hash, history, violation: broken }
+  const { seed, options, events, simulatedMs, counts, injected, coverage, figures = {}, hash } = rest
+  return {
+    seed,
+    options,
+    events,
+    simulatedMs,
+    counts,
+    injected,
+    coverage,
+    figures,
+    hash,
+    history,
+    violation: broken
+  }
 }
 
 const historyOf = (verdict: Verdict): Said["history"] => {
   if (!("history" in verdict)) return null
   const calls = [...(verdict.history as ReadonlyMap<string, ReadonlyArray<Call>>).values()].flat()
   return { porcupine: porcupine(calls), knossos: knossos(calls) }
+}
+
+const outside = {
+  nowMs: () => performance.now(),
+  memoryMib: () => Math.round(process.resourceUsage().maxRSS / 1024),
+  sha256: (text: string) => hash("sha256", text)
 }
 
 function perform(task: Task): Answer {
@@ -51,7 +76,7 @@ function perform(task: Task): Answer {
         }
   }
   if (task.task === "run") {
-    const verdict = scenarioOf(task.scenario)?.run(task.seed)
+    const verdict = scenarioOf(task.scenario)?.run(task.seed, { ...outside, hosts: task.hosts ?? null })
     if (verdict === undefined) return { wrong: `there is no scenario ${task.scenario}` }
     return { said: said(verdict, task.history ? historyOf(verdict) : null), text: null, runs: 1 }
   }

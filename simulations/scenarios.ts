@@ -3,6 +3,7 @@ import { cluster } from "./cluster/scenario.ts"
 import { run as runFencing } from "./fencing/run.ts"
 import { run as runFleet } from "./fleet/run.ts"
 import { raft } from "./raft/scenario.ts"
+import { scale } from "./scale/scenario.ts"
 import { run as runSwim } from "./swim/run.ts"
 import { makeRandom } from "./world/random.ts"
 import type { Scenario } from "./verdict.ts"
@@ -25,6 +26,7 @@ const lifeOf = (seed: number): Scenario =>
 
 export const scenarios: ReadonlyArray<Scenario> = [
   ...lives,
+  scale,
   {
     name: "swarm",
     run: (seed) => lifeOf(seed).run(seed)

@@ -16,8 +16,19 @@ export interface Verdict {
   readonly injected: ReadonlyArray<string>
   /** Of charts: `state <role>`, `move <from> <to>`, `input <role> <input>`, `fact <fact>`. */
   readonly coverage: ReadonlyArray<string>
+  /** What is no count: of several runs the least and the most are told. */
+  readonly figures?: Readonly<Record<string, number>>
   /** Over what was decided, in order, and when it ended: equal for equal seeds. */
   readonly hash: string
+}
+
+/** What a simulation does not know of itself. Its clock and memory are those of the machine that runs it. */
+export interface Outside {
+  /** How many hosts are wanted; null for what the seed draws. */
+  readonly hosts: number | null
+  readonly nowMs: () => number
+  readonly memoryMib: () => number
+  readonly sha256: (text: string) => string
 }
 
 export type FailureClass = "crash" | "liveness" | "safety"
@@ -40,7 +51,9 @@ export interface Plan {
 
 export interface Scenario {
   readonly name: ScenarioName
-  readonly run: (seed: number) => Verdict
+  readonly run: (seed: number, outside?: Outside) => Verdict
+  /** It may be told how large it is to be, and needs the memory for that. */
+  readonly isLarge?: boolean
   /** Where runs can be written down, and made smaller. */
   readonly script?: Script
 }

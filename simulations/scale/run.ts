@@ -12,12 +12,13 @@ import { Agents } from "../../src/kernel/ports/agents.ts"
 import { EventStore } from "../../src/kernel/ports/event-store.ts"
 import { Views } from "../../src/kernel/ports/views.ts"
 import { describe } from "../../src/kernel/statechart.ts"
-import { takeTurn } from "../../src/kernel/turn.ts"
+import type { takeTurn } from "../../src/kernel/turn.ts"
 import { hostsFor } from "../../src/projections/candidates.ts"
 import { inventory } from "../../src/projections/inventory.ts"
 import { loadsOf } from "../../src/projections/loads.ts"
 import { migrations } from "../../src/projections/migrations.ts"
 import { decisionsOf, placement } from "../../src/projections/placement.ts"
+import { Charts } from "../checkers/charts.ts"
 import { holdsWhatIsUsed, isNotOvercommitted } from "../checkers/capacity.ts"
 import type { Seen } from "../checkers/fleet.ts"
 import { migrationsOf, vmsOf } from "../checkers/fleet.ts"
@@ -60,6 +61,8 @@ export interface ScaleVerdict {
   readonly events: number
   readonly simulatedMs: number
   readonly counts: Readonly<Record<string, number>>
+  /** As of all verdicts. */
+  readonly coverage: ReadonlyArray<string>
   /** When all machines of the beginning were there: what packing is worth. */
   readonly packed: Utilisation
   readonly atTheEnd: Utilisation
@@ -84,6 +87,7 @@ class World {
   readonly schedule: Schedule
   readonly runtime: Runtime
   readonly light = new LightHosts()
+  readonly charts = new Charts()
   readonly store: ChainStore
   readonly options: ScaleOptions
   readonly instruments: Instruments
@@ -161,9 +165,9 @@ class World {
 
   /** A decision is the look at the hosts and the turn of the actor that is told of them. */
   readonly #takeTurn: typeof takeTurn = (kind, actor, input, timeMs, node) => {
-    if (input.message.type !== "view.hosts") return takeTurn(kind, actor, input, timeMs, node)
+    if (input.message.type !== "view.hosts") return this.charts.takeTurn(kind, actor, input, timeMs, node)
     const beganMs = this.instruments.nowMs()
-    const turn = takeTurn(kind, actor, input, timeMs, node)
+    const turn = this.charts.takeTurn(kind, actor, input, timeMs, node)
     const decision = input.stream.slice("placement/".length)
     this.decisionMs.push(this.instruments.nowMs() - beganMs + (this.#lookMs.get(decision) ?? 0))
     this.#lookMs.delete(decision)
@@ -322,6 +326,7 @@ export function run(seed: number, options: ScaleOptions, instruments = noInstrum
       migrationsFailed: count("failed"),
       unplaced: vmsOf(world.seen).filter(({ state }) => state === "unplaced").length
     },
+    coverage: [...world.charts.coverage],
     packed,
     atTheEnd: world.utilisation(),
     decisionMs: world.decisionMs,

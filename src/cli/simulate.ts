@@ -10,6 +10,7 @@ import { classOf } from "../../simulations/verdict.ts"
 import { coverageText, seenByKind } from "./coverage.ts"
 import { failure } from "./exit.ts"
 import { output } from "./output.ts"
+import type { Output } from "./output.ts"
 import { performed, runSeeds } from "./simulating.ts"
 
 interface Flags {
@@ -18,25 +19,27 @@ interface Flags {
   readonly seeds: number
   readonly hours: number
   readonly workers: number
+  readonly hosts: Option.Option<number>
   readonly shrink: boolean
   readonly historyPorcupine: Option.Option<string>
   readonly historyKnossos: Option.Option<string>
 }
 
 class Tally {
-  readonly #scenario: string
+  readonly #flags: Flags
   readonly beganMs = performance.now()
   readonly violations: Array<object> = []
   readonly seedsBroken: Array<number> = []
   readonly #counts: Record<string, number> = {}
   readonly #injected = new Set<string>()
   readonly #coverage = new Set<string>()
+  readonly #figures: Record<string, { readonly least: number; readonly most: number }> = {}
   seeds = 0
   #events = 0
   #simulatedMs = 0
 
-  constructor(scenario: string) {
-    this.#scenario = scenario
+  constructor(flags: Flags) {
+    this.#flags = flags
   }
 
   take(said: Said): void {
@@ -47,9 +50,13 @@ class Tally {
     for (const [name, count] of Object.entries(counts)) this.#counts[name] = (this.#counts[name] ?? 0) + count
     for (const one of injected) this.#injected.add(one)
     for (const one of coverage) this.#coverage.add(one)
+    for (const [name, value] of Object.entries(said.figures ?? {})) {
+      const { least, most } = this.#figures[name] ?? { least: value, most: value }
+      this.#figures[name] = { least: Math.min(least, value), most: Math.max(most, value) }
+    }
     if (violation === null) return
     this.seedsBroken.push(seed)
-    const replay = replayOf(this.#scenario, seed)
+    const replay = replayOf(this.#flags, seed)
     this.violations.push({ seed, class: classOf(violation.promised), ...violation, hash, replay })
   }
 
@@ -58,7 +65,7 @@ class Tally {
     const isFault = ([name]: readonly [string, number]) => this.#injected.has(name)
     const counts = Object.entries(this.#counts)
     return {
-      scenario: this.#scenario,
+      scenario: this.#flags.scenario,
       seeds: this.seeds,
       seconds,
       seedsPerHour: Math.round((this.seeds / seconds) * 3600),
@@ -66,12 +73,14 @@ class Tally {
       simulatedSecondsPerSecond: Math.round(this.#simulatedMs / 1000 / seconds),
       faults: Object.fromEntries(counts.filter(isFault)),
       counts: Object.fromEntries(counts.filter((one) => !isFault(one))),
+      figures: this.#figures,
       coverage: [...this.#coverage].sort()
     }
   }
 }
 
-const replayOf = (scenario: string, seed: number) => `novacron simulate ${scenario} --seed ${seed}`
+const replayOf = ({ scenario, hosts }: Flags, seed: number) =>
+  `novacron simulate ${scenario}${Option.isSome(hosts) ? ` --hosts ${hosts.value}` : ""} --seed ${seed}`
 
 /** What a promise's class and name are, for people. */
 const brokenBy = ({ violation }: Said): string =>
@@ -112,6 +121,11 @@ const checked = Effect.fnUntraced(function* (flags: Flags) {
   ] as const)
     if (!(value >= least && value <= most))
       return yield* failure("usage", `${name} is ${value}: allowed is from ${least} to ${most}`)
+  const { hosts } = flags
+  if (Option.isSome(hosts) && scenario.isLarge !== true)
+    return yield* failure("usage", "--hosts is for the scenario scale: the others draw how many there are")
+  if (Option.isSome(hosts) && !(hosts.value >= 100 && hosts.value <= 10_000))
+    return yield* failure("usage", `--hosts is ${hosts.value}: allowed is from 100 to 10000`)
   const isOne = flags.seeds === 1 && flags.hours === 0
   const wantsOne = Option.isSome(flags.historyPorcupine) || Option.isSome(flags.historyKnossos)
   if (wantsOne && !isOne) return yield* failure("usage", "a history is written of one seed")
@@ -144,12 +158,45 @@ const shrunk = Effect.fnUntraced(function* (scenario: string, seed: number) {
   out.note(`the least that breaks it, after ${answer.runs} runs: ${path}\n  novacron simulate ${path}`)
 })
 
+/** What came of the seeds, for people; of a single one also what it was. */
+function show(out: Output, tally: Tally, only: Said | null): void {
+  const { violations } = tally
+  const summary = tally.summary()
+  if (only !== null) out.line(`options: ${JSON.stringify(only.options)}\njournal: ${only.hash}`)
+  out.line(`${summary.seeds} seeds in ${summary.seconds.toFixed(1)} s: ${summary.seedsPerHour} an hour`)
+  out.line(
+    `${summary.simulatedSecondsPerSecond} simulated seconds and ${summary.eventsPerSecond} events a second`
+  )
+  for (const [head, counts] of [["fault", summary.faults] as const, ["what", summary.counts] as const])
+    out.table(Object.entries(counts), [
+      { head, of: ([name]) => name },
+      { head: "how often", of: ([, count]) => count }
+    ])
+  if (Object.keys(summary.figures).length > 0)
+    out.table(Object.entries(summary.figures), [
+      { head: "figure", of: ([name]) => name },
+      { head: "least", of: ([, { least }]) => least },
+      { head: "most", of: ([, { most }]) => most }
+    ])
+  const seen = seenByKind(summary.coverage)
+  out.line(`seen of the charts: ${coverageText(seen)}`)
+  if (seen.length > 1)
+    out.table(seen, [
+      { head: "actor", of: ({ kind }) => kind },
+      { head: "states", of: ({ state }) => state },
+      { head: "moves", of: ({ move }) => move },
+      { head: "inputs", of: ({ input }) => input },
+      { head: "facts", of: ({ fact }) => fact }
+    ])
+  out.line(violations.length === 0 ? "every promise was kept" : `${violations.length} seeds broke a promise`)
+}
+
 const simulated = Effect.fnUntraced(function* (flags: Flags) {
   const out = yield* output
   const { scenario } = flags
   if (existsSync(scenario)) return yield* replayed(scenario)
   const { isOne, wantsHistory } = yield* checked(flags)
-  const tally = new Tally(scenario)
+  const tally = new Tally(flags)
   let last: Said | null = null as Said | null
   const wanted = {
     scenario,
@@ -158,12 +205,13 @@ const simulated = Effect.fnUntraced(function* (flags: Flags) {
     seeds: flags.hours > 0 ? 0x100000000 - flags.seed : flags.seeds,
     endMs: flags.hours > 0 ? performance.now() + flags.hours * 3_600_000 : Number.POSITIVE_INFINITY,
     workers: flags.workers,
+    hosts: Option.getOrNull(flags.hosts),
     take: (said: Said) => {
       tally.take(said)
       last = said
       out.progress(`${tally.seeds} seeds, ${tally.violations.length} broken`)
       if (said.violation !== null)
-        out.note(`seed ${said.seed}: ${brokenBy(said)}\n  ${replayOf(scenario, said.seed)}`)
+        out.note(`seed ${said.seed}: ${brokenBy(said)}\n  ${replayOf(flags, said.seed)}`)
       return tally.violations.length >= violations_max
     }
   }
@@ -177,39 +225,14 @@ const simulated = Effect.fnUntraced(function* (flags: Flags) {
   yield* write(flags.historyPorcupine, only?.history?.porcupine)
   yield* write(flags.historyKnossos, only?.history?.knossos)
   const { violations } = tally
-  out.either(
-    { ...summary, violations, ...(only === null ? {} : { run: { ...only, history: null } }) },
-    () => {
-      if (only !== null) out.line(`options: ${JSON.stringify(only.options)}\njournal: ${only.hash}`)
-      out.line(`${summary.seeds} seeds in ${summary.seconds.toFixed(1)} s: ${summary.seedsPerHour} an hour`)
-      out.line(
-        `${summary.simulatedSecondsPerSecond} simulated seconds and ${summary.eventsPerSecond} events a second`
-      )
-      for (const [head, counts] of [["fault", summary.faults] as const, ["what", summary.counts] as const])
-        out.table(Object.entries(counts), [
-          { head, of: ([name]) => name },
-          { head: "how often", of: ([, count]) => count }
-        ])
-      const seen = seenByKind(summary.coverage)
-      out.line(`seen of the charts: ${coverageText(seen)}`)
-      if (seen.length > 1)
-        out.table(seen, [
-          { head: "actor", of: ({ kind }) => kind },
-          { head: "states", of: ({ state }) => state },
-          { head: "moves", of: ({ move }) => move },
-          { head: "inputs", of: ({ input }) => input },
-          { head: "facts", of: ({ fact }) => fact }
-        ])
-      out.line(
-        violations.length === 0 ? "every promise was kept" : `${violations.length} seeds broke a promise`
-      )
-    }
+  out.either({ ...summary, violations, ...(only === null ? {} : { run: { ...only, history: null } }) }, () =>
+    show(out, tally, only)
   )
   const [first] = tally.seedsBroken
   if (first === undefined) return
   if (flags.shrink) yield* shrunk(scenario, first)
   const reason = `a promise was broken by seed ${tally.seedsBroken.join(", ")}`
-  return yield* failure("failure", reason, replayOf(scenario, first))
+  return yield* failure("failure", reason, replayOf(flags, first))
 })
 
 /** After so many it is known to be broken. */
@@ -237,6 +260,12 @@ export const simulate = Command.make(
     workers: Flag.Int("workers").pipe(
       Flag.withDescription("Threads; one for each processor unless told"),
       Flag.withDefault(availableParallelism())
+    ),
+    hosts: Flag.Int("hosts").pipe(
+      Flag.withDescription(
+        "How many hosts scale has, with ten machines each; drawn from the seed unless told"
+      ),
+      Flag.optional
     ),
     shrink: Flag.Boolean("shrink").pipe(
       Flag.withDescription(

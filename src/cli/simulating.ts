@@ -14,16 +14,21 @@ interface Wanted {
   readonly seeds: number
   readonly endMs: number
   readonly workers: number
+  /** Of a scenario that may be large; null for what its seeds draw. */
+  readonly hosts: number | null
   /** Told of each as it ends; true ends it all. */
   readonly take: (said: Said) => boolean
 }
+
+/** Ten thousand hosts need some 3 GiB. */
+const large = { maxOldGenerationSizeMb: 7500 }
 
 const threadFile = () =>
   new URL(`../../simulations/main${extname(new URL(import.meta.url).pathname)}`, import.meta.url)
 
 /** Gives every thread its next seed when it has done one. Ends when all are done, or on the first failure of a thread. */
 export function runSeeds(
-  { scenario, history, seed, seeds, endMs, workers, take }: Wanted,
+  { scenario, history, seed, seeds, endMs, workers, hosts, take }: Wanted,
   signal: AbortSignal
 ): Promise<void> {
   let next = seed
@@ -40,10 +45,10 @@ export function runSeeds(
         return
       }
       running++
-      thread.postMessage({ task: "run", scenario, seed: next++, history } satisfies Task)
+      thread.postMessage({ task: "run", scenario, seed: next++, history, hosts } satisfies Task)
     }
     for (let count = 0; count < Math.min(workers, seeds); count++) {
-      const thread = new Worker(threadFile())
+      const thread = new Worker(threadFile(), hosts === null ? {} : { resourceLimits: large })
       threads.push(thread)
       thread.on("error", reject)
       thread.on("message", (answer: Answer) => {

@@ -50,3 +50,24 @@ test("a scenario that can't be made smaller says so at once, and which ones can"
   assert.equal(code, 2)
   assert.match(err, /--shrink: fleet can't be made smaller[^]*those that can: raft, cluster/)
 })
+
+test("the week of a large fleet is as large as is asked for, and tells how much of it was used", async () => {
+  const { code, out, err } = await saidBy("simulate", "scale", "--hosts", "100", "--workers", "1")
+  assert.equal(code, 0, err)
+  for (const fault of ["hostFailures", "rackFailures", "siteFailures"])
+    assert.match(out, new RegExp(`^${fault} +[1-9]\\d*$`, "m"))
+  assert.match(out, /^machines +1000 +1000$/m)
+  assert.match(out, /^memory promised of these, % +\d\d\.\d +\d\d\.\d$/m)
+  for (const figure of ["decisions a second", "memory of the process, MiB"])
+    assert.match(out, new RegExp(`^${figure} +[1-9]\\d* +[1-9]\\d*$`, "m"))
+  assert.match(out, /^migration +[1-9]\d* +[1-9]\d* +[1-9]\d* +[1-9]\d*$/m)
+})
+
+test("sizes that are not for a scenario are refused", async () => {
+  const other = await saidBy("simulate", "raft", "--hosts", "100")
+  assert.equal(other.code, 2)
+  assert.match(other.err, /--hosts is for the scenario scale/)
+  const small = await saidBy("simulate", "scale", "--hosts", "5")
+  assert.equal(small.code, 2)
+  assert.match(small.err, /--hosts is 5: allowed is from 100 to 10000/)
+})
