@@ -86,3 +86,15 @@ export const RebalancerFact = Schema.Union([
   Schema.Struct({ type: Schema.tag("rebalancer.moveRefused"), migration: Name, reason: text(2048) })
 ])
 export type RebalancerFact = typeof RebalancerFact.Type
+
+/** What its actor knows. */
+export interface RebalancerState {
+  readonly policy: RebalancePolicy | null
+  /** By host that was too full at the last look: at how many in a row. */
+  readonly held: Readonly<Record<string, number>>
+  /** By machine: when its move was decided, in ms since the Unix epoch; none that is over its cooldown. */
+  readonly moved: Readonly<Record<string, number>>
+  /** All that were decided: each move's migration has a number. */
+  readonly moves: number
+  readonly last: (RebalanceDecision & { readonly timeMs: number }) | null
+}

@@ -1,18 +1,17 @@
 /** Which machines leave which hosts, and how often; and the rebalancer word by word. */
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import fc from "fast-check"
+import * as fc from "fast-check"
 import { Schema } from "effect"
 import { afterDecision, decideRebalance } from "../../src/actors/rebalancer/decide.ts"
-import type { RebalancerContext } from "../../src/actors/rebalancer/decide.ts"
 import { RebalancePolicy } from "../../src/events/rebalancer.ts"
-import type { Loads } from "../../src/events/rebalancer.ts"
+import type { Loads, RebalancerState } from "../../src/events/rebalancer.ts"
 import { loads } from "./messages.ts"
 import { given } from "./specification.ts"
 
 const policy = (more: Record<string, unknown> = {}) =>
   Schema.decodeUnknownSync(RebalancePolicy)({ hold: 1, marginPercent: 10, ...more })
-type Known = RebalancerContext & { readonly policy: RebalancePolicy }
+type Known = RebalancerState & { readonly policy: RebalancePolicy }
 const none: Known = { policy: policy(), held: {}, moved: {}, moves: 0, last: null }
 /** A mean of 50, and one host at this. */
 const oneAt = (percent: number, machines: ReadonlyArray<readonly [string, number, number]>): Loads => ({

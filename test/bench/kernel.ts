@@ -34,10 +34,7 @@ export const hostFacts = {
 /** Ports of which nothing is asked here. */
 export const quietAgents = Layer.succeed(Agents, { perform: () => Stream.empty })
 
-const quiet = Layer.merge(
-  quietAgents,
-  noViews
-)
+const quiet = Layer.merge(quietAgents, noViews)
 
 export const registerHost = (host: number, seed: number) => ({
   ...command(host, -1, seed),

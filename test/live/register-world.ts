@@ -19,10 +19,7 @@ import { noViews } from "../kernel/views.ts"
 const kernelLayer = () =>
   Kernel.layer({ kinds, node: "node-ca" }).pipe(
     Layer.provideMerge(
-      Layer.mergeAll(
-        Layer.succeed(Agents, Agents.of({ perform: () => Stream.never })),
-        noViews
-      )
+      Layer.mergeAll(Layer.succeed(Agents, Agents.of({ perform: () => Stream.never })), noViews)
     ),
     Layer.provideMerge(memoryStore()),
     Layer.provide(digest)

@@ -156,10 +156,7 @@ const withStore = <A, E>(use: (store: Store) => Effect.Effect<A, E>): Promise<A>
     )
   )
 
-const ports = Layer.mergeAll(
-  Layer.succeed(Agents, { perform: () => Stream.empty }),
-  noViews
-)
+const ports = Layer.mergeAll(Layer.succeed(Agents, { perform: () => Stream.empty }), noViews)
 
 /** Something before the journal, the journal, the kernel, something beside it, and something after it. */
 const nodeOf = (store: Store, ...more: ReadonlyArray<Component>): ReadonlyArray<Component> => [

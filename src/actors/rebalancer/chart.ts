@@ -11,12 +11,11 @@
 import { assign, setup } from "xstate"
 import { typesOf } from "../../events/envelope.ts"
 import { RebalancerCommand, RebalancerFact } from "../../events/rebalancer.ts"
-import type { RebalancePolicy, RebalancerReport } from "../../events/rebalancer.ts"
+import type { RebalancePolicy, RebalancerReport, RebalancerState } from "../../events/rebalancer.ts"
 import type { MigrationPolicy, Report, Request } from "../../events/requests.ts"
 import { recorder } from "../../kernel/actor.ts"
 import type { ActorKind, Of, Stamped } from "../../kernel/actor.ts"
 import { afterDecision, decideRebalance } from "./decide.ts"
-import type { RebalancerContext } from "./decide.ts"
 
 type Event =
   | Stamped<RebalancerCommand>
@@ -36,7 +35,7 @@ const gently: MigrationPolicy = {
   timeoutMs: 3_600_000
 }
 
-const record = recorder<RebalancerContext, Event, RebalancerFact>()
+const record = recorder<RebalancerState, Event, RebalancerFact>()
 
 const started = record("rebalancer.start", ({ event: { policy } }) => ({
   type: "rebalancer.started",
@@ -52,7 +51,7 @@ const moveRefused = record("actor.refused", ({ event: { to, reason } }) => ({
 const timer = (afterMs: number): Request => ({ port: "timer", op: "start", name: "look", afterMs })
 const noTimer: Request = { port: "timer", op: "stop", name: "look" }
 
-const asks = ({ context, event }: { context: RebalancerContext; event: Event }): ReadonlyArray<Request> => {
+const asks = ({ context, event }: { context: RebalancerState; event: Event }): ReadonlyArray<Request> => {
   const { moves, shadow } = event as Of<Event, "rebalancer.decided">
   const asked = (shadow ? [] : moves).map(({ vm, migration, reason }): Request => ({
     port: "actor",
@@ -63,7 +62,7 @@ const asks = ({ context, event }: { context: RebalancerContext; event: Event }):
 }
 
 const chart = setup({
-  types: { context: {} as RebalancerContext, events: {} as Event, emitted: {} as RebalancerFact },
+  types: { context: {} as RebalancerState, events: {} as Event, emitted: {} as RebalancerFact },
   actions: {
     request: (_, _params: Request | ReadonlyArray<Request>) => {},
     started: assign(({ event }) => ({ policy: (event as Of<Event, "rebalancer.started">).policy, held: {} })),

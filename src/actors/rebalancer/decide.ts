@@ -4,18 +4,14 @@
  * same again and again (as the DRS of VMware and the rebalancers of the field do); of the machines whose going is enough, the one
  * with the least memory is moved, which costs least.
  */
-import type { HostLoad, Loads, Move, RebalanceDecision, RebalancePolicy } from "../../events/rebalancer.ts"
-
-export interface RebalancerContext {
-  readonly policy: RebalancePolicy | null
-  /** By host that was too full at the last look: at how many in a row. */
-  readonly held: Readonly<Record<string, number>>
-  /** By machine: when its move was decided, in ms since the Unix epoch; none that is over its cooldown. */
-  readonly moved: Readonly<Record<string, number>>
-  /** All that were decided: each move's migration has a number. */
-  readonly moves: number
-  readonly last: (RebalanceDecision & { readonly timeMs: number }) | null
-}
+import type {
+  HostLoad,
+  Loads,
+  Move,
+  RebalanceDecision,
+  RebalancePolicy,
+  RebalancerState
+} from "../../events/rebalancer.ts"
 
 /** Of a host, in points: less is not worth a transfer. */
 const worthPercent = 1
@@ -23,10 +19,10 @@ const points = (value: number): number => Math.round(value * 10) / 10
 
 /** Those that may not move yet. */
 export const stillCooling = (
-  moved: RebalancerContext["moved"],
+  moved: RebalancerState["moved"],
   cooldownMs: number,
   nowMs: number
-): RebalancerContext["moved"] =>
+): RebalancerState["moved"] =>
   Object.fromEntries(Object.entries(moved).filter(([, atMs]) => nowMs - atMs < cooldownMs))
 
 type Machine = HostLoad["machines"][number]
@@ -36,7 +32,7 @@ function whoGoes(
   { machines }: HostLoad,
   above: number,
   marginPercent: number,
-  cooling: RebalancerContext["moved"]
+  cooling: RebalancerState["moved"]
 ): Machine | string {
   if (machines.length === 0) return "no machine runs there that is not moving"
   const rested = machines.filter(({ vm }) => cooling[vm] === undefined)
@@ -51,7 +47,7 @@ function whoGoes(
 }
 
 export function decideRebalance(
-  { policy, held, moved, moves }: RebalancerContext & { readonly policy: RebalancePolicy },
+  { policy, held, moved, moves }: RebalancerState & { readonly policy: RebalancePolicy },
   loads: Loads,
   nowMs: number
 ): RebalanceDecision {
@@ -90,10 +86,10 @@ export function decideRebalance(
 
 /** After a decision: a host from which a machine goes is looked at anew, as often as it takes. */
 export function afterDecision(
-  context: RebalancerContext,
+  context: RebalancerState,
   decision: RebalanceDecision,
   nowMs: number
-): Omit<RebalancerContext, "policy"> {
+): Omit<RebalancerState, "policy"> {
   const { tooFull, moves } = decision
   const cooling = stillCooling(context.moved, context.policy?.cooldownMs ?? 0, nowMs)
   return {

@@ -4,7 +4,6 @@ import { Effect, Layer, Schema, Semaphore } from "effect"
 import type { Context } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
-import { clusterStream } from "../../events/cluster.ts"
 import type { Message } from "../../events/envelope.ts"
 import { keyringStream } from "../../events/keyring.ts"
 import { MigrationPolicy } from "../../events/requests.ts"
@@ -26,6 +25,7 @@ import { InvalidRequest, NotFound, Refused, StoreUnavailable } from "./problems.
 import { page, pageById, pageByName } from "./pages.ts"
 import type { Reads } from "./reads.ts"
 import { rebalancerSayings, rebalancerStatus } from "./rebalancer.ts"
+import { clusterSayings, hostSayings, migrationSayings, vmSayings } from "./sayings.ts"
 
 /** Sees the handlers of a group as they are registered, and those of them that only say a command. */
 export type TakeHandlers = (
@@ -107,74 +107,6 @@ const submitting = <Sayings extends Readonly<Record<string, Saying>>>(
     return [name, handler] as const
   })
   return Object.fromEntries(handlers) as unknown as Handlers
-}
-
-interface Named {
-  readonly params: { readonly name: string }
-}
-
-const ofVm = (type: string) => (request: Named) => ({
-  stream: `vm/${request.params.name}`,
-  message: { type }
-})
-
-const vmSayings = {
-  delete: ofVm("vm.delete"),
-  start: ofVm("vm.start"),
-  stop: ({ params, query }: Named & { readonly query: { readonly force?: "true" | "false" } }) => ({
-    stream: `vm/${params.name}`,
-    message: { type: "vm.stop", force: query.force === "true" }
-  }),
-  pause: ofVm("vm.pause"),
-  resume: ofVm("vm.resume"),
-  reboot: ofVm("vm.reboot"),
-  snapshot: ({ params, payload }: Named & { readonly payload: { readonly snapshot: string } }) => ({
-    stream: `vm/${params.name}`,
-    message: { type: "vm.snapshot", snapshot: payload.snapshot }
-  })
-}
-
-interface Reasoned {
-  readonly payload: { readonly reason?: string } | null
-}
-
-const hostSayings = {
-  drain: ({ params, payload }: Named & Reasoned) => ({
-    stream: `host/${params.name}`,
-    message: { type: "host.drain", reason: payload?.reason ?? "" }
-  }),
-  activate: ({ params }: Named) => ({ stream: `host/${params.name}`, message: { type: "host.activate" } }),
-  confirmOff: ({ params, payload }: Named & Reasoned) => ({
-    stream: `host/${params.name}`,
-    message: { type: "host.confirmOff", reason: payload?.reason ?? "" }
-  })
-}
-
-const clusterSayings = {
-  remove: ({ params, payload }: Named & Reasoned) => ({
-    stream: clusterStream,
-    message: { type: "cluster.remove", node: params.name, reason: payload?.reason ?? "" }
-  }),
-  lead: ({ params, payload }: Named & Reasoned) => ({
-    stream: clusterStream,
-    message: { type: "cluster.lead", node: params.name, reason: payload?.reason ?? "" }
-  })
-}
-
-interface Cancel extends Reasoned {
-  readonly params: { readonly id: string }
-  readonly query: { readonly force?: "true" | "false" }
-}
-
-const migrationSayings = {
-  cancel: ({ params, payload, query }: Cancel) => ({
-    stream: `migration/${params.id}`,
-    message: {
-      type: "migration.cancel",
-      reason: payload?.reason ?? "",
-      ...(query.force === "true" ? { force: true } : {})
-    }
-  })
 }
 
 const vms = (ports: HandlerPorts) => {

@@ -1,7 +1,6 @@
 /** The rebalancer as the API shows it, and what people may ask of it. */
 import { Effect } from "effect"
-import type { RebalancerContext } from "../../actors/rebalancer/decide.ts"
-import type { RebalancePolicy } from "../../events/rebalancer.ts"
+import type { RebalancePolicy, RebalancerState } from "../../events/rebalancer.ts"
 import { rebalancerStream } from "../../events/rebalancer.ts"
 import type { Kernel } from "../../kernel/kernel.ts"
 import { describe } from "../../kernel/statechart.ts"
@@ -24,7 +23,7 @@ export const rebalancerStatus = (
 ): Effect.Effect<RebalancerStatus, StoreUnavailable> =>
   Effect.suspend(() => kernel.state(rebalancerStream)).pipe(
     Effect.map(({ chart }) => {
-      const { policy, moves, last } = chart.context as RebalancerContext
+      const { policy, moves, last } = chart.context as RebalancerState
       return { state: describe(chart) as RebalancerStatus["state"], policy, moves, last }
     }),
     Effect.mapError((error) => new StoreUnavailable({ detail: error.message }))
