@@ -24,6 +24,8 @@ const file = new URL("./hashes.json", import.meta.url)
 const kept = JSON.parse(readFileSync(file, "utf8")) as Kept
 /** A seed of swarm is a seed of one of the others. */
 const names = scenarios.map(({ name }) => name).filter((name) => name !== "swarm")
+/** A week of a large fleet takes seconds: it is lived twice in `scale.int.test.ts`, and once by its hash. */
+const short = names.filter((name) => name !== "scale")
 
 const hashesOf = (name: string, seeds: ReadonlyArray<number>) =>
   saidByChild<Hashes>("hash-child.ts", [name, ...seeds.map(String)])
@@ -36,9 +38,9 @@ async function hashInThread(name: string): Promise<string> {
 }
 
 test("a seed is the same life, of every scenario", { concurrency: 2 }, async (t) => {
-  assert.deepEqual(names, ["raft", "swim", "fleet", "fencing", "cluster"])
+  assert.deepEqual(short, ["raft", "swim", "fleet", "fencing", "cluster"])
   await Promise.all(
-    names.map((name) =>
+    short.map((name) =>
       t.test(
         `${name}: again, after ${others.length} others, in a thread and in a fresh process`,
         async () => {
