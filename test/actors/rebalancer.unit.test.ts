@@ -84,6 +84,16 @@ test("a machine that was moved stays for a while, and what is over its time is f
   assert.deepEqual(after.moved, { web: 996_000 })
 })
 
+test("of a thousand machines it is remembered that they were moved, of those that were moved last", () => {
+  const many = Object.fromEntries(Array.from({ length: 1000 }, (_, at) => [`vm-${at}`, 900_000 + at]))
+  const context = { ...none, policy: policy({ cooldownMs: 600_000 }), moved: many }
+  const seen = oneAt(80, [["web", 20, 100]])
+  const { moved: kept } = afterDecision(context, decide(context, seen), 1_000_000)
+  assert.equal(Object.keys(kept).length, 1000)
+  assert.equal(kept["web"], 1_000_000)
+  assert.equal(kept["vm-0"], undefined)
+})
+
 const someLoads: fc.Arbitrary<Loads> = fc
   .array(
     fc.record({
@@ -173,6 +183,20 @@ test("in its shadow nothing is asked for, and off nothing is decided", () => {
     .when(loads(90))
     .thenNothing()
   given(fleet, []).when({ type: "rebalancer.stop", reason: "" }).thenRefused({ state: "off" })
+  // What was only said to go, goes when it is meant; what went stays for its while, also when the policy is another.
+  const decided = (isShadow: boolean) => ({
+    type: "rebalancer.decided",
+    ...decide({ policy: policy({ shadow: isShadow }) }, oneAt(90, [["web", 30, 1024]]), 999)
+  })
+  for (const [isShadow, asked] of [
+    [true, ["migration.request to migration/rebalance-2", "timer start"]],
+    [false, ["timer start"]]
+  ] as const) {
+    const before = [started({ shadow: isShadow }), looked, decided(isShadow), started(), looked]
+    given(fleet, before)
+      .when(loads(90))
+      .thenAsks(...asked)
+  }
 })
 
 test("a move that its migration refuses is noted", () => {

@@ -15,7 +15,7 @@ import type { RebalancePolicy, RebalancerReport, RebalancerState } from "../../e
 import type { MigrationPolicy, Report, Request } from "../../events/requests.ts"
 import { recorder } from "../../kernel/actor.ts"
 import type { ActorKind, Of, Stamped } from "../../kernel/actor.ts"
-import { afterDecision, decideRebalance } from "./decide.ts"
+import { afterDecision, afterShadow, decideRebalance } from "./decide.ts"
 
 type Event =
   | Stamped<RebalancerCommand>
@@ -65,8 +65,12 @@ const chart = setup({
   types: { context: {} as RebalancerState, events: {} as Event, emitted: {} as RebalancerFact },
   actions: {
     request: (_, _params: Request | ReadonlyArray<Request>) => {},
-    started: assign(({ event }) => ({ policy: (event as Of<Event, "rebalancer.started">).policy, held: {} })),
-    stopped: assign({ policy: null, held: {} }),
+    started: assign(({ context, event }) => ({
+      policy: (event as Of<Event, "rebalancer.started">).policy,
+      held: {},
+      moved: afterShadow(context)
+    })),
+    stopped: assign(({ context }) => ({ policy: null, held: {}, moved: afterShadow(context) })),
     decided: assign(({ context, event }) => {
       const { stamp, type: _, ...decision } = event as Of<Event, "rebalancer.decided">
       return afterDecision(context, decision, stamp.timeMs)

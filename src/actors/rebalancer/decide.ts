@@ -17,6 +17,9 @@ import type {
 const worthPercent = 1
 const points = (value: number): number => Math.round(value * 10) / 10
 
+/** Machines that were moved and are remembered: of more, those that were moved last. */
+const moved_max = 1000
+
 /** Those that may not move yet. */
 export const stillCooling = (
   moved: RebalancerState["moved"],
@@ -84,6 +87,16 @@ export function decideRebalance(
   }
 }
 
+function latest(moved: RebalancerState["moved"]): RebalancerState["moved"] {
+  const all = Object.entries(moved)
+  if (all.length <= moved_max) return moved
+  return Object.fromEntries(all.sort(([, a], [, b]) => b - a).slice(0, moved_max))
+}
+
+/** What was only said to move in the shadow may be moved at once when it is meant. */
+export const afterShadow = ({ policy, moved }: RebalancerState): RebalancerState["moved"] =>
+  policy?.shadow === true ? {} : moved
+
 /** After a decision: a host from which a machine goes is looked at anew, as often as it takes. */
 export function afterDecision(
   context: RebalancerState,
@@ -94,7 +107,7 @@ export function afterDecision(
   const cooling = stillCooling(context.moved, context.policy?.cooldownMs ?? 0, nowMs)
   return {
     held: Object.fromEntries(tooFull.map(({ host, held, stays }) => [host, stays === null ? 0 : held])),
-    moved: { ...cooling, ...Object.fromEntries(moves.map(({ vm }) => [vm, nowMs])) },
+    moved: latest({ ...cooling, ...Object.fromEntries(moves.map(({ vm }) => [vm, nowMs])) }),
     moves: context.moves + moves.length,
     last: { ...decision, timeMs: nowMs }
   }
