@@ -5,6 +5,8 @@ import type { LineOptions } from "../world/line.ts"
 import type { Faults } from "../world/hypervisor.ts"
 import { noFaults } from "../world/hypervisor/machine.ts"
 import type { Random } from "../world/random.ts"
+import type { RebalancePolicy } from "../../src/events/rebalancer.ts"
+import { drawRebalance } from "./rebalancing.ts"
 import type { SlowStoreOptions } from "../world/slow-store.ts"
 
 /** How often on average, in ms of the world; infinity for never. */
@@ -70,6 +72,8 @@ export interface RunOptions {
   readonly operators: OperatorOptions
   /** Null where no host holds a lease, and none is fenced. */
   readonly fencing: FencingOptions | null
+  /** Null where nobody starts the rebalancer. */
+  readonly rebalance: RebalancePolicy | null
 }
 
 function pick<A>(random: Random, some: ReadonlyArray<A>): A {
@@ -145,7 +149,8 @@ export function drawOptions(random: Random): RunOptions {
     hypervisor: drawHypervisor(random),
     faults: drawFaults(random),
     operators: drawOperators(random),
-    fencing: null
+    fencing: null,
+    rebalance: drawRebalance(random.split("rebalance"))
   }
 }
 

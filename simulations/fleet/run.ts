@@ -7,6 +7,8 @@ import { bytesToHex } from "@noble/hashes/utils.js"
 import { Effect } from "effect"
 import { actorKinds } from "../../src/actors/kinds.ts"
 import { describe } from "../../src/kernel/statechart.ts"
+import { rebalancerStream } from "../../src/events/rebalancer.ts"
+import type { RebalancerState } from "../../src/events/rebalancer.ts"
 import { replay } from "../../src/kernel/replay.ts"
 import { isBounded } from "../checkers/bounds.ts"
 import { Charts } from "../checkers/charts.ts"
@@ -35,6 +37,7 @@ import { SimulatedNode } from "./node.ts"
 import { Operators, isOver } from "./operators.ts"
 import { drawFenced, drawOptions } from "./options.ts"
 import type { RunOptions } from "./options.ts"
+import { Rebalancing } from "./rebalancing.ts"
 
 export interface FleetVerdict extends Verdict {
   readonly options: RunOptions
@@ -121,11 +124,15 @@ export class World {
     this.operators.start()
     this.faults.start()
     this.fencing?.start()
+    const { rebalance, safetyMs } = this.options
+    const rebalancing = new Rebalancing(this)
+    if (rebalance !== null) rebalancing.start(rebalance, safetyMs / 2)
     this.#pass(this.options.safetyMs)
     this.operators.close()
     this.becomeCalm()
     this.faults.end()
     this.fencing?.end()
+    if (rebalance !== null) rebalancing.end()
     this.#settle()
     this.#finish()
   }
@@ -245,7 +252,9 @@ export function verdictOf(world: World): FleetVerdict {
       repeated: operators.repeated,
       overloaded: operators.overloaded,
       ...Object.fromEntries(Object.entries(operators.done).map(([name, count]) => [`${name} done`, count])),
-      ...endingsOf(facts)
+      ...endingsOf(facts),
+      rebalances: facts.filter(({ type }) => type === "novacron.rebalancer.decided").length,
+      "rebalance moves": movesOf(world)
     },
     injected: world.fencing === null ? injected : [...injected, ...fencingFaults],
     coverage: [...world.charts.coverage],
@@ -264,6 +273,11 @@ function endingsOf(facts: ReadonlyArray<{ readonly type: string }>): Record<stri
     if (name in counts) counts[name as keyof typeof counts]++
   }
   return counts
+}
+
+const movesOf = ({ seen }: World): number => {
+  const state = seen.actors.get(rebalancerStream)?.chart.context as RebalancerState | undefined
+  return state?.moves ?? 0
 }
 
 function hashOf({ node, schedule, operators }: World): string {
