@@ -51,7 +51,7 @@ export class Rebalancing {
 
   #say(message: Message, id = `rebalance-${++this.#said}`): void {
     const { node, runtime } = this.#world
-    const again = () => void runtime.schedule.after(againMs, () => this.#say(message, id))
+    const again = () => runtime.schedule.after(againMs, () => this.#say(message, id))
     if (node.kernel === null) return again()
     const principal = { kind: "operator", name: "somebody" } as const
     const said = node.kernel.submit({ stream: rebalancerStream, message, id, correlation: id, principal })

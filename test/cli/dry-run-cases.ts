@@ -309,6 +309,7 @@ export const cliReads: Readonly<Record<string, (names: CliNames) => ReadonlyArra
   "migration list": () => ["migration", "list"],
   "migration ls": () => ["migration", "ls"],
   "migration show": ({ migrations }) => ["migration", "show", migrations[0] ?? ""],
+  "rebalance show": () => ["rebalance", "show"],
   "migration watch": ({ migrations }) => ["migration", "watch", migrations[0] ?? ""],
   simulate: () => ["simulate", "raft", "--seed", "2"],
   why: ({ vms }) => ["why", vms[0] ?? ""],

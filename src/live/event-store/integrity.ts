@@ -103,9 +103,9 @@ export class ChainWalk {
     if (row[0] !== this.position + 1) return `the fact is missing; the next one is ${String(row[0])}`
     const stream = this.#nameOf(row[1] as number)
     if (stream === null) return `its stream ${String(row[1])} has no name`
-    const fact = row[3] as string
-    // Its first letter is not in the text that is hashed.
-    if (!fact.startsWith("[")) return "its content is not a fact's"
+    const [, , , fact] = row as ReadonlyArray<unknown>
+    // Its first letter is not in the text that is hashed; of a file that was cut short it may be no text at all.
+    if (typeof fact !== "string" || !fact.startsWith("[")) return "its content is not a fact's"
     const text = chainText(this.hash, row[0], stream, row[2] as number, fact)
     return this.#source.sha256(text) === row[4] ? null : "its content does not match its hash"
   }
