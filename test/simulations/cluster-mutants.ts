@@ -229,7 +229,7 @@ export const clusterMutants: ReadonlyArray<Mutant> = [
     edits: [
       {
         file: "src/kernel/proposals.ts",
-        find: '    this.#again(underWay.offered, proposed.reason, proposed.outcome === "unknown")',
+        find: '    this.#again(underWay.offered, proposed.reason, proposed.outcome === "unknown" ? number : null)',
         put: "    this.#fail(underWay.offered, false, proposed.reason)"
       }
     ]
