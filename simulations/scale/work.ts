@@ -257,8 +257,12 @@ export class Work {
 
   /** Drain, move its machines away, upgrade, activate. */
   #upgrade(host: LightHost, next: () => void): void {
-    this.#insist(`host/${host.name}`, { type: "host.drain", reason: "upgrade" }, () =>
-      this.#empty(host, next)
+    // It may be away for hours.
+    this.#insist(
+      `host/${host.name}`,
+      { type: "host.drain", reason: "upgrade" },
+      () => this.#empty(host, next),
+      Number.POSITIVE_INFINITY
     )
   }
 
@@ -295,7 +299,7 @@ export class Work {
     host.version++
     this.#afterwards(host, rebootMs, () => {
       this.counts.hostsUpgraded++
-      this.#insist(`host/${host.name}`, { type: "host.activate" }, () => {})
+      this.#insist(`host/${host.name}`, { type: "host.activate" }, () => {}, Number.POSITIVE_INFINITY)
       next()
     })
   }
