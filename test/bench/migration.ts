@@ -253,7 +253,8 @@ async function movePlain(
         }
         await source.ask("migrate-continue", { state: "pre-switchover" })
       }
-      return info.status === "completed" && info.downtime !== undefined
+      // QEMU reckons both a moment after it has said that it is completed.
+      return info.status === "completed" && info.downtime !== undefined && (info["total-time"] ?? 0) > 0
     },
     2
   )
