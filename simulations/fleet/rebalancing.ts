@@ -25,7 +25,8 @@ export function drawRebalance(random: Random): RebalancePolicy | null {
     marginPercent: pick([1, 5, 20]),
     hold: random.int(1, 3),
     movesAtOnce: random.int(1, 4),
-    cooldownMs: pick([0, 5000, 3_600_000])
+    cooldownMs: pick([0, 5000, 3_600_000]),
+    moveTimeoutMs: 30_000
   }
 }
 

@@ -51,7 +51,8 @@ export const scaleOf = (hosts: number, days = 7): ScaleOptions => ({
     marginPercent: 15,
     hold: 2,
     movesAtOnce: 4,
-    cooldownMs: 6 * 3_600_000
+    cooldownMs: 6 * 3_600_000,
+    moveTimeoutMs: 1_800_000
   },
   upgradesAtOnce: Math.max(1, Math.round(hosts / 500)),
   host: { cpus: 64, memoryMib: 262_144, diskMib: 16_777_216 },

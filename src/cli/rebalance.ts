@@ -30,16 +30,18 @@ const start = Command.make(
     hold: whole("hold", "At so many looks in a row it has to be beyond that", 3, 100),
     atOnce: whole("at-once", "Machines that are moved after one look", 2, 16),
     cooldown: duration("cooldown", "How long a machine that was moved stays", "1h"),
+    moveTimeout: duration("move-timeout", "How long a move may take before it is given up", "30m"),
     ...mutationFlags
   },
-  Effect.fnUntraced(function* ({ shadow, every, margin, hold, atOnce, cooldown, ...flags }) {
+  Effect.fnUntraced(function* ({ shadow, every, margin, hold, atOnce, cooldown, moveTimeout, ...flags }) {
     const payload = {
       shadow,
       everyMs: every,
       marginPercent: margin,
       hold,
       movesAtOnce: atOnce,
-      cooldownMs: cooldown
+      cooldownMs: cooldown,
+      moveTimeoutMs: moveTimeout
     }
     yield* mutate(flags, "start the rebalancer", (calls, request) =>
       calls.rebalancer.start({ ...request, payload })

@@ -17,7 +17,9 @@ export const RebalancePolicy = Schema.Struct({
   /** Machines that are moved after one look. */
   movesAtOnce: withDefault(int(1, 16), 2),
   /** A machine that was moved stays for so long. */
-  cooldownMs: withDefault(int(0, 604_800_000), 3_600_000)
+  cooldownMs: withDefault(int(0, 604_800_000), 3_600_000),
+  /** A move that takes longer is given up, and its machine stays. */
+  moveTimeoutMs: withDefault(int(1000, 604_800_000), 1_800_000)
 })
 export type RebalancePolicy = typeof RebalancePolicy.Type
 

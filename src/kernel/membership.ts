@@ -187,16 +187,46 @@ const tellLeaseEnd = (say: Say, stream: string, { ended, told }: LeaseKeeping) =
         ).pipe(Effect.andThen(told(vms)))
   ).pipe(Effect.catch((error) => Effect.logWarning(`what the watcher ended was not told: ${error.message}`)))
 
+/** A lease is waited for so many times `watchMs`, which is longer than any that runs out while a host comes back. */
+const leaseTries = 240
+
+/**
+ * Ends when this host may start machines: what is told of them before has them started again here, and refused, and they would stay
+ * stopped. Without a lease for long it is told all the same.
+ */
+const mayStart = (lease: LeaseKeeping | undefined, tries = leaseTries): Effect.Effect<void> =>
+  Effect.suspend(() =>
+    lease === undefined || lease.lease.mayRun()() || tries === 0
+      ? Effect.void
+      : Effect.andThen(Effect.sleep(watchMs), mayStart(lease, tries - 1))
+  )
+
+/** How many ends of guests are being told. */
+interface Ends {
+  open: number
+}
+const endsTries = 40
+
+/** An end is told before how all machines are: that has those that don't run started again, and the end of before would be taken for theirs. */
+const endsTold = (ends: Ends, tries = endsTries): Effect.Effect<void> =>
+  Effect.suspend(() =>
+    ends.open === 0 || tries === 0
+      ? Effect.void
+      : Effect.andThen(Effect.sleep(watchMs), endsTold(ends, tries - 1))
+  )
+
 /** What to tell the actors of machines whose guest ended by itself, until interrupted. */
 const forwardEnds = (
   say: Say,
-  host: string,
+  { host, lease }: RegisterOptions,
+  ends: Ends,
   agent: HostAgent["Service"],
   hypervisor: Hypervisor["Service"]
 ) =>
   agent.ended.pipe(
     Stream.runForEach((message) => {
       const { vm, command } = message
+      ends.open++
       return Effect.gen(function* () {
         const id = `ended/${host}/${vm}/${yield* Clock.currentTimeMillis}`
         // Refused while the machine is between two places: asked again, within a limit. Once it runs again that is over: its
@@ -205,11 +235,14 @@ const forwardEnds = (
           Effect.orElseSucceed(() => false)
         )
         const told = say({ stream: `vm/${vm}`, id, message: command })
-        yield* Effect.flatMap(isOver, (over) => (over ? Effect.void : told)).pipe(
+        yield* mayStart(lease).pipe(
+          Effect.andThen(isOver),
+          Effect.flatMap((over) => (over ? Effect.void : told)),
           Effect.retry({
             schedule: Schedule.max([Schedule.spaced("1 second"), Schedule.recurs(endedTries)])
           }),
           Effect.catch((error) => Effect.logWarning(`the end of ${vm} was not taken: ${error.message}`)),
+          Effect.ensuring(Effect.sync(() => ends.open--)),
           Effect.forkScoped
         )
       })
@@ -237,10 +270,12 @@ export const takePart = Effect.fn("takePart")(function* (say: Say, options: Regi
     facts: { ...found, labels: options.labels, ...(lengthMs === null ? {} : { lease: { lengthMs } }) }
   })
 
-  const forward = forwardEnds(say, options.host, agent, hypervisor)
-  const tellMachines = Effect.flatMap(hypervisor.list, (machines) =>
-    say({ host: options.host, machines })
-  ).pipe(
+  const ends: Ends = { open: 0 }
+  const forward = forwardEnds(say, options, ends, agent, hypervisor)
+  const tellMachines = mayStart(lease).pipe(
+    Effect.andThen(endsTold(ends)),
+    Effect.andThen(hypervisor.list),
+    Effect.flatMap((machines) => say({ host: options.host, machines })),
     Effect.retry({
       schedule: Schedule.max([Schedule.spaced(observePauseMs), Schedule.recurs(observeTries)])
     }),

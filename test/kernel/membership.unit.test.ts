@@ -16,6 +16,8 @@ import { Hypervisor } from "../../src/kernel/ports/hypervisor.ts"
 import { Unavailable } from "../../src/kernel/ports/consensus.ts"
 import { CommandRefused, Overloaded } from "../../src/kernel/refusals.ts"
 import type { SubmitError } from "../../src/kernel/refusals.ts"
+import { HeldLease } from "../../src/kernel/lease.ts"
+import type { LeaseKeeping } from "../../src/kernel/lease.ts"
 
 const world = () => {
   const random = makeRandom(1)
@@ -159,4 +161,42 @@ function endsTold(againMs: number): number {
 test("the end of a guest that runs again is not told any more (seed 22)", () => {
   assert.equal(endsTold(500), 1)
   assert.equal(endsTold(2500), 3)
+})
+
+test("what ended while the lease had run out, and how machines are, is told when the host may start them again", () => {
+  const runtime = world()
+  const { schedule } = runtime
+  const fleet = makeFleet({ seed: 1 })
+  const told: Array<string> = []
+  const say: Say = (said) =>
+    Effect.sync(() => {
+      const what = "machines" in said ? "machines" : said.message.type
+      told.push(`${what} ${schedule.nowMs < 3000 ? "early" : "later"}`)
+    })
+  const lease: LeaseKeeping = {
+    // It ran out before; the kernel gives no other one for three seconds.
+    lease: new HeldLease(() => schedule.nowMs + 10_000, 5000),
+    lengthMs: Effect.succeed(1000),
+    ask: Effect.succeed({ isGiven: false, reason: "a is lost: it has to register first" }),
+    store: () => Effect.void,
+    ended: Effect.succeed([]),
+    told: () => Effect.void
+  }
+  const life = Effect.gen(function* () {
+    const hypervisor = yield* Hypervisor
+    const options = { host: "a", address: "a", labels: {}, linkedSince: Effect.succeed(1), lease }
+    yield* Effect.forkScoped(takePart(say, options))
+    yield* hypervisor.define("web", spec)
+    yield* hypervisor.start("web")
+    yield* killMachine(fleet, "a", "web")
+    yield* Effect.sleep(3000)
+    lease.lease.renewed(schedule.nowMs + 10_000, 60_000)
+    yield* Effect.sleep(3000)
+  })
+  const services = HostAgent.layer("a").pipe(
+    Layer.provideMerge(simLayer(fleet, "a")),
+    Layer.provide(simTransport)
+  )
+  runtime.run(life.pipe(Effect.scoped, Effect.provide(services)), 60_000)
+  assert.deepEqual(told.toSorted(), ["host.register early", "machines later", "vm.reportEnded later"])
 })

@@ -27,13 +27,13 @@ type Event =
 const most_max = 16
 
 /** A machine that is only to make room is not harmed: neither throttled, nor moved by post-copy. */
-const gently: MigrationPolicy = {
+const gently = ({ moveTimeoutMs }: RebalancePolicy): MigrationPolicy => ({
   downtimeBudgetMs: 300,
   bandwidthBytesPerSecond: 0,
   postCopy: false,
   throttle: false,
-  timeoutMs: 3_600_000
-}
+  timeoutMs: moveTimeoutMs
+})
 
 const record = recorder<RebalancerState, Event, RebalancerFact>()
 
@@ -53,12 +53,13 @@ const noTimer: Request = { port: "timer", op: "stop", name: "look" }
 
 const asks = ({ context, event }: { context: RebalancerState; event: Event }): ReadonlyArray<Request> => {
   const { moves, shadow } = event as Of<Event, "rebalancer.decided">
+  const policy = context.policy as RebalancePolicy
   const asked = (shadow ? [] : moves).map(({ vm, migration, reason }): Request => ({
     port: "actor",
     to: `migration/${migration}`,
-    command: { type: "migration.request", vm, policy: gently, reason }
+    command: { type: "migration.request", vm, policy: gently(policy), reason }
   }))
-  return [...asked, timer((context.policy as RebalancePolicy).everyMs)]
+  return [...asked, timer(policy.everyMs)]
 }
 
 const chart = setup({
