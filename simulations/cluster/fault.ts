@@ -3,6 +3,7 @@
  * another run in the same way, also with some left out.
  */
 import { Schema } from "effect"
+import type { Counted } from "../world/counted.ts"
 import { moments } from "./node.ts"
 
 /** In which ways what was acknowledged is no more what it was, and which operations end with an error. */
@@ -68,20 +69,7 @@ export const Fault = Schema.Union([
 export type Fault = typeof Fault.Type
 export type FaultKind = Fault["kind"]
 
-/** Faults of one kind that do different things are counted apart. */
-type Counted =
-  | Exclude<FaultKind, "damage" | "error">
-  | `damage ${(typeof damageWays)[number]}`
-  | `error ${(typeof failingOperations)[number]}`
-
-export const countedAs = (fault: Fault): Counted =>
-  fault.kind === "damage"
-    ? `damage ${fault.how}`
-    : fault.kind === "error"
-      ? `error ${fault.operation}`
-      : fault.kind
-
-export const allCounted: ReadonlyArray<Counted> = [
+export const allCounted: ReadonlyArray<Counted<Fault>> = [
   "crash",
   "ambush",
   "snare",

@@ -8,7 +8,9 @@ import type { Runtime } from "../world/runtime.ts"
 import type { Schedule } from "../world/schedule.ts"
 import type { Wires } from "../world/wires.ts"
 import type { Atlas } from "../raft/atlas.ts"
-import { allCounted, countedAs } from "./fault.ts"
+import { countedAs } from "../world/counted.ts"
+import type { Counted } from "../world/counted.ts"
+import { allCounted } from "./fault.ts"
 import type { Fault, FaultKind, TimedFault } from "./fault.ts"
 import type { ClusterHost } from "./host.ts"
 import type { ClusterNode, Moment } from "./node.ts"
@@ -39,7 +41,7 @@ export class Faults {
   readonly #cutLines = new Map<string, number>()
   readonly #down = new Set<ClusterHost>()
   #isOver = false
-  readonly counts: Record<ReturnType<typeof countedAs>, number>
+  readonly counts: Record<Counted<Fault>, number>
   restarts = 0
 
   constructor(world: World) {

@@ -15,7 +15,7 @@ interface World {
 
 const againMs = 500
 
-/** Looks as often as operators act, and moves for little: seldom in a third of the drawn policies. */
+/** One that looks as often as operators act, and mostly moves for little; null in seven of ten seeds. */
 export function drawRebalance(random: Random): RebalancePolicy | null {
   const pick = (some: ReadonlyArray<number>) => some[random.int(0, some.length - 1)] as number
   if (!random.chance(0.3)) return null
@@ -33,6 +33,7 @@ export function drawRebalance(random: Random): RebalancePolicy | null {
 export class Rebalancing {
   readonly #world: World
   #said = 0
+  #isOver = false
 
   constructor(world: World) {
     this.#world = world
@@ -45,13 +46,16 @@ export class Rebalancing {
     )
   }
 
-  /** One that was never started refuses it. */
+  /** One that was never started refuses it, and is not started any more. */
   end(): void {
+    this.#isOver = true
     this.#say({ type: "rebalancer.stop", reason: "the faults are over" })
   }
 
+  /** Again until it is heard; what is asked for too late is not. */
   #say(message: Message, id = `rebalance-${++this.#said}`): void {
     const { node, runtime } = this.#world
+    if (this.#isOver && message.type === "rebalancer.start") return
     const again = () => runtime.schedule.after(againMs, () => this.#say(message, id))
     if (node.kernel === null) return again()
     const principal = { kind: "operator", name: "somebody" } as const

@@ -2,7 +2,9 @@
 import type { Network } from "../world/network.ts"
 import type { Schedule } from "../world/schedule.ts"
 import type { Atlas } from "./atlas.ts"
-import { allCounted, countedAs } from "./fault.ts"
+import { countedAs } from "../world/counted.ts"
+import type { Counted } from "../world/counted.ts"
+import { allCounted } from "./fault.ts"
 import type { Fault, TimedFault } from "./fault.ts"
 import { leaderAmong } from "./member.ts"
 import type { Member } from "./member.ts"
@@ -28,7 +30,7 @@ export class Faults {
   readonly list: Array<TimedFault> = []
   #isOver = false
   /** How many of a kind took effect: whoever is down does not crash. */
-  readonly counts: Record<ReturnType<typeof countedAs>, number>
+  readonly counts: Record<Counted<Fault>, number>
   /** Partitions that ended and came again. */
   flapping = 0
   restarts = 0

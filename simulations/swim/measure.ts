@@ -121,6 +121,16 @@ export interface Pauses {
   readonly delayMeanMs: number
 }
 
+/** A tenth of the members, for up to ten seconds: the figure that is wanted. */
+export const aTenth = {
+  share: 0.1,
+  leastMs: 1000,
+  mostMs: 10_000,
+  awakeLeastMs: 1,
+  awakeMostMs: 16_384,
+  delayMeanMs: lan.delayMeanMs
+}
+
 export interface PauseRun {
   /** Somebody took a member for dead that lives and never stood still: as Lifeguard's paper counts. */
   readonly falseDeaths: number

@@ -187,33 +187,30 @@ const tellLeaseEnd = (say: Say, stream: string, { ended, told }: LeaseKeeping) =
         ).pipe(Effect.andThen(told(vms)))
   ).pipe(Effect.catch((error) => Effect.logWarning(`what the watcher ended was not told: ${error.message}`)))
 
-/** A lease is waited for so many times `watchMs`, which is longer than any that runs out while a host comes back. */
-const leaseTries = 240
+/** Ends when it is so, and after so many looks anyway. */
+const awaits = (isSo: () => boolean, looks: number): Effect.Effect<void> =>
+  Effect.suspend(() =>
+    isSo() || looks === 0 ? Effect.void : Effect.andThen(Effect.sleep(watchMs), awaits(isSo, looks - 1))
+  )
+
+/** A minute: longer than a host that comes back is without a lease. */
+const leaseLooks = 240
 
 /**
  * Ends when this host may start machines: what is told of them before has them started again here, and refused, and they would stay
  * stopped. Without a lease for long it is told all the same.
  */
-const mayStart = (lease: LeaseKeeping | undefined, tries = leaseTries): Effect.Effect<void> =>
-  Effect.suspend(() =>
-    lease === undefined || lease.lease.mayRun()() || tries === 0
-      ? Effect.void
-      : Effect.andThen(Effect.sleep(watchMs), mayStart(lease, tries - 1))
-  )
+const mayStart = (lease: LeaseKeeping | undefined): Effect.Effect<void> =>
+  lease === undefined ? Effect.void : awaits(() => lease.lease.mayRun()(), leaseLooks)
 
 /** How many ends of guests are being told. */
 interface Ends {
   open: number
 }
-const endsTries = 40
+const endsLooks = 40
 
 /** An end is told before how all machines are: that has those that don't run started again, and the end of before would be taken for theirs. */
-const endsTold = (ends: Ends, tries = endsTries): Effect.Effect<void> =>
-  Effect.suspend(() =>
-    ends.open === 0 || tries === 0
-      ? Effect.void
-      : Effect.andThen(Effect.sleep(watchMs), endsTold(ends, tries - 1))
-  )
+const endsTold = (ends: Ends): Effect.Effect<void> => awaits(() => ends.open === 0, endsLooks)
 
 /** What to tell the actors of machines whose guest ended by itself, until interrupted. */
 const forwardEnds = (

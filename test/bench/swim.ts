@@ -3,9 +3,8 @@
  * wrongly while members stand still. None of it is the time of this machine: the same seed gives the same figures.
  */
 import { lanSettings, plainSettings } from "../../src/events/swim.ts"
-import { lan } from "../../simulations/swim/cluster.ts"
-import { measureDetection, measurePauses } from "../../simulations/swim/measure.ts"
-import type { Detection, DetectionRun, PauseRun, Pauses } from "../../simulations/swim/measure.ts"
+import { aTenth, measureDetection, measurePauses } from "../../simulations/swim/measure.ts"
+import type { Detection, DetectionRun, PauseRun } from "../../simulations/swim/measure.ts"
 import { hashOf, spread } from "./measure.ts"
 import type { Figure, Options } from "./measure.ts"
 
@@ -96,31 +95,17 @@ function* detection({ members, runs, crashes }: Group, seed: number): Generator<
 }
 
 const pauses: Readonly<
-  Record<Options["size"], { readonly members: number; readonly runs: number } & Pauses>
+  Record<Options["size"], { readonly members: number; readonly runs: number; readonly durationMs: number }>
 > = {
   smoke: {
     members: 40,
     runs: 1,
-    stops: "messages",
-    share: 0.1,
-    leastMs: 1000,
-    mostMs: 10_000,
-    awakeLeastMs: 1,
-    awakeMostMs: 16_384,
-    durationMs: 60_000,
-    delayMeanMs: lan.delayMeanMs
+    durationMs: 60_000
   },
   full: {
     members: 100,
     runs: 5,
-    stops: "messages",
-    share: 0.1,
-    leastMs: 1000,
-    mostMs: 10_000,
-    awakeLeastMs: 1,
-    awakeMostMs: 16_384,
-    durationMs: 180_000,
-    delayMeanMs: lan.delayMeanMs
+    durationMs: 180_000
   }
 }
 
@@ -129,11 +114,11 @@ const sumOf = (runs: ReadonlyArray<PauseRun>, field: keyof PauseRun) =>
 
 /** The same members stand still at the same times, whatever the settings. */
 function* standingStill({ size, seed }: Options): Generator<Figure> {
-  const { members, runs, ...work } = pauses[size]
+  const { members, runs, durationMs } = pauses[size]
   for (const stops of ["messages", "process"] as const) {
     const measured = (settings: typeof lanSettings) =>
       Array.from({ length: runs }, (_, run) =>
-        measurePauses(seed * 1000 + run, members, settings, { ...work, stops })
+        measurePauses(seed * 1000 + run, members, settings, { ...aTenth, durationMs, stops })
       )
     const plain = measured(plainSettings)
     const guarded = measured(lanSettings)

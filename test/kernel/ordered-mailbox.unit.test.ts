@@ -316,15 +316,20 @@ test("a refusal is not the last word while nobody knows what became of a later t
   await node.stop()
 })
 
+/** Of what was offered nobody knows what became of two proposals. */
+async function isOpenTwice(node: Node): Promise<void> {
+  for (const at of [0, 1]) {
+    await proposes(node, at + 1)
+    node.proposed[at]?.told({ outcome: "unknown", reason: "the leader can't be heard any more" })
+  }
+}
+
 test("a refusal is not the last word while a later try of what waits to be placed again is open", async () => {
   const node = new Node()
   await node.start()
   const first = node.submit(input("a", "1", "lamp.leave"))
   const text = (at: number) => stampedText(1, node.proposed[at]?.data ?? "")
-  for (const at of [0, 1]) {
-    await proposes(node, at + 1)
-    node.proposed[at]?.told({ outcome: "unknown", reason: "the leader can't be heard any more" })
-  }
+  await isOpenTwice(node)
   // The earlier of the two is decided, and what was refused there may be accepted when the later one is.
   await node.decide({ index: 2, term: 1, data: text(0), members: null })
   await proposes(node, 3)
@@ -345,10 +350,7 @@ test("where the last try that is open was refused, nothing is open, and it is to
   const node = new Node()
   await node.start()
   const first = node.submit(input("a", "1", "lamp.leave"))
-  for (const at of [0, 1]) {
-    await proposes(node, at + 1)
-    node.proposed[at]?.told({ outcome: "unknown", reason: "the leader can't be heard any more" })
-  }
+  await isOpenTwice(node)
   // By another node: of the two that are open here it says nothing.
   await node.decide(entry(2, 1, 500, input("a", "1", "lamp.leave")))
   await proposes(node, 3)

@@ -3,7 +3,7 @@ import assert from "node:assert/strict"
 import { test } from "node:test"
 import { run } from "../../simulations/cluster/run.ts"
 import type { ClusterVerdict } from "../../simulations/cluster/run.ts"
-import { assertShown } from "./shown.ts"
+import { allKept, assertShown, neverHappened } from "./shown.ts"
 
 const seeds = 60
 /** In these disks lose what they had acknowledged, in each way, and writes fail: that is rare. */
@@ -13,17 +13,8 @@ const verdicts: Array<ClusterVerdict> = []
 test(`${seeds} seeds keep every promise, with every fault among them`, () => {
   for (let seed = 1; seed <= seeds; seed++) verdicts.push(run(seed))
   for (const seed of damaged) verdicts.push(run(seed))
-  const broken = verdicts.flatMap(({ seed, violation }) =>
-    violation === null ? [] : [`seed ${seed}: ${violation.message.slice(0, 500)}`]
-  )
-  assert.deepEqual(broken, [])
-  const counts: Record<string, number> = {}
-  for (const verdict of verdicts)
-    for (const [name, count] of Object.entries(verdict.counts)) counts[name] = (counts[name] ?? 0) + count
-  const never = Object.entries(counts).flatMap(([name, count]) => (count === 0 ? [name] : []))
-  assert.deepEqual(never, [], "what never happened")
-  const uncounted = verdicts[0]?.injected?.filter((name) => !(name in counts))
-  assert.deepEqual(uncounted, [], "faults that nobody counts")
+  const counts = allKept(verdicts)
+  assert.deepEqual(neverHappened(counts), [], "what never happened")
   assertShown(verdicts, [
     "state leader",
     "move candidate leader",

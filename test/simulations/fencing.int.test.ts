@@ -3,20 +3,14 @@ import assert from "node:assert/strict"
 import { test } from "node:test"
 import { run } from "../../simulations/fencing/run.ts"
 import type { FleetVerdict } from "../../simulations/fleet/run.ts"
-import { assertShown } from "./shown.ts"
+import { allKept, assertShown } from "./shown.ts"
 
 const seeds = 40
 const verdicts: Array<FleetVerdict> = []
 
 test(`${seeds} seeds keep every promise, with hosts fenced by leases and by operators, and machines that start elsewhere`, () => {
   for (let seed = 1; seed <= seeds; seed++) verdicts.push(run(seed))
-  const broken = verdicts.flatMap(({ seed, violation }) =>
-    violation === null ? [] : [`seed ${seed}: ${violation.message.slice(0, 500)}`]
-  )
-  assert.deepEqual(broken, [])
-  const counts: Record<string, number> = {}
-  for (const verdict of verdicts)
-    for (const [name, count] of Object.entries(verdict.counts)) counts[name] = (counts[name] ?? 0) + count
+  const counts = allKept(verdicts)
   const fencing = ["leasesGiven", "leasesOfBefore", "leasesLate", "leasesEnded", "confirmed"]
   for (const name of fencing) assert.ok((counts[name] ?? 0) > 0, `${name} never happened`)
   const facts = ["host.fenced", "host.fencingHeld", "host.leaseRanOut"]
@@ -28,4 +22,12 @@ test(`${seeds} seeds keep every promise, with hosts fenced by leases and by oper
     "input host/lost host.fence"
   ])
   console.log(`  ${JSON.stringify(Object.fromEntries(fencing.map((name) => [name, counts[name]])))}`)
+})
+
+test("seed 63: the end of a guest is told before how all machines are, and not believed of the one that was started since", () => {
+  assert.equal(run(63).violation, null)
+})
+
+test("seed 29: a move of the rebalancer that does not converge is given up", () => {
+  assert.equal(run(29).violation, null)
 })

@@ -18,11 +18,7 @@ interface Summary {
   readonly violations: ReadonlyArray<unknown>
 }
 
-async function simulate(...argv: ReadonlyArray<string>) {
-  return cli("raft", ...argv)
-}
-
-const cli = (...argv: ReadonlyArray<string>) => saidBy("simulate", ...argv)
+const simulate = (...argv: ReadonlyArray<string>) => saidBy("simulate", "raft", ...argv)
 
 test(`${seeds} seeds keep every promise, with every fault among them`, async () => {
   const { code, out, err } = await simulate("--seeds", String(seeds), "--json")
@@ -98,10 +94,10 @@ test("one seed tells its options and its journal; wrong numbers are refused", as
 })
 
 test("no scenario of that name, and a file that is none, are refused", async () => {
-  const unknown = await cli("rafts")
+  const unknown = await saidBy("simulate", "rafts")
   assert.equal(unknown.code, 2)
   assert.match(unknown.err, /there is no scenario and no file "rafts"[^]*scenarios: raft.*, swarm/)
-  const other = await cli("package.json")
+  const other = await saidBy("simulate", "package.json")
   assert.equal(other.code, 1)
   assert.match(other.err, /package.json: line 1: "\{" is no heading, option or fault/)
 })

@@ -19,3 +19,18 @@ export function assertShown(verdicts: ReadonlyArray<Verdict>, wanted: ReadonlyAr
     []
   )
 }
+
+/** No promise was broken; gives what all of them counted, together. */
+export function allKept(verdicts: ReadonlyArray<Verdict>): Readonly<Record<string, number>> {
+  const broken = verdicts.flatMap(({ seed, violation }) =>
+    violation === null ? [] : [`seed ${seed}: ${violation.message.slice(0, 500)}`]
+  )
+  assert.deepEqual(broken, [])
+  const counts: Record<string, number> = {}
+  for (const verdict of verdicts)
+    for (const [name, count] of Object.entries(verdict.counts)) counts[name] = (counts[name] ?? 0) + count
+  return counts
+}
+
+export const neverHappened = (counts: Readonly<Record<string, number>>): ReadonlyArray<string> =>
+  Object.entries(counts).flatMap(([name, count]) => (count === 0 ? [name] : []))

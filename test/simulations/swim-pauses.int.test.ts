@@ -3,24 +3,14 @@ import assert from "node:assert/strict"
 import { test } from "node:test"
 import type { SwimSettings } from "../../src/events/swim.ts"
 import { lanSettings, plainSettings } from "../../src/events/swim.ts"
-import { lan } from "../../simulations/swim/cluster.ts"
-import { measurePauses } from "../../simulations/swim/measure.ts"
+import { aTenth, measurePauses } from "../../simulations/swim/measure.ts"
 import type { PauseRun } from "../../simulations/swim/measure.ts"
 
 const seeds = [1, 2, 3]
 const members = 50
 
 /** As the bench's (docs/benchmarks.md), of a smaller group with a shorter life. */
-const pauses = {
-  stops: "messages",
-  share: 0.1,
-  leastMs: 1000,
-  mostMs: 10_000,
-  awakeLeastMs: 1,
-  awakeMostMs: 16_384,
-  durationMs: 90_000,
-  delayMeanMs: lan.delayMeanMs
-} as const
+const pauses = { ...aTenth, stops: "messages", durationMs: 90_000 } as const
 
 function measured(settings: SwimSettings): PauseRun {
   const runs = seeds.map((seed) => measurePauses(seed, members, settings, pauses))

@@ -21,7 +21,7 @@ const points = (value: number): number => Math.round(value * 10) / 10
 const moved_max = 1000
 
 /** Those that may not move yet. */
-export const stillCooling = (
+const stillCooling = (
   moved: RebalancerState["moved"],
   cooldownMs: number,
   nowMs: number

@@ -305,7 +305,7 @@ const follow = (run: Run, mirror: MirrorInfo): Effect.Effect<Migrated, Failure, 
     }
   })
 
-/** `completed` may be told before the times are: ask until they are there. */
+/** `completed` may be told before the times are, and the total as nothing for a moment: ask until they are there. */
 const statistics = Effect.fn("statistics")(function* (
   qmp: Qmp,
   vm: string,
@@ -313,7 +313,7 @@ const statistics = Effect.fn("statistics")(function* (
 ): Effect.fn.Return<Migrated, Failure> {
   let info = yield* query(qmp, vm)
   for (let polls = 0; polls < SETTLE_POLLS_MAX; polls += 1) {
-    if (info.totalMs !== null && info.downtimeMs !== null) break
+    if ((info.totalMs ?? 0) > 0 && info.downtimeMs !== null) break
     yield* Effect.sleep(10)
     info = yield* query(qmp, vm)
   }
