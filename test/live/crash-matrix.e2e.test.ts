@@ -317,9 +317,10 @@ const giveUp: Injure = async (_, { destination }, stream) => {
   await sleep(shortCutMs)
   assert.ok(!(await cancel(stream)), "a cancel without force came too late")
   const isTaken = await cancel(stream, "?force=true")
+  // All may have been sent before the cut: then it completes, and who called judges that.
   await until("it is given up", async () => {
     const facts = (await cluster.facts(stream)) ?? []
-    return facts.some(({ type }) => type === "novacron.migration.guestLost")
+    return facts.some(({ type }) => type === "novacron.migration.guestLost" || final.has(type))
   })
   cluster.relays[destination].heal()
   return isTaken
