@@ -164,10 +164,11 @@ test("it looks when its time has come, decides, asks for the moves, and waits ag
     .thenRecords(looked)
     .thenAsks("view loads")
     .thenState("looking")
-  given(fleet, [started(), looked])
+  const policyOfMove = { downtimeBudgetMs: 300, bandwidthBytesPerSecond: 0, postCopy: false, throttle: false }
+  given(fleet, [started({ moveTimeoutMs: 60_000 }), looked])
     .when(loads(90))
     .thenAsks("migration.request to migration/rebalance-1", "timer start")
-    .thenAsksWith({ type: "migration.request", vm: "web" })
+    .thenAsksWith({ type: "migration.request", vm: "web", policy: { ...policyOfMove, timeoutMs: 60_000 } })
     .thenState("waiting")
 })
 

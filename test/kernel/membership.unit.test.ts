@@ -126,10 +126,33 @@ test("one that is as its host has it is told once, and one that is not there is 
 
 const spec = Schema.decodeUnknownSync(VmSpec)({ disks: [{ name: "root", sizeMib: 64 }] })
 
+/** A host takes part, the guest of `web` ends by itself, and then this happens. */
+function whenEnded<E>(
+  runtime: ReturnType<typeof world>,
+  say: Say,
+  andThen: (hypervisor: Hypervisor["Service"]) => Effect.Effect<void, E>,
+  lease?: LeaseKeeping
+): void {
+  const fleet = makeFleet({ seed: 1 })
+  const life = Effect.gen(function* () {
+    const hypervisor = yield* Hypervisor
+    const options = { host: "a", address: "a", labels: {}, linkedSince: Effect.succeed(1) }
+    yield* Effect.forkScoped(takePart(say, lease === undefined ? options : { ...options, lease }))
+    yield* hypervisor.define("web", spec)
+    yield* hypervisor.start("web")
+    yield* killMachine(fleet, "a", "web")
+    yield* andThen(hypervisor)
+    yield* Effect.sleep(5000)
+  })
+  const services = HostAgent.layer("a").pipe(
+    Layer.provideMerge(simLayer(fleet, "a")),
+    Layer.provide(simTransport)
+  )
+  runtime.run(life.pipe(Effect.scoped, Effect.provide(services)), 60_000)
+}
+
 /** The ends that are told of `web`, which is started again after this time; the first of them is not heard. */
 function endsTold(againMs: number): number {
-  const runtime = world()
-  const fleet = makeFleet({ seed: 1 })
   const told: Array<string> = []
   let deaf = true
   const say: Say = (said) =>
@@ -138,23 +161,13 @@ function endsTold(againMs: number): number {
       told.push(said.stream)
       return deaf ? Effect.fail({ message: "refused" }) : Effect.void
     })
-  const life = Effect.gen(function* () {
-    const hypervisor = yield* Hypervisor
-    const options = { host: "a", address: "a", labels: {}, linkedSince: Effect.succeed(1) }
-    yield* Effect.forkScoped(takePart(say, options))
-    yield* hypervisor.define("web", spec)
-    yield* hypervisor.start("web")
-    yield* killMachine(fleet, "a", "web")
-    yield* Effect.sleep(againMs)
-    yield* hypervisor.start("web")
-    deaf = false
-    yield* Effect.sleep(5000)
-  })
-  const services = HostAgent.layer("a").pipe(
-    Layer.provideMerge(simLayer(fleet, "a")),
-    Layer.provide(simTransport)
+  whenEnded(world(), say, (hypervisor) =>
+    Effect.gen(function* () {
+      yield* Effect.sleep(againMs)
+      yield* hypervisor.start("web")
+      deaf = false
+    })
   )
-  runtime.run(life.pipe(Effect.scoped, Effect.provide(services)), 60_000)
   return told.length
 }
 
@@ -163,15 +176,16 @@ test("the end of a guest that runs again is not told any more (seed 22)", () => 
   assert.equal(endsTold(2500), 3)
 })
 
-test("what ended while the lease had run out, and how machines are, is told when the host may start them again", () => {
+test("what ended is told when the host may start machines again, and how they are only when that was taken", () => {
   const runtime = world()
   const { schedule } = runtime
-  const fleet = makeFleet({ seed: 1 })
   const told: Array<string> = []
   const say: Say = (said) =>
-    Effect.sync(() => {
+    Effect.suspend(() => {
       const what = "machines" in said ? "machines" : said.message.type
       told.push(`${what} ${schedule.nowMs < 3000 ? "early" : "later"}`)
+      const isRefused = what === "vm.reportEnded" && told.length === 2
+      return isRefused ? Effect.fail({ message: "refused" }) : Effect.void
     })
   const lease: LeaseKeeping = {
     // It ran out before; the kernel gives no other one for three seconds.
@@ -182,21 +196,8 @@ test("what ended while the lease had run out, and how machines are, is told when
     ended: Effect.succeed([]),
     told: () => Effect.void
   }
-  const life = Effect.gen(function* () {
-    const hypervisor = yield* Hypervisor
-    const options = { host: "a", address: "a", labels: {}, linkedSince: Effect.succeed(1), lease }
-    yield* Effect.forkScoped(takePart(say, options))
-    yield* hypervisor.define("web", spec)
-    yield* hypervisor.start("web")
-    yield* killMachine(fleet, "a", "web")
-    yield* Effect.sleep(3000)
-    lease.lease.renewed(schedule.nowMs + 10_000, 60_000)
-    yield* Effect.sleep(3000)
-  })
-  const services = HostAgent.layer("a").pipe(
-    Layer.provideMerge(simLayer(fleet, "a")),
-    Layer.provide(simTransport)
-  )
-  runtime.run(life.pipe(Effect.scoped, Effect.provide(services)), 60_000)
-  assert.deepEqual(told.toSorted(), ["host.register early", "machines later", "vm.reportEnded later"])
+  const given = Effect.sync(() => lease.lease.renewed(schedule.nowMs + 10_000, 60_000))
+  whenEnded(runtime, say, () => Effect.andThen(Effect.sleep(3000), given), lease)
+  const ends = ["vm.reportEnded later", "vm.reportEnded later"]
+  assert.deepEqual(told, ["host.register early", ...ends, "machines later"])
 })
